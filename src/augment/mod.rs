@@ -1,0 +1,1 @@
+//! CHANGE: crop, resize, flip, normalise, layout and cast in one pass.

@@ -1,0 +1,1 @@
+//! HAND over: tensors, labels, keys and verdicts.

@@ -1,0 +1,1 @@
+//! PIXELS: encoded bytes to rows, whichever decoder the format needs.

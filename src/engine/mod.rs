@@ -1,0 +1,1 @@
+//! MOVE: many reads in flight, through io_uring or threads.

@@ -1,0 +1,1 @@
+//! The JPEG format itself: header, tables, entropy, inverse DCT, upsampling, colour. No I/O.

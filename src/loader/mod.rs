@@ -1,0 +1,1 @@
+//! The front door: a builder, epochs, and the wiring of the stages.

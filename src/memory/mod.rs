@@ -1,0 +1,1 @@
+//! LAND: page-locked memory that goes round.

@@ -1,0 +1,1 @@
+//! WHICH sample comes next: permutations and positions.

@@ -1,0 +1,1 @@
+//! HOW MUCH: every random parameter of a sample, fixed before a byte is read.

@@ -1,0 +1,26 @@
+//! A fallback: something asked for that was not to be had, and what was done instead.
+
+use std::fmt;
+
+/// One way in which the run differs from what was asked for or would be best.
+///
+/// Every fallback is logged when it is first taken, counted, and part of the report; none is silent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// What is not used, as a stable name: `io_uring`, `O_DIRECT`, `registered buffers`.
+    pub what: &'static str,
+    /// What is used instead.
+    pub instead: &'static str,
+    /// Why, with the operating system's words.
+    pub cause: String,
+    /// What would mend it.
+    pub remedy: String,
+    /// How often it was taken: samples, reads or, for a property of the run, 1.
+    pub count: u64,
+}
+
+impl fmt::Display for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} instead of {}: {} ({})", self.instead, self.what, self.cause, self.remedy)
+    }
+}
