@@ -1,5 +1,245 @@
 //! What happened, what it cost, and what limited it.
+//!
+//! Every stage counts the time it worked, the time it starved for want of input and the time it was
+//! blocked for want of room. A stage's capacity is the rate it would have reached if nothing had ever
+//! held it up; the stage with the least capacity is the bottleneck, and the next one says how much
+//! would be gained by removing it.
 
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+mod counters;
 mod fallback;
+mod histogram;
 
+pub(crate) use counters::{Counters, lock};
 pub use fallback::Fallback;
+pub use histogram::Histogram;
+
+use crate::decode::Route;
+
+/// A stage of the path that can be the bottleneck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Storage and the engine that reads it.
+    Storage,
+    /// The decode threads, which also augment.
+    Decode,
+    /// The code that takes the batches.
+    Consumer,
+}
+
+impl Stage {
+    /// The name used in reports and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Storage => "storage",
+            Self::Decode => "decode",
+            Self::Consumer => "consumer",
+        }
+    }
+
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Storage => "faster or closer storage, more reads in flight, or tar shards instead of small files",
+            Self::Decode => "more decode threads or cores",
+            Self::Consumer => "nothing here: the loader waits for the training step",
+        }
+    }
+}
+
+/// How the threads of a stage spent their time, summed over the threads.
+#[derive(Clone, Copy, Debug)]
+pub struct StageReport {
+    /// Which stage.
+    pub stage: Stage,
+    /// Threads in it.
+    pub threads: usize,
+    /// Time spent on its own work. For storage: submitting and collecting reads.
+    pub busy: Duration,
+    /// Time without input. For storage: waiting for the device with reads in flight.
+    pub starved: Duration,
+    /// Time without room for the result.
+    pub blocked: Duration,
+    /// Images a second if nothing but this stage had held the run up; infinite for an idle stage.
+    pub capacity_images_per_second: f64,
+}
+
+/// What a loader did since it was built.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Images delivered.
+    pub images: u64,
+    /// Batches delivered.
+    pub batches: u64,
+    /// Wall time spent inside epochs.
+    pub elapsed: Duration,
+    /// Bytes that the samples needed.
+    pub bytes_needed: u64,
+    /// Bytes asked of storage: what was needed, rounded outward to the device's alignment.
+    pub bytes_read: u64,
+    /// From the start of the first epoch to its first batch.
+    pub first_batch: Option<Duration>,
+    /// How long the consumer waited for a batch, in microseconds: median.
+    pub batch_wait_p50_us: u64,
+    /// The same, 99th percentile.
+    pub batch_wait_p99_us: u64,
+    /// Images by decoder.
+    pub routes: Vec<(Route, u64)>,
+    /// Storage, decode, consumer.
+    pub stages: [StageReport; 3],
+    /// The engine in use, such as `uring`.
+    pub engine: &'static str,
+    /// Memory for bytes in flight and finished batches, fixed when the loader was built.
+    pub memory_bound_bytes: u64,
+    /// Everything that was done otherwise than asked for or best.
+    pub fallbacks: Vec<Fallback>,
+    /// What the source left out while listing.
+    pub notes: Vec<String>,
+}
+
+/// What a loader knows besides its counters.
+pub(crate) struct Setting {
+    pub(crate) decode_threads: usize,
+    pub(crate) engine: &'static str,
+    pub(crate) memory_bound_bytes: u64,
+    pub(crate) notes: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn new(counters: &Counters, setting: Setting) -> Self {
+        let images = counters.images.load(Relaxed);
+        let elapsed = duration(&counters.running_ns);
+        let (p50, p99) = {
+            let wait = lock(&counters.batch_wait);
+            (wait.quantile_us(0.5), wait.quantile_us(0.99))
+        };
+        let first_batch = duration(&counters.first_batch_ns);
+        let stage = |stage, threads: usize, clock: &counters::StageClock, held: Duration| {
+            let own_seconds = elapsed.saturating_sub(held / threads as u32).as_secs_f64();
+            StageReport {
+                stage,
+                threads,
+                busy: clock.busy(),
+                starved: clock.starved(),
+                blocked: clock.blocked(),
+                capacity_images_per_second: images as f64 / own_seconds,
+            }
+        };
+        let decode_held = counters.decode.starved() + counters.decode.blocked();
+        Self {
+            images,
+            batches: counters.batches.load(Relaxed),
+            elapsed,
+            bytes_needed: counters.bytes_needed.load(Relaxed),
+            bytes_read: counters.bytes_read.load(Relaxed),
+            first_batch: (!first_batch.is_zero()).then_some(first_batch),
+            batch_wait_p50_us: p50,
+            batch_wait_p99_us: p99,
+            routes: Route::ALL.iter().map(|&route| (route, counters.routes[route as usize].load(Relaxed))).collect(),
+            stages: [
+                stage(Stage::Storage, 1, &counters.engine, counters.engine.blocked()),
+                stage(Stage::Decode, setting.decode_threads, &counters.decode, decode_held),
+                stage(Stage::Consumer, 1, &counters.consumer, counters.consumer.starved()),
+            ],
+            engine: setting.engine,
+            memory_bound_bytes: setting.memory_bound_bytes,
+            fallbacks: lock(&counters.fallbacks).clone(),
+            notes: setting.notes,
+        }
+    }
+
+    /// Images delivered per second of wall time inside epochs.
+    pub fn images_per_second(&self) -> f64 {
+        self.images as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// The stage with the least capacity.
+    pub fn bottleneck(&self) -> Stage {
+        self.by_capacity()[0].stage
+    }
+
+    fn by_capacity(&self) -> [StageReport; 3] {
+        let mut stages = self.stages;
+        stages.sort_by(|a, b| a.capacity_images_per_second.total_cmp(&b.capacity_images_per_second));
+        stages
+    }
+
+    /// One sentence: the bottleneck, what removing it would bring, and how.
+    pub fn verdict(&self) -> String {
+        if self.images == 0 {
+            return "nothing was delivered".into();
+        }
+        let [least, next, _] = self.by_capacity();
+        format!(
+            "{} is the bottleneck; without it {} would limit at {} images/s; {}",
+            least.stage.name(),
+            next.stage.name(),
+            rate(next.capacity_images_per_second),
+            least.stage.remedy(),
+        )
+    }
+}
+
+fn duration(nanoseconds: &AtomicU64) -> Duration {
+    Duration::from_nanos(nanoseconds.load(Relaxed))
+}
+
+fn rate(images_per_second: f64) -> String {
+    match images_per_second {
+        rate if rate < 1e6 => format!("{rate:.0}"),
+        _ => "over a million".into(),
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.elapsed.as_secs_f64();
+        writeln!(f, "images        {} in {} batches, {seconds:.2} s", self.images, self.batches)?;
+        writeln!(f, "speed         {:.0} images/s", self.images_per_second())?;
+        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let speed = mebibytes(self.bytes_read) / seconds.max(f64::MIN_POSITIVE);
+        writeln!(
+            f,
+            "read          {:.1} MiB ({:.1} MiB needed), {speed:.0} MiB/s through {}",
+            mebibytes(self.bytes_read),
+            mebibytes(self.bytes_needed),
+            self.engine,
+        )?;
+        if let Some(first) = self.first_batch {
+            writeln!(f, "first batch   after {:.0} ms", first.as_secs_f64() * 1e3)?;
+        }
+        let milliseconds = |us: u64| us as f64 / 1e3;
+        writeln!(
+            f,
+            "batch wait    p50 {:.1} ms, p99 {:.1} ms",
+            milliseconds(self.batch_wait_p50_us),
+            milliseconds(self.batch_wait_p99_us),
+        )?;
+        for (route, count) in self.routes.iter().filter(|(_, count)| *count > 0) {
+            writeln!(f, "decoded       {count} by {}", route.name())?;
+        }
+        for stage in &self.stages {
+            writeln!(
+                f,
+                "{:<13} busy {:.2} s, starved {:.2} s, blocked {:.2} s on {} thread{}; could do {} images/s",
+                stage.stage.name(),
+                stage.busy.as_secs_f64(),
+                stage.starved.as_secs_f64(),
+                stage.blocked.as_secs_f64(),
+                stage.threads,
+                if stage.threads == 1 { "" } else { "s" },
+                rate(stage.capacity_images_per_second),
+            )?;
+        }
+        writeln!(f, "memory        {:.0} MiB fixed", mebibytes(self.memory_bound_bytes))?;
+        for fallback in &self.fallbacks {
+            writeln!(f, "fallback      {fallback}, {} times", fallback.count)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note          {note}")?;
+        }
+        write!(f, "verdict       {}", self.verdict())
+    }
+}

@@ -1,0 +1,1 @@
+//! Formats that a library decodes as a whole: PNG, WebP and the JPEG processes beside baseline.

@@ -1,0 +1,91 @@
+//! What the stages count while they run: relaxed atomics, touched once or twice a sample.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use super::{Fallback, Histogram};
+use crate::decode::Route;
+
+/// How the threads of one stage spent their time.
+#[derive(Default)]
+pub(crate) struct StageClock {
+    /// Doing the stage's own work.
+    busy_ns: AtomicU64,
+    /// Waiting for the stage before it: nothing to work on.
+    starved_ns: AtomicU64,
+    /// Waiting for the stage behind it: nowhere to put the result.
+    blocked_ns: AtomicU64,
+}
+
+impl StageClock {
+    pub(crate) fn add_busy(&self, since: Instant) {
+        add(&self.busy_ns, since);
+    }
+
+    pub(crate) fn add_starved(&self, since: Instant) {
+        add(&self.starved_ns, since);
+    }
+
+    pub(crate) fn add_blocked(&self, since: Instant) {
+        add(&self.blocked_ns, since);
+    }
+
+    pub(crate) fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy_ns.load(Relaxed))
+    }
+
+    pub(crate) fn starved(&self) -> Duration {
+        Duration::from_nanos(self.starved_ns.load(Relaxed))
+    }
+
+    pub(crate) fn blocked(&self) -> Duration {
+        Duration::from_nanos(self.blocked_ns.load(Relaxed))
+    }
+}
+
+fn add(total: &AtomicU64, since: Instant) {
+    total.fetch_add(since.elapsed().as_nanos() as u64, Relaxed);
+}
+
+/// Everything counted since the loader was built.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) images: AtomicU64,
+    pub(crate) batches: AtomicU64,
+    /// Bytes that the samples needed.
+    pub(crate) bytes_needed: AtomicU64,
+    /// Bytes asked of storage: what was needed, rounded outward to the device's alignment.
+    pub(crate) bytes_read: AtomicU64,
+    /// Samples by the decoder that took them, indexed by [`Route`].
+    pub(crate) routes: [AtomicU64; Route::ALL.len()],
+    pub(crate) engine: StageClock,
+    pub(crate) decode: StageClock,
+    pub(crate) consumer: StageClock,
+    /// Wall time during which epochs were being iterated.
+    pub(crate) running_ns: AtomicU64,
+    /// From the start of the first epoch to its first batch; 0 until then.
+    pub(crate) first_batch_ns: AtomicU64,
+    pub(crate) batch_wait: Mutex<Histogram>,
+    pub(crate) fallbacks: Mutex<Vec<Fallback>>,
+}
+
+impl Counters {
+    pub(crate) fn count_route(&self, route: Route) {
+        self.routes[route as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Adds a fallback to those of the run, or to the count of the same one.
+    pub(crate) fn add_fallback(&self, fallback: Fallback) {
+        let mut fallbacks = lock(&self.fallbacks);
+        match fallbacks.iter_mut().find(|known| known.what == fallback.what && known.cause == fallback.cause) {
+            Some(known) => known.count += fallback.count,
+            None => fallbacks.push(fallback),
+        }
+    }
+}
+
+/// A lock whose data stay valid when a holder panics, as counters do.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
