@@ -224,7 +224,7 @@ fn outputs_of_the_wrong_size_and_missing_rows_are_errors() {
     let image = Image::noise(9, 9);
     let plan = plan(&augment, 0, &image, 1);
     let mut resizer = Resizer::new(&augment);
-    let mut memory = vec![0f32; 49];
+    let mut memory = [0f32; 49];
     // SAFETY: any floats are bytes.
     let memory = unsafe { memory.align_to_mut::<u8>().1 };
     for range in [0..0, 0..191, 0..193, 1..193] {

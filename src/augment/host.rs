@@ -219,7 +219,7 @@ impl Rows<'_> {
             let len = self.width.next_multiple_of(SLACK);
             isa.resample_down(ring, plane * self.plane_stride, &scratch.taps, &mut columns[..len]);
         }
-        let width = across_len(&self.frame);
+        let width = self.frame.row_len();
         let columns = scratch.columns.each_ref().map(|plane| &plane[..]);
         match &mut self.output {
             Output::F32(output) if self.frame.is_planar() => {
@@ -263,11 +263,6 @@ impl Rows<'_> {
         }
         self.emitted += 1;
     }
-}
-
-/// Elements of an output row in stored orientation.
-fn across_len(frame: &Frame) -> usize {
-    frame.row_len()
 }
 
 /// Makes a vector at least this long.

@@ -27,8 +27,9 @@ impl<'a> Output<'a> {
     }
 }
 
-/// A type of which every bit pattern is a value, so that bytes may be seen as it.
-trait Plain: Copy {}
+/// A type of which every bit pattern is a value and that has no padding, so that bytes may be seen as it.
+pub(super) trait Plain: Copy {}
+impl Plain for u8 {}
 impl Plain for u16 {}
 impl Plain for f32 {}
 
@@ -88,7 +89,7 @@ impl Frame {
     }
 
     /// Converts a row to the output's type and stores it, by way of `scratch` where it must be scattered.
-    pub(super) fn cast<T: Copy>(
+    pub(super) fn cast<T: Plain>(
         &self,
         isa: Isa,
         convert: impl Fn(Isa, &[f32], &mut [T]),
@@ -110,7 +111,7 @@ impl Frame {
     }
 
     /// Stores a row of the output's type.
-    pub(super) fn store<T: Copy>(&self, isa: Isa, values: [&[T]; 3], output: &mut [T], row: usize) {
+    pub(super) fn store<T: Plain>(&self, isa: Isa, values: [&[T]; 3], output: &mut [T], row: usize) {
         if self.transposed {
             return self.store_column(values, output, row);
         }

@@ -74,7 +74,7 @@ pub(crate) fn uniform(word: u32, low: f64, high: f64) -> f64 {
 /// without rejection: no value is more than n / 2^32 likelier than another). `n` is at least 1.
 pub(crate) fn below(word: u32, n: u32) -> u32 {
     debug_assert!(n > 0);
-    (u64::from(word) * u64::from(n) >> 32) as u32
+    ((u64::from(word) * u64::from(n)) >> 32) as u32
 }
 
 /// Ten rounds of Philox on four 32-bit words.

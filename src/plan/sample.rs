@@ -24,11 +24,16 @@ impl Augment {
     ///
     /// # Errors
     ///
-    /// [`Corrupt`](ErrorKind::Corrupt) if the image has no pixels. Whether it is too large is for
+    /// [`Corrupt`](ErrorKind::Corrupt) if the image has no pixels, [`Unsupported`](ErrorKind::Unsupported)
+    /// if a side is longer than 2^30. Whether it is too large for the user is for
     /// [`Limits`](crate::Limits) to say.
     pub fn plan(&self, key: SampleKey, width: u32, height: u32, orientation: Orientation) -> Result<SamplePlan> {
         if width == 0 || height == 0 {
             return Err(Error::new(ErrorKind::Corrupt, format!("image is {width}x{height}, without a pixel")));
+        }
+        // Vector code keeps columns in signed 32-bit integers.
+        if width.max(height) > 1 << 30 {
+            return Err(Error::new(ErrorKind::Unsupported, format!("image is {width}x{height}, a side over 2^30")));
         }
         let generator = Generator::new(key);
         let transposed = orientation.transposes();
@@ -134,10 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_image_is_an_error() {
+    fn an_empty_or_endless_image_is_an_error() {
         let augment = Augment::imagenet_train(224).build().unwrap();
         assert_eq!(augment.plan(key(0), 0, 5, Orientation::AS_STORED).unwrap_err().kind(), ErrorKind::Corrupt);
         assert_eq!(augment.plan(key(0), 5, 0, Orientation::AS_STORED).unwrap_err().kind(), ErrorKind::Corrupt);
+        let endless = augment.plan(key(0), u32::MAX, 5, Orientation::AS_STORED);
+        assert_eq!(endless.unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     #[test]

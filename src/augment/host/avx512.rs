@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::super::store::Plain;
 use super::super::taps::Taps;
 use super::{SLACK, scalar};
 
@@ -158,8 +159,58 @@ pub(super) unsafe fn cast_bf16(values: &[f32], output: &mut [u16]) {
 
 /// # Safety
 ///
-/// The processor has AVX-512 F, BW and VL.
+/// The processor has AVX-512 F, BW and VL, and what [`Isa::interleave`](super::Isa) asserts holds.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
-pub(super) unsafe fn interleave<T: Copy>(planes: [&[T]; 3], output: &mut [T]) {
-    scalar::interleave(planes, output);
+pub(super) unsafe fn interleave<T: Plain>(planes: [&[T]; 3], output: &mut [T]) {
+    let mut done = 0;
+    if size_of::<T>() == size_of::<f32>() {
+        done = planes[0].len() / 16 * 16;
+        let [red, green, blue] = planes.map(|plane| plane.as_ptr().cast::<f32>());
+        // SAFETY: T is Plain and as large as a float, so its bits may pass through one; the first `done`
+        // elements exist in every plane, and three times as many in the output.
+        unsafe { interleave_words(red, green, blue, done, output.as_mut_ptr().cast()) };
+    }
+    scalar::interleave(planes.map(|plane| &plane[done..]), &mut output[3 * done..]);
+}
+
+/// Lane `i` of vector `v` of an interleaved triple is pixel `(16 v + i) / 3`'s channel `(16 v + i) % 3`:
+/// where to pick it in red and green together, which lanes are blue, and where to pick those.
+const PICKS: [([i32; 16], u16, [i32; 16]); 3] = {
+    let mut picks = [([0; 16], 0, [0; 16]); 3];
+    let mut at = 0;
+    while at < 48 {
+        let (vector, lane, pixel) = (at / 16, at % 16, (at / 3) as i32);
+        match at % 3 {
+            0 => picks[vector].0[lane] = pixel,
+            1 => picks[vector].0[lane] = 16 + pixel,
+            _ => {
+                picks[vector].1 |= 1 << lane;
+                picks[vector].2[lane] = pixel;
+            }
+        }
+        at += 1;
+    }
+    picks
+};
+
+/// # Safety
+///
+/// The processor has AVX-512 F; `len`, a multiple of sixteen, elements are readable at each plane, and
+/// three times as many writable at `output`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn interleave_words(red: *const f32, green: *const f32, blue: *const f32, len: usize, output: *mut f32) {
+    for i in (0..len).step_by(16) {
+        // SAFETY: the caller's.
+        unsafe {
+            let (red, green) = (_mm512_loadu_ps(red.add(i)), _mm512_loadu_ps(green.add(i)));
+            let blue = _mm512_loadu_ps(blue.add(i));
+            for (vector, (both, is_blue, third)) in PICKS.iter().enumerate() {
+                let values = _mm512_permutex2var_ps(red, _mm512_loadu_si512(both.as_ptr().cast()), green);
+                let third = _mm512_loadu_si512(third.as_ptr().cast());
+                let values = _mm512_mask_permutexvar_ps(values, *is_blue, third, blue);
+                _mm512_storeu_ps(output.add(3 * i + vector * 16), values);
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Which instructions the inner loops use: chosen once, at run time.
 
+use super::super::store::Plain;
 use super::super::taps::Taps;
 use super::{SLACK, scalar};
 #[cfg(target_arch = "x86_64")]
@@ -111,7 +112,7 @@ impl Isa {
     }
 
     /// Puts three planes side by side, pixel by pixel.
-    pub(in super::super) fn interleave<T: Copy>(self, planes: [&[T]; 3], output: &mut [T]) {
+    pub(in super::super) fn interleave<T: Plain>(self, planes: [&[T]; 3], output: &mut [T]) {
         let len = planes[0].len();
         assert!(planes.iter().all(|plane| plane.len() == len) && output.len() == 3 * len);
         dispatch!(self, interleave(planes, output));
