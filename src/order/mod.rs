@@ -1,1 +1,174 @@
 //! WHICH sample comes next: permutations and positions.
+//!
+//! An [`Order`] says which sample stands at each position of each epoch; [`EpochSteps`] says which
+//! positions make up each batch. Both are arithmetic on a few numbers: nothing is stored per sample, so
+//! any position can be asked for at any time, which is what resuming needs. Neither knows of ranks: the
+//! batch of a step is the global batch, of which each rank takes its share.
+
+mod permutation;
+mod steps;
+
+use self::permutation::{Permutation, key};
+use crate::error::{Error, Result};
+
+pub use steps::{EpochSteps, LastBatch};
+
+/// How the samples of an epoch are ordered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shuffle {
+    /// By number, the same in every epoch.
+    Sequential,
+    /// Anew in every epoch, any sample anywhere. The default.
+    #[default]
+    Full,
+    /// For media that dislike random reads: blocks of neighbouring samples come in random order, the
+    /// samples of a block one after the other in random order. Anew in every epoch.
+    Block {
+        /// Neighbouring samples that stay together. The last block may have fewer.
+        samples_per_block: u64,
+    },
+}
+
+/// Which sample stands at which position of which epoch, as a function of the seed alone.
+///
+/// Takes some 50 bytes, no time to set up and tens of nanoseconds a look-up at any number of samples.
+///
+/// ```
+/// use forebay::order::{Order, Shuffle};
+///
+/// let order = Order::new(1_000_000_000, 42, Shuffle::Full)?;
+/// let first_of_epoch_3 = order.epoch(3).at(0);
+/// assert_eq!(first_of_epoch_3, order.at(3, 0));
+/// # Ok::<(), forebay::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    samples: u64,
+    seed: u64,
+    shuffle: Shuffle,
+}
+
+impl Order {
+    /// An order of the samples 0..`samples`.
+    ///
+    /// # Errors
+    /// `InvalidParameter` for blocks of 0 samples.
+    pub fn new(samples: u64, seed: u64, shuffle: Shuffle) -> Result<Self> {
+        if shuffle == (Shuffle::Block { samples_per_block: 0 }) {
+            return Err(Error::invalid_parameter("samples_per_block", 0, "a block has at least one sample"));
+        }
+        Ok(Self { samples, seed, shuffle })
+    }
+
+    /// Samples, and so positions, of an epoch.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// How samples are ordered.
+    pub fn shuffle(&self) -> Shuffle {
+        self.shuffle
+    }
+
+    /// The sample at a position of an epoch. To look up many positions of one epoch, keep
+    /// [`epoch`](Self::epoch).
+    ///
+    /// # Panics
+    /// If `position` is not below [`samples`](Self::samples).
+    pub fn at(&self, epoch: u64, position: u64) -> u64 {
+        self.epoch(epoch).at(position)
+    }
+
+    /// The order of one epoch.
+    pub fn epoch(&self, epoch: u64) -> EpochOrder {
+        let key = key(self.seed, epoch);
+        EpochOrder(match self.shuffle {
+            Shuffle::Sequential => Kind::Sequential { samples: self.samples },
+            Shuffle::Full => Kind::Full(Permutation::new(self.samples, key)),
+            Shuffle::Block { samples_per_block } => Kind::Block(Blocks::new(self.samples, samples_per_block, key)),
+        })
+    }
+}
+
+/// The order of one epoch: [`Order::epoch`].
+#[derive(Clone, Copy, Debug)]
+pub struct EpochOrder(Kind);
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Sequential { samples: u64 },
+    Full(Permutation),
+    Block(Blocks),
+}
+
+impl EpochOrder {
+    /// The sample at a position.
+    ///
+    /// # Panics
+    /// If `position` is not below the number of samples.
+    pub fn at(&self, position: u64) -> u64 {
+        match &self.0 {
+            Kind::Sequential { samples } => {
+                assert!(position < *samples, "{position} is not below {samples}");
+                position
+            }
+            Kind::Full(permutation) => permutation.apply(position),
+            Kind::Block(blocks) => blocks.at(position),
+        }
+    }
+}
+
+/// Blocks in random order, each in random order within.
+#[derive(Clone, Copy, Debug)]
+struct Blocks {
+    samples: u64,
+    samples_per_block: u64,
+    key: u64,
+    order: Permutation,
+    /// Where the last block, which may be shorter, comes in the order of blocks.
+    last_at: u64,
+    last_len: u64,
+}
+
+impl Blocks {
+    fn new(samples: u64, samples_per_block: u64, key: u64) -> Self {
+        let blocks = samples.div_ceil(samples_per_block);
+        let order = Permutation::new(blocks, key);
+        let last = blocks.saturating_sub(1);
+        let last_at = if blocks == 0 { 0 } else { order.invert(last) };
+        Self { samples, samples_per_block, key, order, last_at, last_len: samples - last * samples_per_block }
+    }
+
+    fn at(&self, position: u64) -> u64 {
+        assert!(position < self.samples, "{position} is not below {}", self.samples);
+        let (place, within, len) = self.place(position);
+        let block = self.order.apply(place);
+        // A key of its own for each block; that of the order of blocks is the epoch's itself.
+        let order_within = Permutation::new(len, key(self.key, block));
+        block * self.samples_per_block + order_within.apply(within)
+    }
+
+    /// The place in the order of blocks that a position falls on, the position within it, and the length of
+    /// the block there.
+    fn place(&self, position: u64) -> (u64, u64, u64) {
+        // The last block comes in the end or all blocks before it are whole, so the product is in range.
+        let last_begins = self.last_at * self.samples_per_block;
+        if position < last_begins {
+            return (position / self.samples_per_block, position % self.samples_per_block, self.samples_per_block);
+        }
+        let behind = position - last_begins;
+        match behind.checked_sub(self.last_len) {
+            None => (self.last_at, behind, self.last_len),
+            Some(behind) => (
+                self.last_at + 1 + behind / self.samples_per_block,
+                behind % self.samples_per_block,
+                self.samples_per_block,
+            ),
+        }
+    }
+}

@@ -1,9 +1,28 @@
 //! WHAT exists: the samples of a data set and where their bytes lie.
 //!
 //! A source never reads a sample. It says which object (a file) holds it and which bytes of the
-//! object are its own; the storage engine moves them.
+//! object are its own; the storage engine moves them. [`open`] finds out what a path or pattern is:
+//! a [`Folder`], [`TarShards`] or a [`List`]. Anything else can implement [`Source`].
 
+mod folder;
+mod labels;
+mod list;
+mod names;
+mod notes;
+mod open;
+mod parallel;
+mod pattern;
+mod tar;
+mod walk;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+
+pub use folder::Folder;
+pub use list::List;
+pub use open::open;
+pub use tar::TarShards;
 
 use crate::error::Result;
 
@@ -30,8 +49,58 @@ pub enum Extent {
 /// The samples of a data set, numbered from 0 in an order that never changes between two openings of
 /// the same data.
 ///
-/// All methods are called from one thread at a time per call but from several threads at once, once a
-/// sample, and must be quick: no I/O. An error is an error of that sample.
+/// The methods are called for each sample, from several threads at once, and must be quick: no I/O.
+/// An error is an error of that sample, and goes to the error policy.
+///
+/// # Example
+/// A list of paths and labels that a program already has:
+///
+/// ```
+/// use std::path::PathBuf;
+///
+/// use forebay::source::{Extent, Source};
+/// use forebay::{Error, ErrorKind, Result};
+///
+/// struct Rows(Vec<(PathBuf, i64)>);
+///
+/// impl Rows {
+///     fn row(&self, number: u64) -> Result<&(PathBuf, i64)> {
+///         let row = usize::try_from(number).ok().and_then(|number| self.0.get(number));
+///         row.ok_or_else(|| Error::new(ErrorKind::InvalidParameter, format!("there is no row {number}")))
+///     }
+/// }
+///
+/// impl Source for Rows {
+///     fn len(&self) -> u64 {
+///         self.0.len() as u64
+///     }
+///
+///     fn extent(&self, sample: u64) -> Result<Extent> {
+///         Ok(Extent::Object(sample))
+///     }
+///
+///     fn object_path(&self, object: u64, path: &mut PathBuf) -> Result<()> {
+///         path.clone_from(&self.row(object)?.0);
+///         Ok(())
+///     }
+///
+///     fn label(&self, sample: u64) -> Result<i64> {
+///         Ok(self.row(sample)?.1)
+///     }
+///
+///     fn key(&self, sample: u64, key: &mut String) -> Result<()> {
+///         key.clear();
+///         key.push_str(&self.row(sample)?.0.with_extension("").to_string_lossy());
+///         Ok(())
+///     }
+/// }
+///
+/// let rows = Rows(vec![(PathBuf::from("cats/tom.jpg"), 0), (PathBuf::from("dogs/rex.jpg"), 1)]);
+/// let mut key = String::new();
+/// rows.key(1, &mut key)?;
+/// assert_eq!((rows.label(1)?, key.as_str()), (1, "dogs/rex"));
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Source: Send + Sync {
     /// How many samples there are.
     fn len(&self) -> u64;
@@ -62,5 +131,55 @@ pub trait Source: Send + Sync {
     /// What was seen and left out while listing, such as links or files of other kinds: a line each.
     fn notes(&self) -> &[String] {
         &[]
+    }
+}
+
+/// Whether a file name ends in the extension of an image format that is decoded, in any case.
+fn has_image_extension(name: &[u8]) -> bool {
+    let Some(dot) = name.iter().rposition(|&byte| byte == b'.') else { return false };
+    let extension = &name[dot + 1..];
+    [&b"jpg"[..], b"jpeg", b"png", b"webp"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+/// A path without the extension of its last part. A name that begins with its only dot has none.
+fn without_extension(path: &[u8]) -> &[u8] {
+    let base = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    match path[base..].iter().rposition(|&byte| byte == b'.') {
+        None | Some(0) => path,
+        Some(dot) => &path[..base + dot],
+    }
+}
+
+/// Replaces a key by bytes, in the memory that it has. Bytes that are no UTF-8 become U+FFFD.
+fn refill_key(key: &mut String, fill: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
+    let mut bytes = std::mem::take(key).into_bytes();
+    bytes.clear();
+    fill(&mut bytes)?;
+    *key =
+        String::from_utf8(bytes).unwrap_or_else(|not_utf8| String::from_utf8_lossy(not_utf8.as_bytes()).into_owned());
+    Ok(())
+}
+
+/// Replaces a path by bytes, in the memory that it has.
+fn refill_path(path: &mut PathBuf, fill: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
+    let mut bytes = std::mem::take(path).into_os_string().into_vec();
+    bytes.clear();
+    fill(&mut bytes)?;
+    *path = OsString::from_vec(bytes).into();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extensions_are_those_of_the_last_part() {
+        for (path, key) in [("a.b/c", "a.b/c"), ("a.b/c.d.JPG", "a.b/c.d"), ("a/.jpg", "a/.jpg"), (".x", ".x")] {
+            assert_eq!(without_extension(path.as_bytes()), key.as_bytes());
+        }
+        for (name, is_image) in [("a.JPEG", true), ("a.WebP", true), ("jpg", false), ("a.jpg.txt", false)] {
+            assert_eq!(has_image_extension(name.as_bytes()), is_image, "{name}");
+        }
     }
 }

@@ -1,0 +1,44 @@
+//! What listing saw and left out, counted by reason.
+
+use std::collections::BTreeMap;
+
+/// Counts things left out by reason, with one example each. The example is the least name, so that it
+/// does not depend on which thread came first.
+#[derive(Default)]
+pub(super) struct Seen(BTreeMap<&'static str, Tally>);
+
+struct Tally {
+    count: u64,
+    example: Vec<u8>,
+}
+
+impl Seen {
+    /// Counts `name` under `reason`, a phrase such as "links left out".
+    pub fn add(&mut self, reason: &'static str, name: &[u8]) {
+        self.count(reason, 1, || name.to_vec(), |example| name < example);
+    }
+
+    /// Adds all that `other` counted, its names prefixed by `folder`.
+    pub fn merge(&mut self, other: Self, folder: &[u8]) {
+        for (reason, tally) in other.0 {
+            let name = [folder, &tally.example].concat();
+            self.count(reason, tally.count, || name.clone(), |example| name.as_slice() < example);
+        }
+    }
+
+    fn count(&mut self, reason: &'static str, count: u64, name: impl Fn() -> Vec<u8>, is_less: impl Fn(&[u8]) -> bool) {
+        let tally = self.0.entry(reason).or_insert_with(|| Tally { count: 0, example: name() });
+        tally.count += count;
+        if is_less(&tally.example) {
+            tally.example = name();
+        }
+    }
+
+    /// A line for each reason, in alphabetical order.
+    pub fn lines(&self) -> Vec<String> {
+        let line = |(reason, tally): (&&str, &Tally)| {
+            format!("{reason}: {}, such as {}", tally.count, String::from_utf8_lossy(&tally.example))
+        };
+        self.0.iter().map(line).collect()
+    }
+}

@@ -1,0 +1,78 @@
+//! Finds out what a path or pattern names, and opens it.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::tar::has_tar_extension;
+use super::{Folder, List, Source, TarShards, has_image_extension, pattern};
+use crate::error::{Error, ErrorKind, Result};
+
+const REMEDY: &str = "name a folder of images, a folder of .tar shards, shards such as `train-{000..146}.tar` or \
+                      `train-*.tar`, or a .txt, .lst, .tsv or .csv list of paths and labels";
+
+/// Opens the data set at a path or pattern:
+///
+/// - a folder in which `.tar` files lie: those shards, by name ([`TarShards`]);
+/// - any other folder: the images in and below it ([`Folder`]);
+/// - a `.tar` file: that shard;
+/// - a `.txt`, `.lst`, `.tsv` or `.csv` file: the samples listed in it ([`List`]);
+/// - where no such file exists: a pattern of shards, with braces (`{000..146}`, `{a,b}`) all of which
+///   must exist, in that order, and wildcards (`*`, `?`) that match those that do, by name.
+///
+/// # Errors
+/// `NotFound` if there is no such thing, `Unsupported` if it is something else, and those of
+/// [`Folder::open`], [`TarShards::open`] and [`List::open`].
+pub fn open(spec: impl AsRef<Path>) -> Result<Arc<dyn Source>> {
+    let path = spec.as_ref();
+    let spec = path.as_os_str().as_bytes();
+    if spec.windows(3).any(|part| part == b"://") {
+        let message = format!("{} is an address; only files on this machine can be read", path.display());
+        return Err(
+            Error::new(ErrorKind::Unsupported, message).with_remedy("copy or mount the data set, and name its path")
+        );
+    }
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => open_folder(path),
+        Ok(_) if has_tar_extension(path) => Ok(Arc::new(TarShards::open(&[path.to_owned()])?)),
+        Ok(_) if is_list(path) => Ok(Arc::new(List::open(path)?)),
+        Ok(_) => Err(no_dataset(path)),
+        Err(_) if pattern::is_pattern(spec) => Ok(Arc::new(TarShards::open(&pattern::expand(path)?)?)),
+        Err(error) => Err(Error::io(format!("cannot open data set \"{}\"", path.display()), error).with_remedy(REMEDY)),
+    }
+}
+
+fn open_folder(path: &Path) -> Result<Arc<dyn Source>> {
+    let shards = shards_in(path)?;
+    if shards.is_empty() { Ok(Arc::new(Folder::open(path)?)) } else { Ok(Arc::new(TarShards::open(&shards)?)) }
+}
+
+/// The `.tar` files that lie in a folder itself, by name.
+fn shards_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error| {
+        let error = Error::io(format!("cannot list folder {}", folder.display()), error);
+        error.with_remedy("give this user the rights to read and enter it, or name another")
+    };
+    let mut shards = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        if has_tar_extension(Path::new(&name)) && !name.as_bytes().starts_with(b".") && !entry.path().is_dir() {
+            shards.push(entry.path());
+        }
+    }
+    shards.sort_unstable_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
+    Ok(shards)
+}
+
+fn is_list(path: &Path) -> bool {
+    let lists = ["txt", "lst", "tsv", "csv"];
+    path.extension().is_some_and(|extension| lists.iter().any(|list| extension.eq_ignore_ascii_case(list)))
+}
+
+fn no_dataset(path: &Path) -> Error {
+    let is_image = has_image_extension(path.as_os_str().as_bytes());
+    let cause = if is_image { "is one image, no data set" } else { "is of no kind that is known" };
+    Error::new(ErrorKind::Unsupported, format!("data set {} {cause}", path.display())).with_remedy(REMEDY)
+}
