@@ -6,14 +6,21 @@ pub use digest::Digest;
 
 use half::{bf16, f16};
 
-use crate::loader::Tray;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::loader::Filled;
 use crate::plan::{DType, Layout};
 
 /// One batch: images, labels, keys and sample numbers, in the epoch's order.
 ///
 /// It owns its slot of the loader's memory; dropping it, on any thread, gives the slot back to be
 /// filled again. Hold no more batches at once than the loader has slots less one, or it starves.
-pub struct Batch(pub(crate) Tray);
+pub struct Batch {
+    filled: Filled,
+    /// How many batches the consumer holds.
+    held: Arc<AtomicUsize>,
+}
 
 /// One image of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -62,31 +69,36 @@ impl<'a> Tensor<'a> {
 }
 
 impl Batch {
+    pub(crate) fn new(filled: Filled, held: &Arc<AtomicUsize>) -> Self {
+        held.fetch_add(1, Ordering::Relaxed);
+        Self { filled, held: Arc::clone(held) }
+    }
+
     /// The number of samples: the batch size, or fewer in a partial last batch.
     pub fn len(&self) -> usize {
-        self.0.samples.len()
+        self.filled.tray.samples.len()
     }
 
     /// Whether it holds no sample; never true of a batch that a loader gave out.
     pub fn is_empty(&self) -> bool {
-        self.0.samples.is_empty()
+        self.filled.tray.samples.is_empty()
     }
 
     /// The epoch it belongs to.
     pub fn epoch(&self) -> u64 {
-        self.0.epoch
+        self.filled.tray.epoch
     }
 
     /// Its number within the epoch, from 0.
     pub fn step(&self) -> u64 {
-        self.0.step
+        self.filled.tray.step
     }
 
     /// The images as one tensor; `None` where every image has its own size (`Geometry::None`).
     pub fn images(&self) -> Option<Tensor<'_>> {
-        let augment = &self.0.augment;
+        let augment = &self.filled.tray.augment;
         let [a, b, c] = augment.output_shape()?;
-        let bytes = self.0.slot.bytes(self.len() * augment.output_bytes()?);
+        let bytes = self.filled.slot.all();
         Some(Tensor { shape: [self.len(), a, b, c], dtype: augment.dtype(), layout: augment.layout(), bytes })
     }
 
@@ -96,18 +108,18 @@ impl Batch {
     ///
     /// If `index` is not below [`len`](Self::len).
     pub fn image(&self, index: usize) -> Image<'_> {
-        let (height, width, bytes) = self.0.slot.sample(index);
-        Image { height, width, bytes }
+        let size = self.filled.tray.size(index);
+        Image { height: size.height, width: size.width, bytes: self.filled.slot.sample(index) }
     }
 
     /// The labels, [`UNLABELLED`](crate::source::UNLABELLED) where a sample has none.
     pub fn labels(&self) -> &[i64] {
-        &self.0.labels
+        &self.filled.tray.labels
     }
 
     /// The samples' numbers within the source.
     pub fn samples(&self) -> &[u64] {
-        &self.0.samples
+        &self.filled.tray.samples
     }
 
     /// The key of one sample: its name within the data set.
@@ -116,6 +128,12 @@ impl Batch {
     ///
     /// If `index` is not below [`len`](Self::len).
     pub fn key(&self, index: usize) -> &str {
-        self.0.key(index)
+        self.filled.tray.key(index)
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -10,13 +10,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg;
 use crate::limits::Limits;
 use crate::pixels::{Rect, RowSink};
+use crate::plan::Orientation;
 
 /// The decoder that takes a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// Baseline JPEG, by this crate.
     Jpeg,
-    /// Progressive, arithmetic-coded, CMYK and other JPEG, by a library.
+    /// Progressive, CMYK and other JPEG, by a library.
     OtherJpeg,
     /// PNG, by a library.
     Png,
@@ -46,8 +47,86 @@ pub struct ImageInfo {
     pub width: u32,
     /// Rows as stored.
     pub height: u32,
-    /// The EXIF orientation, 1 to 8; 1 where there is none.
-    pub orientation: u8,
+    /// The EXIF orientation; as stored where there is none.
+    pub orientation: Orientation,
     /// Who decodes it.
     pub route: Route,
+}
+
+/// A decoder of every format, for one thread: it owns its scratch and is used again and again.
+pub struct Decoder {
+    jpeg: jpeg::Decoder,
+    /// The header of the JPEG that [`inspect`](Self::inspect) saw last.
+    header: Option<jpeg::Header>,
+    limits: Limits,
+}
+
+impl Decoder {
+    /// A decoder that refuses images beyond the limits.
+    pub fn new(limits: Limits) -> Self {
+        Self { jpeg: jpeg::Decoder::new(), header: None, limits }
+    }
+
+    /// Tells the format by the first bytes and reads the header.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAnImage`](ErrorKind::NotAnImage), [`LimitExceeded`](ErrorKind::LimitExceeded), or what the
+    /// header is at fault for.
+    pub fn inspect(&mut self, bytes: &[u8]) -> Result<ImageInfo> {
+        let info = match bytes {
+            [] => return Err(Error::new(ErrorKind::NotAnImage, "the sample is empty")),
+            [0xFF, 0xD8, ..] => self.inspect_jpeg(bytes)?,
+            [0x89, b'P', b'N', b'G', ..] => library_info(Route::Png, bytes)?,
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => library_info(Route::WebP, bytes)?,
+            _ => return Err(not_an_image(bytes)),
+        };
+        self.limits.check_dimensions(info.width, info.height)?;
+        Ok(info)
+    }
+
+    fn inspect_jpeg(&mut self, bytes: &[u8]) -> Result<ImageInfo> {
+        let header = self.header.insert(jpeg::Header::parse(bytes)?);
+        let route = if header.support().is_ours() { Route::Jpeg } else { Route::OtherJpeg };
+        Ok(ImageInfo {
+            width: header.width,
+            height: header.height,
+            orientation: Orientation::from_exif(header.orientation.into()),
+            route,
+        })
+    }
+
+    /// Decodes a region of the image that [`inspect`](Self::inspect) saw last into the rows of `sink`.
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`](ErrorKind::Truncated), [`Corrupt`](ErrorKind::Corrupt) or
+    /// [`Unsupported`](ErrorKind::Unsupported); rows that were committed before are then of no value.
+    pub fn decode(&mut self, bytes: &[u8], info: &ImageInfo, region: Rect, sink: &mut impl RowSink) -> Result<()> {
+        match (info.route, &self.header) {
+            (Route::Jpeg, Some(header)) => self.jpeg.decode(bytes, header, region, sink),
+            _ => other::decode(info.route, bytes, region, sink),
+        }
+    }
+
+    /// The header of the JPEG that was inspected last.
+    pub fn jpeg_header(&self) -> Option<&jpeg::Header> {
+        self.header.as_ref()
+    }
+}
+
+fn library_info(route: Route, bytes: &[u8]) -> Result<ImageInfo> {
+    let (width, height) = other::dimensions(route, bytes)?;
+    Ok(ImageInfo { width, height, orientation: Orientation::AS_STORED, route })
+}
+
+fn not_an_image(bytes: &[u8]) -> Error {
+    let start = &bytes[..bytes.len().min(8)];
+    let seen = if start.iter().all(|byte| (b' '..=b'~').contains(byte) || byte.is_ascii_whitespace()) {
+        format!("text {:?}", String::from_utf8_lossy(start))
+    } else {
+        format!("bytes {start:02x?}")
+    };
+    Error::new(ErrorKind::NotAnImage, format!("begins with {seen}, which is no JPEG, PNG or WebP"))
+        .with_remedy("remove the file from the data set, or give it its own extension")
 }

@@ -1,1 +1,145 @@
 //! The front door: a builder, epochs, and the wiring of the stages.
+//!
+//! ```text
+//!  feed thread              decode threads                 consumer
+//!  order -> slot, plan of   header -> plan -> pixels ->    Batch: tensors, labels, keys
+//!  reads -> engine ->  jobs    augment -> slot  -> ready -> (dropped: the slot is free again)
+//! ```
+//!
+//! One thread feeds: it walks the epoch's order, takes a free slot for each batch, and keeps reads in
+//! flight. Decode threads take whatever has landed and write finished tensors into the batch's slot.
+//! The consumer's thread takes filled slots in order. Threads live as long as an [`Epochs`] iterator;
+//! memory lives as long as the [`Loader`] and the batches taken from it.
+
+mod builder;
+mod feed;
+mod ready;
+mod run;
+mod tray;
+mod work;
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+pub use builder::LoaderBuilder;
+pub use run::Epochs;
+pub(crate) use tray::Filled;
+
+use crate::engine::{EngineKind, EngineOptions};
+use crate::error::Result;
+use crate::limits::Limits;
+use crate::memory::{Arena, MemoryPlan, SlotPool};
+use crate::order::{EpochSteps, Order};
+use crate::plan::Augment;
+use crate::report::{Counters, Report, Setting, lock};
+use crate::source::{self, Source};
+
+/// Loads batches of a data set, epoch by epoch.
+///
+/// ```no_run
+/// use forebay::{Augment, Loader};
+///
+/// # fn main() -> forebay::Result<()> {
+/// let mut loader = Loader::open("data/train")?
+///     .batch_size(256)
+///     .augment(Augment::imagenet_train(224).build()?)
+///     .seed(7)
+///     .build()?;
+/// for batch in loader.epochs(0..90) {
+///     let batch = batch?;
+///     let images = batch.images().and_then(|tensor| tensor.as_f32()); // [256, 3, 224, 224]
+///     let labels = batch.labels();
+/// }
+/// println!("{}", loader.report());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Loader {
+    shared: Arc<Shared>,
+}
+
+/// What the threads of a run share with the loader.
+struct Shared {
+    source: Arc<dyn Source>,
+    order: Order,
+    steps: EpochSteps,
+    augment: Augment,
+    orientation: bool,
+    limits: Limits,
+    engine: EngineKind,
+    engine_options: EngineOptions,
+    depth: usize,
+    threads: usize,
+    held_timeout: Duration,
+    memory: MemoryPlan,
+    arena: Arena,
+    slots: SlotPool,
+    /// Batches in the consumer's hands.
+    held: Arc<AtomicUsize>,
+    counters: Counters,
+    /// The engine in use, once there is one.
+    engine_name: Mutex<&'static str>,
+    /// Set to end the run.
+    stop: AtomicBool,
+}
+
+impl Loader {
+    /// Starts a loader of a data set on a file system: a folder with one directory a class, tar shards
+    /// (`shards/`, `train-{000..146}.tar`, `train-*.tar`), or a list file. See [`source::open`].
+    ///
+    /// # Errors
+    ///
+    /// What listing the data set runs into.
+    pub fn open(data_set: &str) -> Result<LoaderBuilder> {
+        Ok(LoaderBuilder::new(source::open(data_set)?))
+    }
+
+    /// Starts a loader of a source of your own.
+    pub fn of(source: Arc<dyn Source>) -> LoaderBuilder {
+        LoaderBuilder::new(source)
+    }
+
+    /// The batches of some epochs, one after another without a pause between epochs.
+    ///
+    /// The loader works ahead until every slot is full. Dropping the iterator at any moment, also in a
+    /// panic of the consumer, ends and joins all threads; batches that were taken stay valid.
+    pub fn epochs(&mut self, epochs: Range<u64>) -> Epochs<'_> {
+        Epochs::start(&self.shared, epochs)
+    }
+
+    /// The batches of one epoch.
+    pub fn epoch(&mut self, epoch: u64) -> Epochs<'_> {
+        self.epochs(epoch..epoch.saturating_add(1))
+    }
+
+    /// Batches in every epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.shared.steps.steps()
+    }
+
+    /// The data set.
+    pub fn source(&self) -> &dyn Source {
+        &*self.shared.source
+    }
+
+    /// The memory it allocated: all that the data path ever takes.
+    pub fn memory(&self) -> MemoryPlan {
+        self.shared.memory
+    }
+
+    /// What it has done since it was built.
+    pub fn report(&self) -> Report {
+        let shared = &self.shared;
+        Report::new(
+            &shared.counters,
+            Setting {
+                decode_threads: shared.threads,
+                engine: *lock(&shared.engine_name),
+                memory_bound_bytes: shared.memory.total_bytes() as u64,
+                notes: shared.source.notes().to_vec(),
+            },
+        )
+    }
+}

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use super::tray::Tray;
+use super::tray::Filled;
+use crate::error::Error;
 use crate::report::lock;
 
 /// Finished trays by sequence number. Workers finish them in any order; the consumer takes them in
@@ -19,27 +20,30 @@ pub(super) struct Ready {
 struct State {
     /// The sequence number of the front of `waiting`.
     next: u64,
-    waiting: VecDeque<Option<Tray>>,
+    waiting: VecDeque<Option<Filled>>,
     /// The number of trays there will ever be, once that is known.
     end: Option<u64>,
+    /// What ended the run for reasons of no single sample.
+    failure: Option<Error>,
 }
 
 /// What [`Ready::take`] found.
 pub(super) enum Next {
-    Tray(Box<Tray>),
+    Filled(Filled),
+    Failed(Error),
     End,
     TimedOut,
 }
 
 impl Ready {
     /// Adds the tray of a sequence number.
-    pub(super) fn put(&self, tray: Tray) {
+    pub(super) fn put(&self, sequence: u64, filled: Filled) {
         let mut state = lock(&self.state);
-        let place = (tray.sequence - state.next) as usize;
+        let place = (sequence - state.next) as usize;
         if state.waiting.len() <= place {
             state.waiting.resize_with(place + 1, || None);
         }
-        state.waiting[place] = Some(tray);
+        state.waiting[place] = Some(filled);
         if place == 0 {
             self.changed.notify_one();
         }
@@ -51,6 +55,12 @@ impl Ready {
         self.changed.notify_one();
     }
 
+    /// Says that the run has failed.
+    pub(super) fn fail(&self, error: Error) {
+        lock(&self.state).failure.get_or_insert(error);
+        self.changed.notify_one();
+    }
+
     /// Waits for the next tray in order, at most `timeout`.
     pub(super) fn take(&self, timeout: Duration) -> Next {
         let mut state = lock(&self.state);
@@ -59,9 +69,12 @@ impl Ready {
             if matches!(state.waiting.front(), Some(Some(_))) {
                 state.next += 1;
                 return match state.waiting.pop_front().flatten() {
-                    Some(tray) => Next::Tray(Box::new(tray)),
+                    Some(filled) => Next::Filled(filled),
                     None => Next::End,
                 };
+            }
+            if let Some(error) = state.failure.take() {
+                return Next::Failed(error);
             }
             if state.end.is_some_and(|end| end <= state.next) {
                 return Next::End;

@@ -1,44 +1,45 @@
 //! A batch on its way: the slot its tensors are written to, and what belongs to its samples.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use super::ready::Ready;
 use crate::error::{Error, Result};
-use crate::memory::Slot;
-use crate::plan::Augment;
+use crate::memory::{FilledSlot, SampleOut, Slot};
+use crate::plan::{Augment, Layout, Size};
 use crate::report::lock;
 use crate::source::Source;
 
-/// A batch while it is being filled and, when it is full, what a [`Batch`](crate::batch::Batch) owns.
-///
-/// While it is filled, the feeding thread and one job per unfinished sample share it; whoever lets go
-/// of it last hands it over, so no count is kept beside the reference count.
+/// What belongs to the samples of a batch, shared by the feeding thread, the jobs of its unfinished
+/// samples and at last its consumer.
 pub(crate) struct Tray {
     /// Its place in the order of all batches of the run.
     pub(crate) sequence: u64,
     pub(crate) epoch: u64,
     pub(crate) step: u64,
-    pub(crate) slot: Slot,
     pub(crate) augment: Augment,
     pub(crate) samples: Vec<u64>,
     pub(crate) labels: Vec<i64>,
     keys: String,
     key_ends: Vec<usize>,
+    /// Rows and columns of every image, where they vary.
+    sizes: Vec<AtomicU64>,
     /// The samples that failed, by index. Empty in all but bad cases.
     failures: Mutex<Vec<(usize, Error)>>,
 }
 
 impl Tray {
-    pub(super) fn new(sequence: u64, epoch: u64, step: u64, slot: Slot, augment: Augment) -> Self {
+    pub(super) fn new(sequence: u64, (epoch, step): (u64, u64), augment: Augment) -> Self {
         Self {
             sequence,
             epoch,
             step,
-            slot,
             augment,
             samples: Vec::new(),
             labels: Vec::new(),
             keys: String::new(),
             key_ends: Vec::new(),
+            sizes: Vec::new(),
             failures: Mutex::new(Vec::new()),
         }
     }
@@ -53,6 +54,9 @@ impl Tray {
             self.keys.push_str(&key);
             self.key_ends.push(self.keys.len());
         }
+        if self.augment.output_shape().is_none() {
+            self.sizes.resize_with(self.samples.len(), AtomicU64::default);
+        }
         Ok(())
     }
 
@@ -61,9 +65,38 @@ impl Tray {
         &self.keys[start..self.key_ends[index]]
     }
 
-    /// Notes that a sample could not be delivered.
-    pub(super) fn fail(&self, index: usize, error: Error) {
+    /// The memory of a sample whose output is of this size.
+    pub(super) fn claim(&self, slot: &Slot, index: usize, size: Size, len_bytes: usize) -> Result<Option<SampleOut>> {
+        match self.sizes.get(index) {
+            None => Ok(slot.claim(index)),
+            Some(known) => {
+                // Relaxed: `SampleOut::finish` publishes it with the bytes.
+                known.store(u64::from(size.height) << 32 | u64::from(size.width), Ordering::Relaxed);
+                slot.claim_bytes(index, len_bytes)
+            }
+        }
+    }
+
+    /// Rows and columns of an image.
+    pub(crate) fn size(&self, index: usize) -> Size {
+        match (self.augment.output_shape(), self.augment.layout()) {
+            (Some([_, height, width]), Layout::Nchw) | (Some([height, width, _]), Layout::Nhwc) => {
+                Size { height: height as u32, width: width as u32 }
+            }
+            (None, _) => {
+                let size = self.sizes[index].load(Ordering::Relaxed);
+                Size { height: (size >> 32) as u32, width: size as u32 }
+            }
+        }
+    }
+
+    /// Notes that a sample could not be delivered, and gives up its place in the slot. `claimed` is
+    /// what it had claimed before it failed.
+    pub(super) fn fail(&self, slot: &Slot, index: usize, claimed: Option<SampleOut>, error: Error) -> Option<FilledSlot> {
         lock(&self.failures).push((index, error));
+        let empty = Size { height: 0, width: 0 };
+        let out = claimed.or_else(|| self.claim(slot, index, empty, 0).ok().flatten());
+        out.and_then(SampleOut::finish)
     }
 
     /// The failure of the first sample that failed, whatever the order in which they did.
@@ -71,5 +104,20 @@ impl Tray {
         let mut failures = lock(&self.failures);
         failures.sort_by_key(|(index, _)| *index);
         failures.drain(..).next().map(|(_, error)| error)
+    }
+}
+
+/// A tray whose last sample is done.
+pub(crate) struct Filled {
+    pub(crate) tray: Arc<Tray>,
+    pub(crate) slot: FilledSlot,
+}
+
+impl Ready {
+    /// Hands the tray on if the sample just finished was its last.
+    pub(super) fn put_if_filled(&self, tray: &Arc<Tray>, slot: Option<FilledSlot>) {
+        if let Some(slot) = slot {
+            self.put(tray.sequence, Filled { tray: Arc::clone(tray), slot });
+        }
     }
 }

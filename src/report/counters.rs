@@ -75,11 +75,11 @@ impl Counters {
         self.routes[route as usize].fetch_add(1, Relaxed);
     }
 
-    /// Adds a fallback to those of the run, or to the count of the same one.
-    pub(crate) fn add_fallback(&self, fallback: Fallback) {
+    /// Adds a fallback, or replaces what was known of the same one.
+    pub(crate) fn set_fallback(&self, fallback: Fallback) {
         let mut fallbacks = lock(&self.fallbacks);
         match fallbacks.iter_mut().find(|known| known.what == fallback.what && known.cause == fallback.cause) {
-            Some(known) => known.count += fallback.count,
+            Some(known) => *known = fallback,
             None => fallbacks.push(fallback),
         }
     }

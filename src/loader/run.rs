@@ -1,0 +1,136 @@
+//! A run over some epochs: its threads, and the iterator that owns them.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::feed::Feed;
+use super::ready::{Next, Ready};
+use super::{Shared, work};
+use crate::batch::Batch;
+use crate::error::{Error, ErrorKind, Result};
+use crate::report::lock;
+
+/// How often a consumer that waits looks whether it holds every batch itself.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The batches of some epochs, in order. See [`Loader::epochs`](super::Loader::epochs).
+pub struct Epochs<'a> {
+    shared: &'a Arc<Shared>,
+    ready: Arc<Ready>,
+    threads: Vec<JoinHandle<()>>,
+    started: Instant,
+    is_over: bool,
+}
+
+impl<'a> Epochs<'a> {
+    pub(super) fn start(shared: &'a Arc<Shared>, epochs: Range<u64>) -> Self {
+        shared.stop.store(false, Relaxed);
+        let ready = Arc::new(Ready::default());
+        let mut run = Self { shared, ready, threads: Vec::new(), started: Instant::now(), is_over: false };
+        // No more jobs exist than seats in slots, so sending one never waits.
+        let seats = shared.slots.slots() * shared.steps.batch_size() as usize;
+        let (sender, jobs) = crossbeam_channel::bounded(seats);
+        for number in 0..shared.threads {
+            let (shared, ready, jobs) = (Arc::clone(shared), Arc::clone(&run.ready), jobs.clone());
+            run.spawn(format!("forebay-decode-{number}"), move || work::run(&shared, &ready, &jobs));
+        }
+        let (shared, ready) = (Arc::clone(shared), Arc::clone(&run.ready));
+        run.spawn("forebay-feed".into(), move || {
+            // A panic here would be a defect of ours; the consumer must hear of it, not wait for ever.
+            let fed = catch_unwind(AssertUnwindSafe(|| Feed::new(&shared, &ready, sender)?.run(epochs)));
+            match fed {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => ready.fail(error),
+                Err(_) => ready.fail(Error::new(ErrorKind::Internal, "the feed thread panicked")),
+            }
+        });
+        run
+    }
+
+    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) {
+        match std::thread::Builder::new().name(name).spawn(body) {
+            Ok(thread) => self.threads.push(thread),
+            Err(error) => self.ready.fail(Error::io("starting a thread", error)),
+        }
+    }
+
+    /// Waits for the next batch; `None` at the end.
+    fn wait(&mut self) -> Option<Result<Batch>> {
+        let shared = self.shared;
+        let mut held_since = None;
+        loop {
+            match self.ready.take(LOOK_EVERY) {
+                Next::Filled(filled) => {
+                    return Some(match filled.tray.take_failure() {
+                        Some(error) => Err(error),
+                        None => Ok(Batch::new(filled, &shared.held)),
+                    });
+                }
+                Next::Failed(error) => return Some(Err(error)),
+                Next::End => return None,
+                Next::TimedOut if shared.held.load(Relaxed) < shared.slots.slots() => held_since = None,
+                Next::TimedOut => {
+                    let since = *held_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= shared.held_timeout {
+                        return Some(Err(batches_held(shared.slots.slots())));
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.is_over = true;
+        self.shared.stop.store(true, Relaxed);
+        for thread in self.threads.drain(..) {
+            // A worker's panic was turned into an error of its sample or run already.
+            let _ = thread.join();
+        }
+        self.shared.counters.running_ns.fetch_add(self.started.elapsed().as_nanos() as u64, Relaxed);
+    }
+}
+
+impl Iterator for Epochs<'_> {
+    type Item = Result<Batch>;
+
+    /// The next batch, or the error of the first sample of it that failed, after which the run is over.
+    /// Only [`BatchesHeld`](ErrorKind::BatchesHeld) leaves the run as it was.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let waiting = Instant::now();
+        let next = self.wait();
+        let counters = &self.shared.counters;
+        counters.consumer.add_starved(waiting);
+        match &next {
+            Some(Ok(batch)) => {
+                lock(&counters.batch_wait).record_us(waiting.elapsed().as_micros() as u64);
+                counters.images.fetch_add(batch.len() as u64, Relaxed);
+                counters.batches.fetch_add(1, Relaxed);
+                let first_ns = self.started.elapsed().as_nanos() as u64;
+                let _ = counters.first_batch_ns.compare_exchange(0, first_ns, Relaxed, Relaxed);
+            }
+            Some(Err(error)) if error.kind() == ErrorKind::BatchesHeld => {}
+            Some(Err(_)) | None => self.finish(),
+        }
+        next
+    }
+}
+
+impl Drop for Epochs<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.finish();
+        }
+    }
+}
+
+fn batches_held(count: usize) -> Error {
+    Error::new(ErrorKind::BatchesHeld, format!("the consumer holds all {count} batches, so none can be filled"))
+        .with_remedy("drop a batch before taking the next, copy what must be kept, or build with more slots")
+}
