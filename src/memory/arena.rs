@@ -236,15 +236,10 @@ impl Region {
         self.window = self.window.start + range.start..self.window.start + range.end;
     }
 
-    /// Whether it was cut from this arena.
-    pub(crate) fn is_of(&self, arena: &Arena) -> bool {
-        Arc::ptr_eq(&self.shared, &arena.shared)
-    }
-
     /// The first visible byte. Inside the mapping, which `self.shared` keeps alive; initialised, since the
     /// kernel zeroes anonymous memory; and no other region overlaps it: the ring never hands out bytes between
     /// its tail and its head, and the tail passes this region only after `done` is set by its drop.
-    pub(crate) fn pointer(&self) -> NonNull<u8> {
+    fn pointer(&self) -> NonNull<u8> {
         // SAFETY: `start + window` lies within the mapping: `place` keeps `start + len_bytes` within the
         // capacity, and `narrow` keeps the window within `len_bytes`.
         unsafe { self.shared.mapping.start().add(self.start + self.window.start) }
