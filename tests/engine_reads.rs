@@ -24,6 +24,10 @@ fn unaligned_tail_at_end_of_file() {
             assert_eq!(file.size_bytes(), len as u64);
             let bytes = content(len as u64, len);
             assert!(rig.read(&file, 0, len).unwrap() == bytes, "{} of {len}", rig.name);
+            // Every length is read whole; parts, and a byte too many, of every seventh.
+            if len % 7 != 0 {
+                continue;
+            }
             for (offset, range_len) in [(len / 2, len - len / 2), (len / 3, len / 3), (len - 1, 1), (len, 0)] {
                 let got = rig.read(&file, offset as u64, range_len).unwrap();
                 assert!(got == bytes[offset..offset + range_len], "{} of {len} at {offset}", rig.name);

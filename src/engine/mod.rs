@@ -5,8 +5,8 @@
 //! completion: nothing that a caller can drop is ever written by the kernel.
 //!
 //! Both drivers do the same on the same bytes. What a read goes through (rounding to the device's alignment,
-//! short reads, interruptions, a refused O_DIRECT, one retry) is [`transfer`]'s, what an open goes through
-//! is [`files`]'; [`uring`] and [`pread`] only carry requests to the kernel.
+//! short reads, interruptions, a refused O_DIRECT, one retry) is module `transfer`'s, what an open goes through
+//! is `files`'; `uring` and `pread` only carry requests to the kernel.
 
 mod fallbacks;
 mod files;
@@ -82,7 +82,7 @@ pub struct Engine {
 }
 
 enum Driver {
-    Uring(uring::Uring),
+    Uring(Box<uring::Uring>),
     Pread(pread::Pread),
 }
 
@@ -125,9 +125,9 @@ impl Engine {
         });
         let driver = match kind {
             EngineKind::Pread => Driver::Pread(pread::Pread::new(&common, depth, options.threads)?),
-            EngineKind::Uring => Driver::Uring(uring::Uring::new(&common, arena, depth)?),
+            EngineKind::Uring => Driver::Uring(Box::new(uring::Uring::new(&common, arena, depth)?)),
             EngineKind::Auto => match uring::Uring::new(&common, arena, depth) {
-                Ok(uring) => Driver::Uring(uring),
+                Ok(uring) => Driver::Uring(Box::new(uring)),
                 Err(uring::Refusal { cause, remedy }) => {
                     common.fallbacks.take("io_uring", "pread threads", None, || (cause, remedy.to_owned()));
                     Driver::Pread(pread::Pread::new(&common, depth, options.threads)?)
