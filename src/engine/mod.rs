@@ -1,1 +1,273 @@
 //! MOVE: many reads in flight, through io_uring or threads.
+//!
+//! One thread submits opens and reads, each with a token of its choice, and reaps their completions, in
+//! any order. Bytes land in a [`Region`] of the loader's [`Arena`](crate::memory::Arena), which belongs to the engine from submission to
+//! completion: nothing that a caller can drop is ever written by the kernel.
+//!
+//! Both drivers do the same on the same bytes. What a read goes through (rounding to the device's alignment,
+//! short reads, interruptions, a refused O_DIRECT, one retry) is module `transfer`'s, what an open goes through
+//! is `files`'; `uring` and `pread` only carry requests to the kernel.
+
+mod fallbacks;
+mod files;
+mod options;
+mod page_cache;
+mod pread;
+mod transfer;
+mod uring;
+
+use std::ffi::CString;
+use std::marker::PhantomData;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub use files::{FileCache, Identity, OpenFile};
+pub use options::{Direct, EngineKind, EngineOptions};
+pub use page_cache::{budget_bytes as page_cache_budget_bytes, estimate_data_set_bytes};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{Arena, Region};
+use crate::report::Fallback;
+use fallbacks::Fallbacks;
+use transfer::Transfer;
+
+/// An operation that has ended.
+#[derive(Debug)]
+pub struct Completion {
+    /// The caller's number for it.
+    pub token: u64,
+    /// What came of it.
+    pub result: Result<Outcome>,
+}
+
+/// What an operation yields.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Of [`Engine::open`].
+    Opened(Arc<OpenFile>),
+    /// Of [`Engine::read`]: exactly the bytes asked for are visible.
+    Read(Region),
+}
+
+/// What an engine has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineCounters {
+    /// Files opened.
+    pub opens: u64,
+    /// Reads completed.
+    pub reads: u64,
+    /// Bytes that completed reads asked for.
+    pub bytes_asked: u64,
+    /// Bytes that the kernel delivered, rounding and retries included.
+    pub bytes_read: u64,
+    /// Reads that failed once and were tried again through the page cache.
+    pub retries: u64,
+}
+
+/// Moves bytes from files to memory.
+///
+/// Bound to the thread that makes it, since an io_uring with a single issuer is: make it on the I/O thread
+/// and send out what [`new`](Self::new) returns beside it. Dropping it waits for what is in flight, in bounded time.
+pub struct Engine {
+    driver: Driver,
+    common: Arc<Common>,
+    arena: Arena,
+    /// Completions that needed no I/O: refused before they began, or empty.
+    ready: Vec<Completion>,
+    depth: usize,
+    bound_to_thread: PhantomData<*const ()>,
+}
+
+enum Driver {
+    Uring(Box<uring::Uring>),
+    Pread(pread::Pread),
+}
+
+/// What every driver needs and every thread of it shares.
+struct Common {
+    /// Whether files are opened for O_DIRECT, and whether it may be refused.
+    direct: Direct,
+    read_bytes_max: usize,
+    fallbacks: Fallbacks,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    opens: AtomicU64,
+    reads: AtomicU64,
+    bytes_asked: AtomicU64,
+    bytes_read: AtomicU64,
+    retries: AtomicU64,
+}
+
+impl Engine {
+    /// An engine that reads into `arena` with up to `depth` operations in flight.
+    ///
+    /// [`EngineKind::Auto`] takes io_uring where the kernel allows it and pread threads elsewhere. The second value
+    /// says what could not be had so far; [`fallbacks`](Self::fallbacks) adds what files refuse later.
+    ///
+    /// # Errors
+    /// `Unavailable` if the engine was asked for by name and is not to be had; `InvalidParameter` for
+    /// a depth of 0 or beyond 4096.
+    pub fn new(kind: EngineKind, arena: &Arena, depth: usize, options: EngineOptions) -> Result<(Self, Vec<Fallback>)> {
+        if !(1..=4096).contains(&depth) {
+            return Err(Error::invalid_parameter("depth", depth, "1 to 4096 operations in flight are possible"));
+        }
+        let common = Arc::new(Common {
+            direct: options.resolve_direct(),
+            read_bytes_max: options.read_bytes_max.clamp(1, 1 << 30),
+            fallbacks: Fallbacks::default(),
+            counters: Counters::default(),
+        });
+        let driver = match kind {
+            EngineKind::Pread => Driver::Pread(pread::Pread::new(&common, depth, options.threads)?),
+            EngineKind::Uring => Driver::Uring(Box::new(uring::Uring::new(&common, arena, depth)?)),
+            EngineKind::Auto => match uring::Uring::new(&common, arena, depth) {
+                Ok(uring) => Driver::Uring(Box::new(uring)),
+                Err(uring::Refusal { cause, remedy }) => {
+                    common.fallbacks.take("io_uring", "pread threads", None, || (cause, remedy.to_owned()));
+                    Driver::Pread(pread::Pread::new(&common, depth, options.threads)?)
+                }
+            },
+        };
+        let fallbacks = common.fallbacks.snapshot();
+        let engine = Self {
+            driver,
+            common,
+            arena: arena.clone(),
+            ready: Vec::with_capacity(depth),
+            depth,
+            bound_to_thread: PhantomData,
+        };
+        Ok((engine, fallbacks))
+    }
+
+    /// Opens a file for reading. Completes with [`Outcome::Opened`], or an error that names the path.
+    ///
+    /// # Panics
+    /// If no operation has [`room`](Self::room).
+    pub fn open(&mut self, token: u64, path: &Path) {
+        self.assert_room();
+        match CString::new(path.as_os_str().as_bytes()) {
+            Ok(path) => match &mut self.driver {
+                Driver::Uring(uring) => uring.open(token, path),
+                Driver::Pread(pread) => pread.open(token, path),
+            },
+            Err(_) => {
+                let error =
+                    Error::new(ErrorKind::NotFound, format!("{}: a path cannot hold a NUL byte", path.display()));
+                self.ready.push(Completion { token, result: Err(error) });
+            }
+        }
+    }
+
+    /// Opens a file at once, on this thread: for objects that stay open, which are opened rarely.
+    pub fn open_now(&self, path: &Path) -> Result<Arc<OpenFile>> {
+        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| {
+            Error::new(ErrorKind::NotFound, format!("{}: a path cannot hold a NUL byte", path.display()))
+        })?;
+        self.common.open(name)
+    }
+
+    /// Bytes of the arena that a read of this range takes: the range rounded outward to the file's alignment.
+    pub fn region_len(&self, file: &OpenFile, offset: u64, len_bytes: usize) -> usize {
+        transfer::Span::new(file.align_bytes(), offset, len_bytes).len_bytes
+    }
+
+    /// Reads `len_bytes` at `offset` into `region`, which is the engine's until it comes back in
+    /// [`Outcome::Read`] narrowed to those bytes; on an error it is freed.
+    ///
+    /// # Errors
+    /// In the completion: `Truncated` if the file is shorter, `Io` naming path, offset and cause.
+    ///
+    /// # Panics
+    /// If the region is shorter than [`region_len`](Self::region_len), or no operation has
+    /// [`room`](Self::room).
+    pub fn read(&mut self, token: u64, file: &Arc<OpenFile>, offset: u64, len_bytes: usize, mut region: Region) {
+        self.assert_room();
+        if len_bytes == 0 {
+            region.narrow(0..0);
+            self.ready.push(Completion { token, result: Ok(Outcome::Read(region)) });
+            return;
+        }
+        match Transfer::new(Arc::clone(file), offset, len_bytes, region) {
+            Ok(transfer) => match &mut self.driver {
+                Driver::Uring(uring) => uring.read(token, transfer),
+                Driver::Pread(pread) => pread.read(token, transfer),
+            },
+            Err(error) => self.ready.push(Completion { token, result: Err(error) }),
+        }
+    }
+
+    /// Hands everything submitted to the kernel and appends what has completed to `completions`, sleeping until
+    /// there are `min` (or nothing is in flight any more) or `timeout` has passed.
+    ///
+    /// # Errors
+    /// Only if the engine itself has failed. Errors of operations are in their completions.
+    pub fn reap(&mut self, min: usize, timeout: Duration, completions: &mut Vec<Completion>) -> Result<()> {
+        let min = min.saturating_sub(self.ready.len());
+        completions.append(&mut self.ready);
+        match &mut self.driver {
+            Driver::Uring(uring) => uring.reap(min, timeout, completions),
+            Driver::Pread(pread) => pread.reap(min, timeout, completions),
+        }
+    }
+
+    /// Operations in flight or not reaped yet.
+    pub fn in_flight(&self) -> usize {
+        let driven = match &self.driver {
+            Driver::Uring(uring) => uring.in_flight(),
+            Driver::Pread(pread) => pread.in_flight(),
+        };
+        driven + self.ready.len()
+    }
+
+    /// Operations that can be submitted now.
+    pub fn room(&self) -> usize {
+        self.depth - self.in_flight()
+    }
+
+    /// The engine in use: never `Auto`.
+    pub fn kind(&self) -> EngineKind {
+        match self.driver {
+            Driver::Uring(_) => EngineKind::Uring,
+            Driver::Pread(_) => EngineKind::Pread,
+        }
+    }
+
+    /// How files are read: never `Auto`. [`Direct::Preferred`] files that refuse it are in
+    /// [`fallbacks`](Self::fallbacks).
+    pub fn direct(&self) -> Direct {
+        self.common.direct
+    }
+
+    /// The arena that it reads into.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// Every fallback taken so far.
+    pub fn fallbacks(&self) -> Vec<Fallback> {
+        self.common.fallbacks.snapshot()
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> EngineCounters {
+        let Counters { opens, reads, bytes_asked, bytes_read, retries } = &self.common.counters;
+        EngineCounters {
+            opens: opens.load(Ordering::Relaxed),
+            reads: reads.load(Ordering::Relaxed),
+            bytes_asked: bytes_asked.load(Ordering::Relaxed),
+            bytes_read: bytes_read.load(Ordering::Relaxed),
+            retries: retries.load(Ordering::Relaxed),
+        }
+    }
+
+    fn assert_room(&self) {
+        assert!(self.room() > 0, "all {} operations are in flight", self.depth);
+    }
+}

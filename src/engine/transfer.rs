@@ -1,0 +1,197 @@
+//! One read, from request to bytes: what to ask the kernel next, given what it has answered.
+//!
+//! No I/O happens here but the rare opening of a second descriptor, so every answer that a kernel or a device
+//! can give is tested without one.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+
+use super::{Common, Direct, OpenFile};
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::Region;
+
+/// Answers in a row without a byte of progress after which a read has failed: interruptions come
+/// singly, so this many mean that something else is wrong.
+const STALLS_MAX: u32 = 1000;
+
+/// A range of a file rounded outward to an alignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Where it starts in the file.
+    pub(super) start: u64,
+    /// Its bytes.
+    pub(super) len_bytes: usize,
+    /// Its bytes before the range that it was made for.
+    pub(super) skip: usize,
+}
+
+impl Span {
+    /// The smallest span of multiples of `align` that covers `len_bytes` at `offset`. Saturates: such spans
+    /// are refused by the arena and by the check against the file's size.
+    pub(super) fn new(align: usize, offset: u64, len_bytes: usize) -> Self {
+        let skip = (offset % align as u64) as usize;
+        let covered = skip.saturating_add(len_bytes);
+        let len_bytes = covered.checked_next_multiple_of(align).unwrap_or(usize::MAX);
+        Self { start: offset - skip as u64, len_bytes, skip }
+    }
+}
+
+/// A read in progress. Owns its region and keeps its file open.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    file: Arc<OpenFile>,
+    region: Region,
+    offset: u64,
+    len_bytes: usize,
+    span: Span,
+    /// Bytes of the span that have arrived, from its start.
+    filled: usize,
+    /// Reads go through the page cache from here on.
+    buffered: bool,
+    retried: bool,
+    stalls: u32,
+}
+
+/// What to ask the kernel for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    /// Where in the file.
+    pub(super) offset: u64,
+    /// Where in the region.
+    pub(super) at: usize,
+    /// How many bytes, at most 1 GiB.
+    pub(super) len_bytes: usize,
+}
+
+/// What follows from an answer.
+pub(super) enum Step {
+    /// Ask again.
+    Again(Transfer),
+    /// The read has ended.
+    Done(Result<Region>),
+}
+
+impl Transfer {
+    /// Begins a read of `len_bytes`, at least 1, at `offset`.
+    ///
+    /// # Errors
+    /// `Truncated` if the file was shorter when it was opened.
+    ///
+    /// # Panics
+    /// If the region is shorter than the span of the read.
+    pub(super) fn new(file: Arc<OpenFile>, offset: u64, len_bytes: usize, region: Region) -> Result<Self> {
+        if offset.checked_add(len_bytes as u64).is_none_or(|end| end > file.size_bytes()) {
+            let got = file.size_bytes().saturating_sub(offset);
+            return Err(truncated(&file, offset, len_bytes, got));
+        }
+        let span = Span::new(file.align_bytes(), offset, len_bytes);
+        assert!(region.len() >= span.len_bytes, "a region of {} bytes for {} bytes", region.len(), span.len_bytes);
+        let buffered = !file.is_direct() && file.open_buffered().is_ok();
+        Ok(Self { file, region, offset, len_bytes, span, filled: 0, buffered, retried: false, stalls: 0 })
+    }
+
+    /// The next request. A direct one starts and ends on multiples of the alignment: after an answer that ended
+    /// between two, it reads the part before once more.
+    pub(super) fn request(&self, common: &Common) -> Request {
+        let align = if self.buffered { 1 } else { self.file.align_bytes() };
+        let at = self.filled / align * align;
+        let end = if self.buffered { self.needed() } else { self.span.len_bytes };
+        let len_bytes = (end - at).min((common.read_bytes_max / align * align).max(align));
+        Request { offset: self.span.start + at as u64, at, len_bytes }
+    }
+
+    /// The descriptor that `request` reads from and the memory that it fills.
+    pub(super) fn ends(&mut self, request: Request) -> (BorrowedFd<'_>, &mut [u8]) {
+        let buffered = self.buffered.then(|| self.file.buffered_descriptor()).flatten();
+        let memory = &mut self.region.as_mut_slice()[request.at..request.at + request.len_bytes];
+        (buffered.unwrap_or(self.file.descriptor()), memory)
+    }
+
+    /// Takes the answer to `request`.
+    pub(super) fn advance(mut self, request: Request, answer: nix::Result<usize>, common: &Common) -> Step {
+        match answer {
+            Ok(read) => {
+                common.counters.bytes_read.fetch_add(read as u64, Ordering::Relaxed);
+                let reached = request.at + read.min(request.len_bytes);
+                if reached > self.filled {
+                    self.filled = reached;
+                    self.stalls = 0;
+                    return if self.filled >= self.needed() { self.complete(common) } else { Step::Again(self) };
+                }
+                self.no_progress(common)
+            }
+            Err(Errno::EINTR | Errno::EAGAIN) if self.stalls < STALLS_MAX => {
+                self.stalls += 1;
+                Step::Again(self)
+            }
+            Err(errno @ (Errno::EINVAL | Errno::EOPNOTSUPP)) if !self.buffered && self.file.is_direct() => {
+                self.refused(errno, common)
+            }
+            Err(errno) => self.failed(errno, common),
+        }
+    }
+
+    /// Bytes of the span up to the end of the range that was asked for.
+    fn needed(&self) -> usize {
+        self.span.skip + self.len_bytes
+    }
+
+    fn complete(mut self, common: &Common) -> Step {
+        common.counters.reads.fetch_add(1, Ordering::Relaxed);
+        common.counters.bytes_asked.fetch_add(self.len_bytes as u64, Ordering::Relaxed);
+        self.region.narrow(self.span.skip..self.span.skip + self.len_bytes);
+        Step::Done(Ok(self.region))
+    }
+
+    /// The file ends here, unless a direct read fell short twice at the same byte. The page cache can tell.
+    fn no_progress(mut self, common: &Common) -> Step {
+        if !self.buffered && common.direct != Direct::Required && self.file.open_buffered().is_ok() {
+            self.buffered = true;
+            return Step::Again(self);
+        }
+        let got = self.filled.saturating_sub(self.span.skip) as u64;
+        Step::Done(Err(truncated(&self.file, self.offset, self.len_bytes, got)))
+    }
+
+    /// The file system takes O_DIRECT when a file is opened and refuses the read.
+    fn refused(mut self, errno: Errno, common: &Common) -> Step {
+        let device = self.file.identity().inode.0;
+        if let Err(error) = common.direct_refused(&self.file.path().display(), device, errno.desc()) {
+            return Step::Done(Err(error));
+        }
+        if self.file.open_buffered().is_err() {
+            return Step::Done(Err(self.error(errno)));
+        }
+        self.file.refuse_direct();
+        self.buffered = true;
+        Step::Again(self)
+    }
+
+    /// One more try, through the page cache where that is allowed.
+    fn failed(mut self, errno: Errno, common: &Common) -> Step {
+        if self.retried {
+            return Step::Done(Err(self.error(errno)));
+        }
+        common.counters.retries.fetch_add(1, Ordering::Relaxed);
+        self.retried = true;
+        self.buffered |= common.direct != Direct::Required && self.file.open_buffered().is_ok();
+        Step::Again(self)
+    }
+
+    fn error(&self, errno: Errno) -> Error {
+        let path = self.file.path().display();
+        Error::io(format_args!("{path}: read of {} bytes at offset {}", self.len_bytes, self.offset), errno.into())
+    }
+}
+
+fn truncated(file: &OpenFile, offset: u64, expected: usize, got: u64) -> Error {
+    let path = file.path().display();
+    Error::new(ErrorKind::Truncated, format!("{path}: expected {expected} bytes at offset {offset}, got {got}"))
+        .with_remedy("restore the file, or list the data set again")
+}
+
+#[cfg(test)]
+mod tests;

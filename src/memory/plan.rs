@@ -1,0 +1,63 @@
+//! The bound on memory, known before the first byte is read.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What the data path allocates when it is built, and no more later.
+///
+/// Not in it: the decoders' scratch (bounded by [`Limits`](crate::Limits)), the source's listing, and
+/// the program itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Bytes of the arena that encoded samples are read into.
+    pub arena_bytes: usize,
+    /// Batches that exist at once: being filled, ready, or held by the consumer.
+    pub slots: usize,
+    /// Bytes of one batch's output.
+    pub slot_bytes: usize,
+}
+
+impl MemoryPlan {
+    /// A plan for slots of `batch_size` samples of `sample_bytes` each.
+    ///
+    /// # Errors
+    /// `LimitExceeded` if the sum does not fit the address space.
+    pub fn new(arena_bytes: usize, slots: usize, batch_size: usize, sample_bytes: usize) -> Result<Self> {
+        let plan = batch_size
+            .checked_mul(sample_bytes)
+            .map(|slot_bytes| Self { arena_bytes, slots, slot_bytes })
+            .filter(|plan| plan.checked_total().is_some_and(|total| total <= isize::MAX as usize));
+        plan.ok_or_else(|| {
+            Error::new(
+                ErrorKind::LimitExceeded,
+                format!("{slots} slots of {batch_size} samples of {sample_bytes} bytes are more than can be addressed"),
+            )
+            .with_remedy("use a smaller batch or output size")
+        })
+    }
+
+    /// Bytes in all.
+    pub fn total_bytes(&self) -> usize {
+        self.checked_total().unwrap_or(usize::MAX)
+    }
+
+    fn checked_total(&self) -> Option<usize> {
+        self.slots.checked_mul(self.slot_bytes)?.checked_add(self.arena_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_is_arena_and_slots() {
+        let plan = MemoryPlan::new(64 << 20, 3, 256, 150_528).unwrap();
+        assert_eq!(plan.total_bytes(), (64 << 20) + 3 * 256 * 150_528);
+    }
+
+    #[test]
+    fn a_sum_beyond_the_address_space_is_refused() {
+        let error = MemoryPlan::new(1 << 20, 3, usize::MAX / 2, 3).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    }
+}

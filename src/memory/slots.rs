@@ -1,0 +1,379 @@
+//! The slots: output trays of whole batches that go round between workers and consumer.
+
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::mapping::Mapping;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Where samples of various sizes start within a slot: a cache line, enough for any element type.
+const RAGGED_ALIGN_BYTES: usize = 64;
+
+/// A fixed number of [`Slot`]s, allocated once. Cloning clones a handle.
+#[derive(Clone)]
+pub struct SlotPool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    slots: Box<[Tray]>,
+    batch_size: usize,
+    /// Bytes of every sample; `None` where samples have various sizes.
+    sample_bytes: Option<usize>,
+    slot_bytes: usize,
+    free: Mutex<Free>,
+    returned: Condvar,
+}
+
+struct Free {
+    indices: Vec<usize>,
+    closed: bool,
+}
+
+/// One slot's memory and the state of its current round.
+struct Tray {
+    bytes: Mapping,
+    /// Handles on it: `Slot`, `SampleOut` and `FilledSlot`. At 0 it is free.
+    holders: AtomicUsize,
+    /// Samples of this round, and those not finished yet.
+    samples: AtomicUsize,
+    remaining: AtomicUsize,
+    /// Bytes taken so far, where samples have various sizes.
+    taken_bytes: AtomicUsize,
+    seats: Box<[Seat]>,
+}
+
+/// One sample's place in a tray.
+#[derive(Default)]
+struct Seat {
+    claimed: AtomicBool,
+    start: AtomicUsize,
+    len_bytes: AtomicUsize,
+}
+
+impl SlotPool {
+    /// Allocates `slots` slots of `batch_size` samples of `sample_bytes` each, samples back to back.
+    ///
+    /// # Errors
+    /// `LimitExceeded` if the memory is not to be had.
+    pub fn new(slots: usize, batch_size: usize, sample_bytes: usize) -> Result<Self> {
+        let plan = super::MemoryPlan::new(0, slots, batch_size, sample_bytes)?;
+        Self::build(slots, batch_size, Some(sample_bytes), plan.slot_bytes)
+    }
+
+    /// Allocates `slots` slots of `budget_bytes` each for `batch_size` samples whose sizes are learned when
+    /// they are claimed.
+    ///
+    /// # Errors
+    /// `LimitExceeded` if the memory is not to be had.
+    pub fn ragged(slots: usize, batch_size: usize, budget_bytes: usize) -> Result<Self> {
+        let plan = super::MemoryPlan::new(0, slots, 1, budget_bytes)?;
+        Self::build(slots, batch_size, None, plan.slot_bytes)
+    }
+
+    fn build(slots: usize, batch_size: usize, sample_bytes: Option<usize>, slot_bytes: usize) -> Result<Self> {
+        let trays = (0..slots)
+            .map(|_| {
+                Ok(Tray {
+                    bytes: Mapping::new(slot_bytes)?,
+                    holders: AtomicUsize::new(0),
+                    samples: AtomicUsize::new(0),
+                    remaining: AtomicUsize::new(0),
+                    taken_bytes: AtomicUsize::new(0),
+                    seats: (0..batch_size).map(|_| Seat::default()).collect(),
+                })
+            })
+            .collect::<Result<_>>()?;
+        let free = Free { indices: (0..slots).rev().collect(), closed: false };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                slots: trays,
+                batch_size,
+                sample_bytes,
+                slot_bytes,
+                free: Mutex::new(free),
+                returned: Condvar::new(),
+            }),
+        })
+    }
+
+    /// Takes a free slot for a batch of `samples`, or `None` if all are out or the pool is closed.
+    ///
+    /// # Panics
+    /// If `samples` is 0 or more than the batch size.
+    pub fn try_acquire(&self, samples: usize) -> Option<Slot> {
+        let index = self.shared.lock().pop()?;
+        Some(self.start_round(index, samples))
+    }
+
+    /// Takes a free slot for a batch of `samples`, sleeping up to `timeout` for one to be returned. `None` when
+    /// the time has passed or the pool is closed.
+    ///
+    /// # Panics
+    /// As [`try_acquire`](Self::try_acquire).
+    pub fn acquire(&self, samples: usize, timeout: Duration) -> Option<Slot> {
+        let deadline = Instant::now() + timeout;
+        let mut free = self.shared.lock();
+        loop {
+            if let Some(index) = free.pop() {
+                drop(free);
+                return Some(self.start_round(index, samples));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if free.closed || left.is_zero() {
+                return None;
+            }
+            free = self.shared.returned.wait_timeout(free, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Hands out no more slots and wakes whoever waits for one. Slots that are out stay valid.
+    pub fn close(&self) {
+        self.shared.lock().closed = true;
+        self.shared.returned.notify_all();
+    }
+
+    /// Slots in all.
+    pub fn slots(&self) -> usize {
+        self.shared.slots.len()
+    }
+
+    /// Slots that nobody holds.
+    pub fn free_slots(&self) -> usize {
+        self.shared.lock().indices.len()
+    }
+
+    /// Bytes of one slot: what its batch may take.
+    pub fn slot_bytes(&self) -> usize {
+        self.shared.slot_bytes
+    }
+
+    fn start_round(&self, index: usize, samples: usize) -> Slot {
+        let batch_size = self.shared.batch_size;
+        assert!((1..=batch_size).contains(&samples), "a batch of {samples} in slots of {batch_size}");
+        // Relaxed throughout: nobody else knows this slot until the handle is passed on.
+        let tray = &self.shared.slots[index];
+        tray.samples.store(samples, Ordering::Relaxed);
+        tray.remaining.store(samples, Ordering::Relaxed);
+        tray.taken_bytes.store(0, Ordering::Relaxed);
+        for seat in &tray.seats {
+            seat.claimed.store(false, Ordering::Relaxed);
+        }
+        tray.holders.store(1, Ordering::Relaxed);
+        Slot(Holder { shared: Arc::clone(&self.shared), index })
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Free {
+    fn pop(&mut self) -> Option<usize> {
+        if self.closed { None } else { self.indices.pop() }
+    }
+}
+
+/// One of possibly several handles on a slot; the last one dropped returns it.
+struct Holder {
+    shared: Arc<Shared>,
+    index: usize,
+}
+
+impl Holder {
+    fn tray(&self) -> &Tray {
+        &self.shared.slots[self.index]
+    }
+}
+
+impl Clone for Holder {
+    fn clone(&self) -> Self {
+        // Relaxed as in Arc: the count cannot reach 0 while we hold one.
+        self.tray().holders.fetch_add(1, Ordering::Relaxed);
+        Self { shared: Arc::clone(&self.shared), index: self.index }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // As in Arc: every holder's accesses happen before the last one hands the slot back.
+        if self.tray().holders.fetch_sub(1, Ordering::Release) == 1 {
+            fence(Ordering::Acquire);
+            self.shared.lock().indices.push(self.index);
+            self.shared.returned.notify_one();
+        }
+    }
+}
+
+/// A slot that is being filled. Cloned handles share it, so that several workers can claim samples of it
+/// at once.
+#[derive(Clone)]
+pub struct Slot(Holder);
+
+impl Slot {
+    /// Samples of this round.
+    pub fn samples(&self) -> usize {
+        self.0.tray().samples.load(Ordering::Relaxed)
+    }
+
+    /// The memory of sample `index`, to be written by the caller alone; `None` if it was claimed before in
+    /// this round. It holds what the slot's last round left there.
+    ///
+    /// # Panics
+    /// If `index` is not below the round's samples, or in a pool of various sample sizes.
+    pub fn claim(&self, index: usize) -> Option<SampleOut> {
+        let Some(sample_bytes) = self.0.shared.sample_bytes else { panic!("samples of this pool have various sizes") };
+        self.take_seat(index).then(|| self.seated(index, index * sample_bytes, sample_bytes))
+    }
+
+    /// `len_bytes` for sample `index`, in a pool of various sample sizes; `None` if it was claimed before in
+    /// this round. Samples lie in the order of their claims, on multiples of 64 bytes.
+    ///
+    /// # Errors
+    /// `LimitExceeded` if the slot's budget does not hold it beside the samples that were claimed before. The
+    /// sample can then be claimed again, for fewer bytes.
+    ///
+    /// # Panics
+    /// If `index` is not below the round's samples, or in a pool of one sample size.
+    pub fn claim_bytes(&self, index: usize, len_bytes: usize) -> Result<Option<SampleOut>> {
+        assert!(self.0.shared.sample_bytes.is_none(), "samples of this pool have one size");
+        if !self.take_seat(index) {
+            return Ok(None);
+        }
+        let tray = self.0.tray();
+        let budget_bytes = self.0.shared.slot_bytes;
+        let bump = |taken: usize| {
+            let end = len_bytes.checked_next_multiple_of(RAGGED_ALIGN_BYTES)?.checked_add(taken)?;
+            // The padding of the last sample need not fit.
+            (taken.checked_add(len_bytes)? <= budget_bytes).then_some(end.min(budget_bytes))
+        };
+        // Relaxed: the value alone keeps the ranges apart; `remaining` orders the bytes.
+        match tray.taken_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, bump) {
+            Ok(start) => Ok(Some(self.seated(index, start, len_bytes))),
+            Err(taken) => {
+                tray.seats[index].claimed.store(false, Ordering::Release);
+                Err(Error::new(
+                    ErrorKind::LimitExceeded,
+                    format!(
+                        "sample {index} of a batch takes {len_bytes} bytes, but {taken} of the slot's {budget_bytes} bytes are taken"
+                    ),
+                )
+                .with_remedy("use a smaller batch, resize the samples, or raise the slot's byte budget"))
+            }
+        }
+    }
+
+    fn take_seat(&self, index: usize) -> bool {
+        let samples = self.samples();
+        assert!(index < samples, "sample {index} of a batch of {samples}");
+        // Acquire pairs with the release of a refused claim_bytes.
+        !self.0.tray().seats[index].claimed.swap(true, Ordering::Acquire)
+    }
+
+    fn seated(&self, index: usize, start: usize, len_bytes: usize) -> SampleOut {
+        let seat = &self.0.tray().seats[index];
+        seat.start.store(start, Ordering::Relaxed);
+        seat.len_bytes.store(len_bytes, Ordering::Relaxed);
+        SampleOut { holder: self.0.clone(), index, range: start..start + len_bytes }
+    }
+}
+
+/// The memory of one sample of a slot, to be written by its owner alone.
+///
+/// [`finish`](Self::finish) it when the sample is complete. Dropping it unfinished (a worker that
+/// panics) leaves the batch incomplete for good: it is never handed on, and the slot returns when its other
+/// handles are dropped.
+pub struct SampleOut {
+    holder: Holder,
+    index: usize,
+    range: Range<usize>,
+}
+
+impl SampleOut {
+    /// The sample's place in its batch.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Counts the sample as complete. Whoever finishes the last one of the round gets the whole slot, to be
+    /// read.
+    pub fn finish(self) -> Option<FilledSlot> {
+        // Release: our bytes are written before the count drops; Acquire: the last one sees all of them.
+        let before = self.holder.tray().remaining.fetch_sub(1, Ordering::AcqRel);
+        (before == 1).then(|| FilledSlot(self.holder))
+    }
+}
+
+impl Deref for SampleOut {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: as in deref_mut, with shared access.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.holder.tray().bytes.start().as_ptr().add(self.range.start),
+                self.range.len(),
+            )
+        }
+    }
+}
+
+impl DerefMut for SampleOut {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the range lies inside the tray's mapping, which the holder keeps alive, of initialised
+        // (kernel-zeroed) bytes. Nobody else reaches it: ranges of different samples do not overlap
+        // (multiples of the sample size, or one bump counter), a sample is claimed once a round, and a
+        // FilledSlot, which reads them all, exists only when every sample of the round was finished, which consumes its
+        // SampleOut. The next round starts when the last holder, this one included, is gone.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.holder.tray().bytes.start().as_ptr().add(self.range.start),
+                self.range.len(),
+            )
+        }
+    }
+}
+
+/// A slot whose samples are all complete, to be read from any thread. Dropping it returns the slot.
+pub struct FilledSlot(Holder);
+
+impl FilledSlot {
+    /// Samples of the batch.
+    pub fn samples(&self) -> usize {
+        self.0.tray().samples.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of sample `index`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`samples`](Self::samples).
+    pub fn sample(&self, index: usize) -> &[u8] {
+        assert!(index < self.samples(), "sample {index} of a batch of {}", self.samples());
+        let seat = &self.0.tray().seats[index];
+        let start = seat.start.load(Ordering::Relaxed);
+        &self.bytes()[start..start + seat.len_bytes.load(Ordering::Relaxed)]
+    }
+
+    /// All samples: back to back, or in a pool of various sizes as [`Slot::claim_bytes`] placed them.
+    pub fn all(&self) -> &[u8] {
+        let len_bytes = match self.0.shared.sample_bytes {
+            Some(sample_bytes) => self.samples() * sample_bytes,
+            None => self.0.tray().taken_bytes.load(Ordering::Relaxed),
+        };
+        &self.bytes()[..len_bytes]
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let tray = self.0.tray();
+        // SAFETY: inside the mapping, initialised, and not written while this exists: see SampleOut. Slot
+        // handles that are left can claim nothing, since every sample of the round was claimed.
+        unsafe { std::slice::from_raw_parts(tray.bytes.start().as_ptr(), self.0.shared.slot_bytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests;
