@@ -1,2 +1,35 @@
-//! The `forebay` command line.
-fn main() {}
+//! The `forebay` command line: one file a subcommand.
+#![forbid(unsafe_code)]
+
+mod datagen;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Keeps computer-vision training fed: storage to decoded, augmented tensors.
+///
+/// Exit codes: 0 all well, 1 the data or the machine failed, 2 the command itself was wrong.
+#[derive(Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Datagen(datagen::Datagen),
+}
+
+fn main() -> ExitCode {
+    ui::show_warnings();
+    let done = match Cli::parse().command {
+        Command::Datagen(command) => command.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ui::report(&error),
+    }
+}
