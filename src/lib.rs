@@ -1,4 +1,57 @@
 //! forebay keeps computer-vision training fed from storage.
+//!
+//! Everything that decides a batch is known before a byte is read: seed, epoch and position fix which
+//! sample comes next, and which crop and which other random parameters it gets. So the path plans
+//! first, and the same seed gives the same tensors, to the byte, with every engine, number of threads
+//! and form of the data set.
+//!
+//! ```text
+//! source -> order -> plan -> engine -> memory -> decode -> augment -> batch -> consumer
+//! what      which    how     moves     page-     pixels    one pass   tensors,
+//! exists    next     much    bytes     locked                         labels
+//! ```
+//!
+//! The modules stand in that order. [`Loader`] is the front door:
+//!
+//! ```no_run
+//! use forebay::{Augment, Loader};
+//!
+//! # fn step(images: &[f32], labels: &[i64]) {}
+//! # fn main() -> forebay::Result<()> {
+//! let mut loader = Loader::open("train-{000..146}.tar")?
+//!     .batch_size(256)
+//!     .augment(Augment::imagenet_train(224).build()?)
+//!     .seed(7)
+//!     .build()?;
+//! for batch in loader.epochs(0..90) {
+//!     let batch = batch?;
+//!     if let Some(images) = batch.images().and_then(|images| images.as_f32()) {
+//!         step(images, batch.labels()); // [256, 3, 224, 224], normalised
+//!     }
+//! }
+//! println!("{}", loader.report());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//!
+//! - **Exactness.** Baseline JPEG decodes to the pixels of libjpeg-turbo's defaults, to the bit, whole
+//!   or in part ([`jpeg`]). Resampling is antialiased as in PIL and torchvision, in arithmetic that is
+//!   written down and the same in scalar and vector code ([`augment`]).
+//! - **Determinism.** [`batch::Digest`] over an epoch is the same for every engine, thread count and
+//!   form of the data set.
+//! - **Bounded memory.** Everything is allocated when the loader is built; [`Loader::memory`] says how
+//!   much. A sample that does not fit is refused by name.
+//! - **No silent degradation.** What could not be had is in [`Report::fallbacks`](report::Report::fallbacks),
+//!   logged once, and an error where it was asked for by name.
+//! - **Hostile input.** Bytes from storage lead to an [`Error`] that names the sample, the cause and
+//!   the remedy; never to a panic, an unbounded allocation or a wrong pixel.
+//!
+//! # Features
+//!
+//! `cli` (default) builds the `forebay` binary. A program that links the crate alone turns the default
+//! features off; the library is the same either way.
 #![deny(missing_docs)]
 
 // In the order of the data flow.
@@ -20,6 +73,10 @@ pub mod error;
 pub mod limits;
 pub mod pixels;
 
+pub use batch::Batch;
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
+pub use loader::{Epochs, Loader, LoaderBuilder};
 pub use pixels::Rect;
+pub use plan::{Augment, DType, Geometry, Layout};
+pub use report::Report;

@@ -21,9 +21,6 @@ use crate::source::Extent;
 /// How long it sleeps at most before it looks whether the run was ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Open files of shared objects, such as tar shards. Well under the usual limit of 1024 descriptors.
-const OPEN_OBJECTS_MAX: usize = 256;
-
 /// The state of the feeding thread.
 pub(super) struct Feed<'a> {
     shared: &'a Shared,
@@ -64,7 +61,7 @@ impl<'a> Feed<'a> {
             ready,
             jobs,
             engine,
-            files: FileCache::with_capacity(OPEN_OBJECTS_MAX),
+            files: FileCache::default(),
             path: PathBuf::new(),
             pending: (0..shared.depth).map(|_| None).collect(),
             free_tokens: (0..shared.depth as u64).rev().collect(),

@@ -165,7 +165,7 @@ impl Layout {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Augment {
     geometry: Geometry,
     flip_probability: f64,

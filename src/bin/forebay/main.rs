@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod datagen;
+mod environment;
+mod load;
+mod sheet;
 mod ui;
 
 use std::process::ExitCode;
@@ -21,12 +24,21 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Datagen(datagen::Datagen),
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+/// Measures one part of the path, or all of it.
+#[derive(Subcommand)]
+enum Bench {
+    Load(load::Load),
 }
 
 fn main() -> ExitCode {
     ui::show_warnings();
     let done = match Cli::parse().command {
         Command::Datagen(command) => command.run(),
+        Command::Bench(Bench::Load(command)) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

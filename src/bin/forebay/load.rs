@@ -1,0 +1,284 @@
+//! `forebay bench load`: the whole path over a data set, measured.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use forebay::batch::Digest;
+use forebay::engine::{Direct, EngineKind};
+use forebay::order::{LastBatch, Shuffle};
+use forebay::{Augment, Batch, DType, Error, Geometry, Layout, Loader, Report};
+use serde_json::{Value, json};
+
+use crate::{environment, sheet, ui};
+
+/// Loads a data set as training would, and says how fast and what held it up.
+#[derive(Args)]
+pub struct Load {
+    /// A folder, tar shards (`train-{000..146}.tar`) or a list file.
+    pub dataset: String,
+    /// How storage is read: auto, uring or pread.
+    #[arg(long, default_value_t = EngineKind::Auto)]
+    pub engine: EngineKind,
+    /// Whether reads go around the page cache: auto, preferred, required or off.
+    #[arg(long, default_value_t = Direct::Auto)]
+    pub direct: Direct,
+    /// Decode threads [default: one a processor].
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Samples of a batch.
+    #[arg(long, default_value_t = 128)]
+    pub batch: u64,
+    /// Epochs to load.
+    #[arg(long, default_value_t = 1)]
+    pub epochs: u64,
+    /// Stop after this many seconds, whatever is left of the epochs.
+    #[arg(long)]
+    pub seconds: Option<f64>,
+    /// Seed of the order and of every random parameter.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// What is done to every image.
+    #[arg(long, value_enum, default_value_t = Preset::ImagenetTrain)]
+    pub augment: Preset,
+    /// Rows and columns of the output.
+    #[arg(long, default_value_t = 224)]
+    pub size: u32,
+    /// Type of the output's elements.
+    #[arg(long, value_enum, default_value_t = Element::F32)]
+    pub dtype: Element,
+    /// Order of the output's dimensions.
+    #[arg(long, value_enum, default_value_t = Order::Nchw)]
+    pub layout: Order,
+    /// Samples in an order that reads blocks of this many neighbours together, for media that dislike
+    /// random reads.
+    #[arg(long)]
+    pub shuffle_block: Option<u64>,
+    /// Deliver the samples that do not fill a last batch too.
+    #[arg(long)]
+    pub partial: bool,
+    /// Honour EXIF orientation.
+    #[arg(long)]
+    pub orientation: bool,
+    /// Files being opened or read at once.
+    #[arg(long, default_value_t = 32)]
+    pub depth: usize,
+    /// Batches that exist at once.
+    #[arg(long, default_value_t = 3)]
+    pub slots: usize,
+    /// Compute the digest of every tensor byte, label and key, in order.
+    #[arg(long)]
+    pub digest: bool,
+    /// Write a contact sheet of the first batch here.
+    #[arg(long, value_name = "OUT.png")]
+    pub preview: Option<PathBuf>,
+    /// Write the result here.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// The augmentations that have a name.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Preset {
+    /// RandomResizedCrop, flip, normalise.
+    ImagenetTrain,
+    /// Resize the short side, centre crop, normalise.
+    ImagenetVal,
+    /// Pixels as decoded, every image of its own size.
+    None,
+}
+
+/// Element types, by the names that the command line uses.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Element {
+    U8,
+    F16,
+    Bf16,
+    F32,
+}
+
+/// Layouts, by the names that the command line uses.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Order {
+    Nchw,
+    Nhwc,
+}
+
+/// What a run came to.
+pub struct Outcome {
+    pub report: Report,
+    pub digest: Option<String>,
+    pub cpu_ms_per_image: f64,
+}
+
+impl Load {
+    pub fn run(&self) -> anyhow::Result<()> {
+        let outcome = self.measure()?;
+        ui::print(&format!("{}\n", outcome.report))?;
+        ui::print(&format!("CPU           {:.3} ms an image\n", outcome.cpu_ms_per_image))?;
+        if let Some(digest) = &outcome.digest {
+            ui::print(&format!("digest        {digest}\n"))?;
+        }
+        if let Some(path) = &self.json {
+            let text = serde_json::to_string_pretty(&outcome.json())?;
+            std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Loads, with a progress bar, and measures.
+    pub fn measure(&self) -> anyhow::Result<Outcome> {
+        let seconds = match self.seconds {
+            Some(seconds) if !(seconds > 0.0 && seconds.is_finite()) => {
+                return Err(Error::invalid_parameter("--seconds", seconds, "a positive number is needed").into());
+            }
+            seconds => seconds.map(Duration::from_secs_f64),
+        };
+        let mut loader = self.loader()?;
+        let steps = self.epochs.saturating_mul(loader.steps_per_epoch());
+        let bar = ui::bar(steps.saturating_mul(self.batch), "images");
+        let mut digest = self.digest.then(Digest::default);
+        let classes = loader.source().classes().to_vec();
+        let (started, cpu_started) = (Instant::now(), environment::cpu_time());
+        for (number, batch) in loader.epochs(0..self.epochs).enumerate() {
+            let batch = batch?;
+            if number == 0 {
+                self.preview(&batch, &classes)?;
+            }
+            if let Some(digest) = &mut digest {
+                digest.update(&batch);
+            }
+            bar.inc(batch.len() as u64);
+            if seconds.is_some_and(|seconds| started.elapsed() >= seconds) {
+                break;
+            }
+        }
+        bar.finish_and_clear();
+        let cpu = environment::cpu_time().saturating_sub(cpu_started);
+        let report = loader.report();
+        let cpu_ms_per_image = cpu.as_secs_f64() * 1e3 / report.images.max(1) as f64;
+        Ok(Outcome { report, digest: digest.map(|digest| digest.hex()), cpu_ms_per_image })
+    }
+
+    fn loader(&self) -> anyhow::Result<Loader> {
+        let threads = ui::threads(self.threads)?;
+        let shuffle = match self.shuffle_block {
+            Some(samples_per_block) => Shuffle::Block { samples_per_block },
+            None => Shuffle::Full,
+        };
+        let last_batch = if self.partial { LastBatch::Partial } else { LastBatch::Drop };
+        // Parameters are judged before the data set is looked at.
+        let augment = self.augment()?;
+        if self.batch == 0 {
+            return Err(Error::invalid_parameter("--batch", 0, "a batch has at least one sample").into());
+        }
+        let loader = Loader::open(&self.dataset)?
+            .augment(augment)
+            .batch_size(self.batch)
+            .last_batch(last_batch)
+            .shuffle(shuffle)
+            .seed(self.seed)
+            .threads(threads)
+            .depth(self.depth)
+            .slots(self.slots)
+            .orientation(self.orientation)
+            .engine(self.engine)
+            .direct(self.direct)
+            .build()?;
+        Ok(loader)
+    }
+
+    fn augment(&self) -> forebay::Result<Augment> {
+        let builder = match self.augment {
+            Preset::ImagenetTrain => Augment::imagenet_train(self.size),
+            Preset::ImagenetVal => Augment::imagenet_val(self.size),
+            // Pixels as decoded are bytes; --dtype and --layout speak of tensors.
+            Preset::None => return Augment::builder(Geometry::None).dtype(DType::U8).layout(Layout::Nhwc).build(),
+        };
+        // Bytes hold pixels, not normalised values.
+        let builder = if self.dtype == Element::U8 { builder.without_normalize() } else { builder };
+        builder.dtype(self.dtype.into()).layout(self.layout.into()).build()
+    }
+
+    fn preview(&self, batch: &Batch, classes: &[String]) -> anyhow::Result<()> {
+        match &self.preview {
+            Some(path) => sheet::write_batch(batch, classes, path),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<Element> for DType {
+    fn from(element: Element) -> Self {
+        match element {
+            Element::U8 => Self::U8,
+            Element::F16 => Self::F16,
+            Element::Bf16 => Self::Bf16,
+            Element::F32 => Self::F32,
+        }
+    }
+}
+
+impl From<Order> for Layout {
+    fn from(order: Order) -> Self {
+        match order {
+            Order::Nchw => Self::Nchw,
+            Order::Nhwc => Self::Nhwc,
+        }
+    }
+}
+
+impl Outcome {
+    /// The result as JSON; `schema_version` changes when a field changes its meaning.
+    pub fn json(&self) -> Value {
+        let report = &self.report;
+        let milliseconds = |us: u64| us as f64 / 1e3;
+        let finite = |number: f64| if number.is_finite() { json!(number) } else { Value::Null };
+        let stages = report.stages.iter().map(|stage| {
+            json!({
+                "stage": stage.stage.name(),
+                "threads": stage.threads,
+                "busy_s": stage.busy.as_secs_f64(),
+                "starved_s": stage.starved.as_secs_f64(),
+                "blocked_s": stage.blocked.as_secs_f64(),
+                "capacity_images_per_second": finite(stage.capacity_images_per_second),
+            })
+        });
+        let fallbacks = report.fallbacks.iter().map(|fallback| {
+            json!({
+                "what": fallback.what,
+                "instead": fallback.instead,
+                "cause": fallback.cause,
+                "remedy": fallback.remedy,
+                "count": fallback.count,
+            })
+        });
+        let routes = report.routes.iter().map(|(route, count)| (route.name().to_owned(), json!(count)));
+        json!({
+            "schema_version": 1,
+            "images": report.images,
+            "batches": report.batches,
+            "seconds": report.elapsed.as_secs_f64(),
+            "images_per_second": report.images_per_second(),
+            "cpu_ms_per_image": self.cpu_ms_per_image,
+            "bytes_needed": report.bytes_needed,
+            "bytes_read": report.bytes_read,
+            "first_batch_ms": report.first_batch.map(|first| first.as_secs_f64() * 1e3),
+            "batch_wait_p50_ms": milliseconds(report.batch_wait_p50_us),
+            "batch_wait_p99_ms": milliseconds(report.batch_wait_p99_us),
+            "peak_rss_bytes": environment::peak_rss_bytes(),
+            "memory_bound_bytes": report.memory_bound_bytes,
+            "digest": self.digest,
+            "engine": report.engine,
+            "decoders": serde_json::Map::from_iter(routes),
+            "stages": stages.collect::<Vec<_>>(),
+            "bottleneck": report.bottleneck().name(),
+            "verdict": report.verdict(),
+            "fallbacks": fallbacks.collect::<Vec<_>>(),
+            "notes": report.notes,
+            "environment": environment::facts(),
+            "command": std::env::args().collect::<Vec<_>>(),
+        })
+    }
+}
