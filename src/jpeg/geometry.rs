@@ -122,11 +122,12 @@ impl Layout {
             let (h, v) = if part_count == 1 { (1, 1) } else { (geometry.planes[plane].h, geometry.planes[plane].v) };
             *part = Part { plane, h, v };
         }
-        let (mut columns, mut rows) = (usize::MAX..0, usize::MAX..0);
-        for part in &parts[..part_count] {
-            widen(&mut columns, &geometry.planes[part.plane].columns, part.h * BLOCK_SIDE);
-            widen(&mut rows, &geometry.planes[part.plane].rows, part.v * BLOCK_SIDE);
-        }
+        let needed = |mcus: fn(&Plane, Part) -> Range<usize>| {
+            let of_parts = parts[..part_count].iter().map(|&part| mcus(&geometry.planes[part.plane], part));
+            of_parts.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
+        };
+        let columns = needed(|plane, part| groups(&plane.columns, part.h * BLOCK_SIDE));
+        let rows = needed(|plane, part| groups(&plane.rows, part.v * BLOCK_SIDE));
         let (width, mcu_width, mcu_height) = if part_count == 1 {
             (geometry.planes[parts[0].plane].width, BLOCK_SIDE, BLOCK_SIDE)
         } else {
@@ -179,8 +180,7 @@ fn needed(pixels: Range<usize>, expansion: usize, context: usize, len: usize) ->
     start..end
 }
 
-/// Widens a range of MCUs to those that hold the samples.
-fn widen(mcus: &mut Range<usize>, samples: &Range<usize>, samples_per_mcu: usize) {
-    mcus.start = mcus.start.min(samples.start / samples_per_mcu);
-    mcus.end = mcus.end.max(samples.end.div_ceil(samples_per_mcu));
+/// The groups of `len` samples that hold a range of them.
+fn groups(samples: &Range<usize>, len: usize) -> Range<usize> {
+    samples.start / len..samples.end.div_ceil(len)
 }

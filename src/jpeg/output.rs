@@ -38,8 +38,8 @@ impl Samples {
         self.stride
     }
 
-    /// The memory from a sample on.
-    pub fn from_mut(&mut self, column: usize, row: usize) -> &mut [u8] {
+    /// The memory from a sample to the end.
+    pub fn tail_mut(&mut self, column: usize, row: usize) -> &mut [u8] {
         let at = self.at(column, row);
         &mut self.bytes[at..]
     }
@@ -151,7 +151,7 @@ fn upsampled<'a>(
     let count = last - first + 1;
     let near = y / plane.expansion.1;
     // The nearer of the rows above and below; the edges repeat.
-    let far = if y % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(plane.height - 1) };
+    let far = if y.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(plane.height - 1) };
     match plane.upsampling {
         Upsampling::None => return samples.row(first, near, 0),
         Upsampling::FancyH2V1 => upsample::h2v1(simd, samples.row(first, near, 1), count, scratch),
@@ -159,7 +159,7 @@ fn upsampled<'a>(
             upsample::h2v2(simd, samples.row(first, near, 1), samples.row(first, far, 1), count, scratch);
         }
         Upsampling::FancyH1V2 => {
-            let bias = if y % 2 == 0 { 1 } else { 2 };
+            let bias = if y.is_multiple_of(2) { 1 } else { 2 };
             upsample::h1v2(simd, samples.row(first, near, 0), samples.row(first, far, 0), bias, count, scratch);
         }
         Upsampling::Repeat { h, .. } => {

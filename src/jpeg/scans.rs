@@ -131,7 +131,7 @@ impl<'a> ScanPlan<'a> {
             let first = first_block(self.layout, component, block_row) + start - column * h;
             let range = first..first + end - start;
             let stride = samples.stride();
-            let out = samples.from_mut(start * BLOCK_SIDE, y);
+            let out = samples.tail_mut(start * BLOCK_SIDE, y);
             idct::blocks_to_rows(
                 self.simd,
                 &group.blocks[range.clone()],
