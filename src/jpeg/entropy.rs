@@ -1,0 +1,446 @@
+//! Symbols to coefficients: the sequential Huffman decoder (T.81, F.2.2).
+//!
+//! The loops here read the window and the tables through indices that are masked to their size, so that
+//! no input can lead them astray, and check for errors once a block. A region needs only some MCUs: the
+//! others are skipped, which keeps track of positions and DC predictions alone.
+
+use super::huffman::{AcTable, DcTable, END_OF_BLOCK, NO_CODE, extend};
+use super::markers::{self, corrupt, truncated};
+use super::simd::{Level, Simd};
+use super::window::{Bits, End, Window};
+use super::{Block, ZIGZAG};
+use crate::error::{Error, Result};
+
+/// Blocks of an MCU at most.
+pub const MCU_BLOCKS: usize = super::header::MCU_BLOCKS_MAX as usize;
+
+/// How an MCU's blocks are coded and where they go.
+pub struct McuPlan<'a> {
+    /// Its blocks in the order of the scan.
+    pub blocks: [BlockPlan<'a>; MCU_BLOCKS],
+    /// How many there are.
+    pub count: usize,
+}
+
+/// One block of an MCU.
+#[derive(Clone, Copy)]
+pub struct BlockPlan<'a> {
+    /// Whose DC prediction it continues, by position in the scan.
+    pub component: usize,
+    /// Its tables.
+    pub dc: &'a DcTable,
+    /// Its tables.
+    pub ac: &'a AcTable,
+    /// Where the first MCU's block goes.
+    pub start: usize,
+    /// How far on the next MCU's block goes.
+    pub stride: usize,
+}
+
+/// The decoder's state in a scan: everything that an entry point has to restore.
+pub struct ScanReader<'a> {
+    file: &'a [u8],
+    window: &'a mut Window,
+    simd: Simd,
+    bits: Bits,
+    predictions: [i32; 4],
+    /// The next MCU.
+    mcu: u64,
+    restart_interval: u64,
+    /// MCUs until a restart marker is due.
+    until_restart: u64,
+}
+
+/// What is wrong with a block; 0 is nothing.
+type Fault = u32;
+const FAULT_CODE: Fault = 1;
+const FAULT_INDEX: Fault = 2;
+
+impl<'a> ScanReader<'a> {
+    /// Starts at the first byte of a scan's entropy-coded data.
+    pub fn new(file: &'a [u8], window: &'a mut Window, simd: Simd, start: usize, restart_interval: u16) -> Self {
+        let bits = window.seek(file, start);
+        let restart_interval = u64::from(restart_interval);
+        let until_restart = if restart_interval == 0 { u64::MAX } else { restart_interval };
+        Self { file, window, simd, bits, predictions: [0; 4], mcu: 0, restart_interval, until_restart }
+    }
+
+    /// The next MCU's number.
+    pub fn mcu(&self) -> u64 {
+        self.mcu
+    }
+
+    /// Decodes `mcus` MCUs into `blocks` and puts the position of each block's last coefficient, in zigzag
+    /// order, into `last`.
+    pub fn decode(&mut self, plan: &McuPlan, mcus: u64, blocks: &mut [Block], last: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        while done < mcus {
+            self.restart_if_due()?;
+            let run = (mcus - done).min(self.until_restart);
+            self.run(run, |reader, index| reader.decode_run(plan, done as usize + index, blocks, last))?;
+            done += run;
+        }
+        Ok(())
+    }
+
+    /// Passes over `mcus` MCUs.
+    pub fn skip(&mut self, plan: &McuPlan, mcus: u64) -> Result<()> {
+        let mut done = 0;
+        while done < mcus {
+            self.restart_if_due()?;
+            let run = (mcus - done).min(self.until_restart);
+            if run == self.until_restart && self.restart_interval > 0 {
+                self.skip_to_restart(run)?;
+            } else {
+                self.run(run, |reader, _| reader.skip_run(plan))?;
+            }
+            done += run;
+        }
+        Ok(())
+    }
+
+    /// A position in the file from which the marker that ends the scan is the next but restart markers.
+    pub fn finish(self) -> usize {
+        match self.window.end() {
+            // Back onto the marker itself.
+            Some((End::Marker(_), position)) => position - 2,
+            _ => self.window.source(),
+        }
+    }
+
+    /// Has `step` decode the MCUs `0..mcus` of a run without restart, from the index it is given on, as far
+    /// as the window reaches.
+    fn run(&mut self, mcus: u64, mut step: impl FnMut(&mut Run<'_>, usize) -> Fault) -> Result<()> {
+        let mut run = Run {
+            window: self.window,
+            bits: self.bits,
+            predictions: self.predictions,
+            simd: self.simd,
+            mcus: mcus as usize,
+            done: 0,
+        };
+        let (fault, done) = loop {
+            let index = run.done;
+            let fault = step(&mut run, index);
+            if fault != 0 || run.done == run.mcus || run.window.is_overrun(&run.bits) {
+                break (fault, run.done as u64);
+            }
+            run.window.advance(self.file, &mut run.bits);
+        };
+        (self.bits, self.predictions) = (run.bits, run.predictions);
+        self.mcu += done;
+        self.until_restart -= done;
+        if self.window.is_overrun(&self.bits) { Err(self.overrun()) } else { self.check(fault) }
+    }
+
+    fn check(&self, fault: Fault) -> Result<()> {
+        let mcu = self.mcu;
+        match fault {
+            0 => Ok(()),
+            FAULT_CODE => Err(corrupt(format!("MCU {mcu} holds bits that are no Huffman code"))),
+            _ => Err(corrupt(format!("MCU {mcu} holds a coefficient past the 64th"))),
+        }
+    }
+
+    fn overrun(&self) -> Error {
+        let mcu = self.mcu;
+        match self.window.end() {
+            Some((End::Marker(code), _)) if code != markers::EOI => {
+                corrupt(format!("marker {code:#04x} cuts off the data of MCU {mcu}"))
+            }
+            Some((End::Marker(_), _)) => truncated(format!("image ends at MCU {mcu}")),
+            _ => truncated(format!("file ends in MCU {mcu}")),
+        }
+    }
+
+    /// Expects a restart marker if one is due here (T.81, F.2.2.5, E.2.4).
+    fn restart_if_due(&mut self) -> Result<()> {
+        if self.until_restart > 0 {
+            return Ok(());
+        }
+        let mcu = self.mcu;
+        while self.window.end().is_none() {
+            // The marker is near: the data of the interval has been used up.
+            let next = self.bits.next;
+            self.window.advance(self.file, &mut self.bits);
+            if next == self.bits.next && self.window.end().is_none() {
+                return Err(corrupt(format!("no restart marker before MCU {mcu}")));
+            }
+        }
+        if self.window.unused_bytes(&self.bits) != Some(0) {
+            return Err(corrupt(format!("stray bytes before the restart marker at MCU {mcu}")));
+        }
+        let Some((End::Marker(code), position)) = self.window.end() else {
+            return Err(truncated(format!("file ends at the restart marker before MCU {mcu}")));
+        };
+        self.restart(code, position)
+    }
+
+    /// Takes in the restart marker that a skipped interval of `mcus` MCUs ends at, without decoding it.
+    fn skip_to_restart(&mut self, mcus: u64) -> Result<()> {
+        self.mcu += mcus;
+        self.until_restart = 0;
+        let mut position = match self.window.end() {
+            Some((End::Marker(code), position)) => return self.restart(code, position),
+            Some((End::File, position)) => position,
+            None => self.window.source(),
+        };
+        while let Some(skipped) = memchr::memchr(0xFF, &self.file[position..]) {
+            position += skipped + 1;
+            match self.file.get(position) {
+                None | Some(0) => {}
+                Some(0xFF) => continue,
+                Some(&code) => return self.restart(code, position + 1),
+            }
+        }
+        Err(truncated(format!("file ends at the restart marker before MCU {}", self.mcu)))
+    }
+
+    fn restart(&mut self, code: u8, position: usize) -> Result<()> {
+        let expected = markers::RST0 + ((self.mcu / self.restart_interval + 7) % 8) as u8;
+        if code != expected {
+            let mcu = self.mcu;
+            return Err(corrupt(format!("marker {code:#04x} instead of {expected:#04x} before MCU {mcu}")));
+        }
+        self.bits = self.window.seek(self.file, position);
+        self.predictions = [0; 4];
+        self.until_restart = self.restart_interval;
+        Ok(())
+    }
+}
+
+/// A stretch of MCUs without restart, its state in reach of the inner loops.
+struct Run<'a> {
+    window: &'a mut Window,
+    bits: Bits,
+    predictions: [i32; 4],
+    simd: Simd,
+    mcus: usize,
+    done: usize,
+}
+
+impl Run<'_> {
+    fn decode_run(&mut self, plan: &McuPlan, index: usize, blocks: &mut [Block], last: &mut [u8]) -> Fault {
+        match self.simd.level() {
+            Level::Scalar => decode_run(self, plan, index, blocks, last),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a `Simd` of this level exists only where its instructions do.
+            Level::Avx2 => unsafe { decode_run_bmi2(self, plan, index, blocks, last) },
+        }
+    }
+
+    fn skip_run(&mut self, plan: &McuPlan) -> Fault {
+        match self.simd.level() {
+            Level::Scalar => skip_run(self, plan),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a `Simd` of this level exists only where its instructions do.
+            Level::Avx2 => unsafe { skip_run_bmi2(self, plan) },
+        }
+    }
+}
+
+/// [`decode_run`] compiled with shifts that need no flags and take any register (SHLX, SHRX).
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+fn decode_run_bmi2(run: &mut Run, plan: &McuPlan, index: usize, blocks: &mut [Block], last: &mut [u8]) -> Fault {
+    decode_run(run, plan, index, blocks, last)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+fn skip_run_bmi2(run: &mut Run, plan: &McuPlan) -> Fault {
+    skip_run(run, plan)
+}
+
+#[inline(always)]
+fn decode_run(run: &mut Run, plan: &McuPlan, index: usize, blocks: &mut [Block], last: &mut [u8]) -> Fault {
+    let window = &*run.window;
+    let (mut bits, mut fault, mut done) = (run.bits, 0, run.done);
+    let first = index - run.done;
+    while done < run.mcus && window.holds_mcu(&bits) {
+        for plan in &plan.blocks[..plan.count] {
+            let at = plan.start + (first + done) * plan.stride;
+            let difference = decode_dc(window, &mut bits, plan.dc, &mut fault);
+            let prediction = &mut run.predictions[plan.component & 3];
+            *prediction = prediction.wrapping_add(difference.into());
+            let block = &mut blocks[at].0;
+            *block = [0; 64];
+            last[at] = decode_ac(window, &mut bits, plan.ac, block, &mut fault);
+            block[0] = *prediction as i16;
+        }
+        if fault != 0 || window.is_overrun(&bits) {
+            break;
+        }
+        done += 1;
+    }
+    (run.bits, run.done) = (bits, done);
+    fault
+}
+
+#[inline(always)]
+fn skip_run(run: &mut Run, plan: &McuPlan) -> Fault {
+    let window = &*run.window;
+    let (mut bits, mut fault, mut done) = (run.bits, 0, run.done);
+    while done < run.mcus && window.holds_mcu(&bits) {
+        for plan in &plan.blocks[..plan.count] {
+            let difference = decode_dc(window, &mut bits, plan.dc, &mut fault);
+            let prediction = &mut run.predictions[plan.component & 3];
+            *prediction = prediction.wrapping_add(difference.into());
+            skip_ac(window, &mut bits, plan.ac, &mut fault);
+        }
+        if fault != 0 || window.is_overrun(&bits) {
+            break;
+        }
+        done += 1;
+    }
+    (run.bits, run.done) = (bits, done);
+    fault
+}
+
+/// Decodes a DC difference. Leaves at least 25 bits in the buffer.
+#[inline(always)]
+fn decode_dc(window: &Window, bits: &mut Bits, table: &DcTable, fault: &mut Fault) -> i16 {
+    window.refill(bits);
+    let mut entry = table.entry(bits.buffer).0;
+    if entry == 0 {
+        match table.long_entry(bits.buffer) {
+            Some(long) => entry = long.0,
+            None => {
+                *fault = FAULT_CODE;
+                return 0;
+            }
+        }
+    }
+    let value = extend(bits.buffer << ((entry >> 8) & 63), (entry >> 16) & 63);
+    bits.drop(entry & 0xFF);
+    value
+}
+
+/// Where a coefficient goes by its zigzag position; those past the end of the block go to the DC
+/// coefficient's place, which is written last.
+static POSITION: [u8; 256] = {
+    let mut positions = [0; 256];
+    let mut i = 0;
+    while i < 64 {
+        positions[i] = ZIGZAG[i];
+        i += 1;
+    }
+    positions
+};
+
+/// Decodes the AC coefficients into a block of zeros; returns the zigzag position of the last. Spoils the
+/// DC coefficient's place.
+#[inline(always)]
+fn decode_ac(window: &Window, bits: &mut Bits, table: &AcTable, block: &mut [i16; 64], fault: &mut Fault) -> u8 {
+    let mut position = 1;
+    loop {
+        // A look-up drops at most 25 bits, and at least 25 are there: the DC code left as many.
+        if let Some(last) = ac_step(window, bits, table, block, &mut position, fault) {
+            return last;
+        }
+        window.refill(bits);
+        if let Some(last) = ac_step(window, bits, table, block, &mut position, fault) {
+            return last;
+        }
+    }
+}
+
+/// One look-up, one or two symbols. Returns the position of the last coefficient where the block ends.
+#[inline(always)]
+fn ac_step(
+    window: &Window,
+    bits: &mut Bits,
+    table: &AcTable,
+    block: &mut [i16; 64],
+    position: &mut u32,
+    fault: &mut Fault,
+) -> Option<u8> {
+    let mut entry = table.entry(bits.buffer);
+    if entry.0 == 0 {
+        window.refill(bits);
+        entry = table.long_entry(bits.buffer);
+    }
+    let before = *bits;
+    bits.drop(entry.bits());
+    let first = *position + entry.run();
+    block[usize::from(POSITION[first as usize & 255] & 63)] = entry.value(before.buffer);
+    let second = first + entry.step();
+    block[usize::from(POSITION[second as usize & 255] & 63)] = entry.second_value();
+    let next = second + entry.step_after();
+    if next < 64 {
+        *position = next;
+        return None;
+    }
+    Some(end_of_block(before, bits, entry.first_bits(), *position, first, second, fault))
+}
+
+/// Settles how a block ended: with an end-of-block symbol or a 64th coefficient as first or second symbol
+/// of the last look-up, or wrongly.
+#[inline(always)]
+fn end_of_block(
+    before: Bits,
+    bits: &mut Bits,
+    first_bits: u32,
+    position: u32,
+    first: u32,
+    second: u32,
+    fault: &mut Fault,
+) -> u8 {
+    if first >= END_OF_BLOCK {
+        if first >= NO_CODE {
+            *fault = FAULT_CODE;
+        }
+        return (position - 1) as u8;
+    }
+    if first >= 63 {
+        // The block is full; a second symbol belongs to the next one.
+        *bits = before;
+        bits.drop(first_bits);
+        if first > 63 {
+            *fault = FAULT_INDEX;
+        }
+        return 63;
+    }
+    if second >= END_OF_BLOCK {
+        return first as u8;
+    }
+    if second > 63 {
+        *fault = FAULT_INDEX;
+    }
+    63
+}
+
+/// Passes over the AC coefficients of a block.
+#[inline(always)]
+fn skip_ac(window: &Window, bits: &mut Bits, table: &AcTable, fault: &mut Fault) {
+    let mut position = 1;
+    loop {
+        if skip_step(window, bits, table, &mut position, fault) {
+            return;
+        }
+        window.refill(bits);
+        if skip_step(window, bits, table, &mut position, fault) {
+            return;
+        }
+    }
+}
+
+#[inline(always)]
+fn skip_step(window: &Window, bits: &mut Bits, table: &AcTable, position: &mut u32, fault: &mut Fault) -> bool {
+    let mut entry = table.entry(bits.buffer);
+    if entry.0 == 0 {
+        window.refill(bits);
+        entry = table.long_entry(bits.buffer);
+    }
+    let before = *bits;
+    bits.drop(entry.bits());
+    let first = *position + entry.run();
+    let second = first + entry.step();
+    let next = second + entry.step_after();
+    if next < 64 {
+        *position = next;
+        return false;
+    }
+    end_of_block(before, bits, entry.first_bits(), *position, first, second, fault);
+    true
+}

@@ -1,0 +1,411 @@
+//! Huffman codes turned into look-up tables for the entropy decoder.
+//!
+//! The bit buffer's top bits index a table whose entry says how many bits to drop and what they mean. An
+//! AC entry may hold two symbols: where the second one fits the window with all its bits, both are
+//! decoded by one look-up, and the entry holds the second value ready made.
+
+use super::markers::corrupt;
+use super::tables::HuffmanSpec;
+use crate::error::Result;
+
+/// Bits that index [`DcTable`].
+pub const DC_BITS: u32 = 9;
+/// Bits that index [`AcTable`].
+pub const AC_BITS: u32 = 10;
+
+/// Advance of an end-of-block symbol: past every position, and apart from overlong runs.
+pub const END_OF_BLOCK: u32 = 128;
+/// Advance of bits that are no code; beyond what a block's position and an end of block can add up to.
+pub const NO_CODE: u32 = 192;
+
+/// Codes of up to 16 bits, for those too long for the look-up.
+pub struct LongCodes {
+    /// One past the last code of each length, aligned to 16 bits.
+    limit: [u32; 17],
+    /// Index of a code's symbol, less the code.
+    offset: [i32; 17],
+    symbols: [u8; 256],
+}
+
+/// Codes for DC differences.
+pub struct DcTable {
+    entries: [DcEntry; 1 << DC_BITS],
+    long: LongCodes,
+}
+
+/// What the next bits mean as a DC code; zero where the code is longer than the index.
+///
+/// Bits 0..8: code and value bits; 8..16: code bits; 16..24: 63 less value bits.
+#[derive(Clone, Copy)]
+pub struct DcEntry(pub u32);
+
+/// Codes for AC coefficients.
+pub struct AcTable {
+    entries: [AcEntry; 1 << AC_BITS],
+    long: LongCodes,
+}
+
+/// What the next bits mean as one or two AC codes; zero where the first code is longer than the index.
+///
+/// From the low byte: all bits to drop; zeros before the first coefficient; steps from the first
+/// coefficient to the second; steps past the second; bits of the first code; 63 less the first value's bits;
+/// the second value (two bytes). An entry of one symbol steps over a second coefficient of value 0.
+#[derive(Clone, Copy)]
+pub struct AcEntry(pub u64);
+
+/// The derived form of the tables that recent images used.
+///
+/// Encoders with standard tables repeat the same few for ever; the others have two pairs an image.
+#[derive(Default)]
+pub struct TableCache {
+    dc: Recent<DcTable>,
+    ac: Recent<AcTable>,
+}
+
+impl TableCache {
+    /// The place of the derived DC table, built unless it is there. Valid until four more are asked for.
+    pub fn dc(&mut self, spec: &HuffmanSpec) -> Result<usize> {
+        self.dc.place(spec, DcTable::new, DcTable::build)
+    }
+
+    /// The place of the derived AC table, built unless it is there. Valid until four more are asked for.
+    pub fn ac(&mut self, spec: &HuffmanSpec) -> Result<usize> {
+        self.ac.place(spec, AcTable::new, AcTable::build)
+    }
+
+    /// The DC table at a place.
+    pub fn dc_at(&self, place: usize) -> &DcTable {
+        &self.dc.entries[place].table
+    }
+
+    /// The AC table at a place.
+    pub fn ac_at(&self, place: usize) -> &AcTable {
+        &self.ac.entries[place].table
+    }
+}
+
+/// Tables of one class; the least recently used gives way.
+struct Recent<T> {
+    entries: Vec<Entry<T>>,
+    clock: u64,
+}
+
+struct Entry<T> {
+    spec: HuffmanSpec,
+    used: u64,
+    table: Box<T>,
+}
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), clock: 0 }
+    }
+}
+
+impl<T> Recent<T> {
+    /// Tables that are kept: more than the four that an image can use at a time.
+    const LEN: usize = 8;
+
+    fn place(
+        &mut self,
+        spec: &HuffmanSpec,
+        new: fn() -> Box<T>,
+        build: fn(&mut T, &HuffmanSpec) -> Result<()>,
+    ) -> Result<usize> {
+        self.clock += 1;
+        if let Some(found) = self.entries.iter().position(|entry| entry.spec == *spec) {
+            self.entries[found].used = self.clock;
+            return Ok(found);
+        }
+        if self.entries.len() < Self::LEN {
+            self.entries.push(Entry { spec: HuffmanSpec::NONE, used: 0, table: new() });
+        }
+        let oldest = (0..self.entries.len()).min_by_key(|&i| self.entries[i].used).unwrap_or(0);
+        let entry = &mut self.entries[oldest];
+        // A table that fails to build must not be found under its key, or under its old one.
+        (entry.spec, entry.used) = (HuffmanSpec::NONE, 0);
+        build(&mut entry.table, spec)?;
+        (entry.spec, entry.used) = (*spec, self.clock);
+        Ok(oldest)
+    }
+}
+
+impl DcTable {
+    fn new() -> Box<Self> {
+        Box::new(Self { entries: [DcEntry(0); 1 << DC_BITS], long: LongCodes::NONE })
+    }
+
+    fn build(&mut self, spec: &HuffmanSpec) -> Result<()> {
+        self.long.build(spec)?;
+        if spec.symbols[..spec.len()].iter().any(|&size| size > 15) {
+            return Err(corrupt("DC Huffman table holds a size over 15"));
+        }
+        let filled = for_short_codes(spec, DC_BITS, |range, length, size| {
+            self.entries[range].fill(DcEntry::new(length, size.into()));
+        });
+        self.entries[filled..].fill(DcEntry(0));
+        Ok(())
+    }
+
+    /// The entry for the bits at the top of `buffer`.
+    #[inline(always)]
+    pub fn entry(&self, buffer: u64) -> DcEntry {
+        self.entries[(buffer >> (64 - DC_BITS)) as usize]
+    }
+
+    /// The entry for a code longer than the index, or `None` where the bits are no code.
+    #[cold]
+    #[inline(never)]
+    pub fn long_entry(&self, buffer: u64) -> Option<DcEntry> {
+        let (length, size) = self.long.find(buffer)?;
+        Some(DcEntry::new(length, size.into()))
+    }
+}
+
+impl DcEntry {
+    fn new(length: u32, size: u32) -> Self {
+        Self((length + size) | length << 8 | (63 - size) << 16)
+    }
+}
+
+impl AcTable {
+    fn new() -> Box<Self> {
+        Box::new(Self { entries: [AcEntry(0); 1 << AC_BITS], long: LongCodes::NONE })
+    }
+
+    fn build(&mut self, spec: &HuffmanSpec) -> Result<()> {
+        self.long.build(spec)?;
+        let filled = for_short_codes(spec, AC_BITS, |range, length, symbol| {
+            self.entries[range].fill(AcEntry::single(length, symbol));
+        });
+        self.entries[filled..].fill(AcEntry(0));
+        self.pair();
+        Ok(())
+    }
+
+    /// Adds a second symbol to the entries with room for one.
+    fn pair(&mut self) {
+        const MASK: usize = (1 << AC_BITS) - 1;
+        // An entry looks up its second symbol among single ones, so go through the indices in an order that
+        // leaves those untouched: `index << used` reaches any index, hence the copy.
+        let singles = self.entries;
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            let used = entry.bits();
+            if used == 0 || used >= AC_BITS - 1 || entry.run() >= END_OF_BLOCK {
+                continue;
+            }
+            let rest = (index << used) & MASK;
+            let second = singles[rest];
+            if second.bits() == 0 || used + second.bits() > AC_BITS {
+                continue;
+            }
+            *entry = entry.with_second(second, second.value((rest as u64) << (64 - AC_BITS)));
+        }
+    }
+
+    /// The entry for the bits at the top of `buffer`.
+    #[inline(always)]
+    pub fn entry(&self, buffer: u64) -> AcEntry {
+        self.entries[(buffer >> (64 - AC_BITS)) as usize]
+    }
+
+    /// The entry for a code longer than the index; one that says so where the bits are no code.
+    #[cold]
+    #[inline(never)]
+    pub fn long_entry(&self, buffer: u64) -> AcEntry {
+        match self.long.find(buffer) {
+            Some((length, symbol)) => AcEntry::single(length, symbol),
+            None => AcEntry::new(0, NO_CODE, 0, 0, 0),
+        }
+    }
+}
+
+impl AcEntry {
+    fn new(length: u32, run: u32, size: u32, step: u32, step_after: u32) -> Self {
+        let low = (length + size) | run << 8 | step << 16 | step_after << 24;
+        let high = length | (63 - size) << 8;
+        Self(u64::from(low) | u64::from(high) << 32)
+    }
+
+    fn single(length: u32, symbol: u8) -> Self {
+        let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
+        // As in libjpeg, every symbol without value bits ends the block but ZRL, 15 zeros and a zero.
+        if size == 0 && run != 15 {
+            Self::new(length, END_OF_BLOCK, 0, 0, 0)
+        } else {
+            Self::new(length, run, size, 1, 0)
+        }
+    }
+
+    fn with_second(self, second: Self, value: i16) -> Self {
+        let bits = self.bits() + second.bits();
+        let (step, step_after) = if second.run() >= END_OF_BLOCK { (END_OF_BLOCK, 0) } else { (1 + second.run(), 1) };
+        let low = bits | self.run() << 8 | step << 16 | step_after << 24;
+        let high = (self.0 >> 32) as u16 as u64 | (value as u16 as u64) << 16;
+        Self(u64::from(low) | high << 32)
+    }
+
+    /// Bits of all its symbols.
+    #[inline(always)]
+    pub fn bits(self) -> u32 {
+        self.0 as u8 as u32
+    }
+
+    /// Zeros before the first coefficient.
+    #[inline(always)]
+    pub fn run(self) -> u32 {
+        (self.0 >> 8) as u8 as u32
+    }
+
+    /// Steps from the first coefficient to the second.
+    #[inline(always)]
+    pub fn step(self) -> u32 {
+        (self.0 >> 16) as u8 as u32
+    }
+
+    /// Steps from the second coefficient to the position after it.
+    #[inline(always)]
+    pub fn step_after(self) -> u32 {
+        (self.0 >> 24) as u8 as u32
+    }
+
+    /// Bits of the first symbol alone.
+    #[inline(always)]
+    pub fn first_bits(self) -> u32 {
+        let (length, size_complement) = ((self.0 >> 32) as u8, (self.0 >> 40) as u8);
+        u32::from(length) + 63 - u32::from(size_complement)
+    }
+
+    /// The first coefficient, from the buffer as it was at the look-up.
+    #[inline(always)]
+    pub fn value(self, buffer: u64) -> i16 {
+        extend(buffer << ((self.0 >> 32) & 63), (self.0 >> 40) as u32 & 63)
+    }
+
+    /// The second coefficient.
+    #[inline(always)]
+    pub fn second_value(self) -> i16 {
+        (self.0 >> 48) as i16
+    }
+}
+
+/// The value whose bits are at the top of `bits`, of `63 - size_complement` bits (T.81, figure F.12).
+#[inline(always)]
+pub fn extend(bits: u64, size_complement: u32) -> i16 {
+    let negative = !((bits as i64) >> 63) as u64;
+    // One's complement: a negative value's bits are those of its magnitude, inverted.
+    let magnitude = (((bits ^ negative) >> 1) >> size_complement) as u32;
+    (magnitude ^ negative as u32).wrapping_sub(negative as u32) as i16
+}
+
+impl LongCodes {
+    const NONE: Self = Self { limit: [0; 17], offset: [0; 17], symbols: [0; 256] };
+
+    /// Checks that the counts form a prefix code without the all-ones code, as libjpeg demands.
+    fn build(&mut self, spec: &HuffmanSpec) -> Result<()> {
+        if spec.len() > 256 {
+            return Err(corrupt("Huffman table declares over 256 symbols"));
+        }
+        let (mut code, mut index) = (0_u32, 0_i32);
+        for length in 1..=16 {
+            let count = u32::from(spec.counts[length - 1]);
+            self.offset[length] = index - code as i32;
+            code += count;
+            index += count as i32;
+            if count > 0 && code >= 1 << length {
+                return Err(corrupt("Huffman table is no prefix code"));
+            }
+            self.limit[length] = code << (16 - length);
+            code <<= 1;
+        }
+        self.symbols = spec.symbols;
+        Ok(())
+    }
+
+    /// Length and symbol of the code at the top of `buffer`.
+    fn find(&self, buffer: u64) -> Option<(u32, u8)> {
+        let bits = (buffer >> 48) as u32;
+        let length = (1..=16).find(|&length| bits < self.limit[length])?;
+        let index = (bits >> (16 - length)) as i32 + self.offset[length];
+        Some((length as u32, self.symbols[index as usize & 255]))
+    }
+}
+
+/// Calls `fill` with the index range, length and symbol of every code of up to `index_bits`; returns the
+/// end of the last range.
+fn for_short_codes(
+    spec: &HuffmanSpec,
+    index_bits: u32,
+    mut fill: impl FnMut(std::ops::Range<usize>, u32, u8),
+) -> usize {
+    let (mut start, mut index) = (0, 0);
+    for length in 1..=index_bits {
+        for _ in 0..spec.counts[length as usize - 1] {
+            let end = start + (1 << (index_bits - length));
+            fill(start..end, length, spec.symbols[index]);
+            (start, index) = (end, index + 1);
+        }
+    }
+    start
+}
+
+impl HuffmanSpec {
+    /// A key that no usable table has: its counts are no prefix code.
+    const NONE: Self = Self { counts: [255; 16], symbols: [0; 256] };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extends_like_the_standard() {
+        for size in 0..16_u32 {
+            for bits in 0..1_u64 << size {
+                let expected =
+                    if size > 0 && bits < 1 << (size - 1) { bits as i64 - (1 << size) + 1 } else { bits as i64 };
+                let top = if size == 0 { 0x5555 << 40 } else { bits << (64 - size) | 0x55 };
+                assert_eq!(i64::from(extend(top, 63 - size)), expected, "{bits} of {size} bits");
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_codes_that_are_none() {
+        let mut cache = TableCache::default();
+        let mut spec = HuffmanSpec { counts: [0; 16], symbols: [0; 256] };
+        spec.counts[0] = 2;
+        assert!(cache.ac(&spec).is_err(), "the all-ones code");
+        spec.counts[0] = 3;
+        assert!(cache.ac(&spec).is_err(), "more codes than there are");
+        spec.counts[0] = 1;
+        let at = cache.ac(&spec).unwrap();
+        assert_eq!(cache.ac(&spec).unwrap(), at, "found again");
+        assert!(cache.ac_at(at).entry(u64::MAX).bits() == 0 && cache.ac_at(at).long_entry(u64::MAX).run() == NO_CODE);
+        spec.symbols[0] = 16;
+        assert!(cache.dc(&spec).is_err(), "a DC size over 15");
+    }
+
+    #[test]
+    fn keeps_the_last_four_tables_in_place() {
+        let mut cache = TableCache::default();
+        let spec = |i: u64| {
+            let mut spec = HuffmanSpec { counts: [0; 16], symbols: [0; 256] };
+            (spec.counts[0], spec.symbols[0]) = (1, i as u8);
+            spec
+        };
+        let mut recent: Vec<(u64, usize)> = Vec::new();
+        let mut state = 1_u64;
+        for _ in 0..10_000 {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let drawn = (state >> 33) % 20;
+            let at = cache.ac(&spec(drawn)).unwrap();
+            recent.retain(|&(other, _)| other != drawn);
+            recent.insert(0, (drawn, at));
+            recent.truncate(4);
+            for &(i, at) in &recent {
+                assert!(cache.ac.entries[at].spec == spec(i));
+            }
+        }
+    }
+}

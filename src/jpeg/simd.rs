@@ -1,0 +1,38 @@
+//! Which vector instructions this machine has, found once at run time.
+
+/// A set of kernels that this machine can run: a value is proof of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Simd(Level);
+
+/// The kernels to choose from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// The specification.
+    Scalar,
+    /// AVX2, BMI1, BMI2 and LZCNT: x86-64-v3.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+}
+
+impl Simd {
+    /// No vector instructions.
+    pub const SCALAR: Self = Self(Level::Scalar);
+
+    /// The fastest kernels of this machine.
+    pub fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("lzcnt")
+        {
+            return Self(Level::Avx2);
+        }
+        Self::SCALAR
+    }
+
+    /// What to run.
+    pub fn level(self) -> Level {
+        self.0
+    }
+}
