@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use super::labels::{Label, Labels};
 use super::names::{Names, out_of_range};
 use super::notes::Seen;
-use super::{Extent, Source, UNLABELLED, has_image_extension, refill_key, refill_path, without_extension};
+use super::{
+    Extent, Source, UNLABELLED, has_image_extension, refill_key, refill_path, without_current_folder, without_extension,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest line that is read, beyond any path that a system takes.
@@ -67,7 +69,7 @@ impl List {
             }
             let sample = parse(&line).map_err(|malformed| bad_line(path, number, &line, malformed))?;
             if let Some((path, label)) = sample {
-                list.paths.push(path);
+                list.paths.push(without_current_folder(path));
                 list.labels.push(label);
             }
         }

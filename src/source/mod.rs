@@ -150,6 +150,14 @@ fn without_extension(path: &[u8]) -> &[u8] {
     }
 }
 
+/// A path without "./" before it, which `tar -c .` and `find .` write.
+fn without_current_folder(mut path: &[u8]) -> &[u8] {
+    while let Some(rest) = path.strip_prefix(b"./") {
+        path = rest;
+    }
+    path
+}
+
 /// Replaces a key by bytes, in the memory that it has. Bytes that are no UTF-8 become U+FFFD.
 fn refill_key(key: &mut String, fill: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
     let mut bytes = std::mem::take(key).into_bytes();

@@ -8,10 +8,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::archive::{Archive, EXTENSION_MAX_BYTES, End, Entry, Kind};
 use super::header::BLOCK_LEN_BYTES;
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::has_image_extension;
 use crate::source::labels::{Label, Labels};
 use crate::source::names::Names;
 use crate::source::notes::Seen;
+use crate::source::{has_image_extension, without_current_folder};
 
 const LINKS: &str = "links left out (an archive's links are never followed)";
 const SPECIALS: &str = "entries that are no files left out";
@@ -119,15 +119,17 @@ struct Scan {
 
 impl Scan {
     fn take(&mut self, archive: &mut Archive<'_>, entry: &Entry) -> Result<()> {
-        let seen = &mut self.shard.seen;
-        match entry.kind {
-            Kind::File | Kind::Sparse => {}
-            Kind::Folder => return Ok(()),
-            Kind::Link => return Ok(seen.add(LINKS, &entry.name)),
-            Kind::Special => return Ok(seen.add(SPECIALS, &entry.name)),
-        }
-        let Some((key, extension)) = split_name(&entry.name) else {
-            return Ok(seen.add(NO_SAMPLE, &entry.name));
+        let (key, extension) = match (entry.kind, split_name(&entry.name)) {
+            (Kind::File | Kind::Sparse, Some(parts)) => parts,
+            (kind, _) => {
+                match kind {
+                    Kind::Folder => {}
+                    Kind::Link => self.shard.seen.add(LINKS, &entry.name),
+                    Kind::Special => self.shard.seen.add(SPECIALS, &entry.name),
+                    Kind::File | Kind::Sparse => self.shard.seen.add(NO_SAMPLE, &entry.name),
+                }
+                return Ok(());
+            }
         };
         if !self.group.is_open || self.group.key != key {
             self.close_group();
@@ -242,11 +244,7 @@ impl Scan {
 /// Key and extension of an entry: the name up to the first dot of its last part, and what follows that
 /// dot. `None` for hidden files, names without a dot, and WebDataset's own `__names__`.
 fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
-    // `tar -c .` puts "./" before every name; the same files in a folder have no such thing.
-    let mut name = name;
-    while let Some(rest) = name.strip_prefix(b"./") {
-        name = rest;
-    }
+    let name = without_current_folder(name);
     if name.starts_with(b"__") && name.ends_with(b"__") && !name.contains(&b'/') {
         return None;
     }
