@@ -65,7 +65,7 @@ impl From<Refusal> for Error {
 impl Uring {
     /// Sets up a ring for `depth` operations in flight and registers the arena with it.
     pub(super) fn new(common: &Arc<Common>, arena: &Arena, depth: usize) -> Result<Self, Refusal> {
-        let ring = set_up(depth as u32).map_err(|error| refusal(&error))?;
+        let ring = set_up(depth as u32, common).map_err(|error| refusal(&error))?;
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
             let cause = "the kernel lacks waits with a timeout (before Linux 5.11)".to_owned();
             return Err(Refusal { cause, remedy: "use a newer kernel" });
@@ -249,12 +249,21 @@ impl Drop for Uring {
 }
 
 /// A ring with the cheapest completions that the kernel knows.
-fn set_up(depth: u32) -> io::Result<IoUring> {
+fn set_up(depth: u32, common: &Common) -> io::Result<IoUring> {
     // Linux 6.1: completions are made when we ask for them, on this thread, not by interrupting it.
     let deferred = IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().build(depth);
     match deferred {
         // Linux 5.11 to 6.0 do not know the flags.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::builder().build(depth),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            let ring = IoUring::builder().build(depth)?;
+            common.fallbacks.take("deferred completions", "completions that interrupt", None, || {
+                (
+                    format!("io_uring_setup: {error}"),
+                    "use Linux 6.1 or later; it costs a little CPU time only".to_owned(),
+                )
+            });
+            Ok(ring)
+        }
         other => other,
     }
 }

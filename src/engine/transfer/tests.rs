@@ -47,7 +47,7 @@ impl Bench {
             let buffered = transfer.buffered;
             if !buffered {
                 let align = self.file.align_bytes();
-                assert!(request.offset as usize % align == 0 && request.at % align == 0);
+                assert!(request.offset.is_multiple_of(align as u64) && request.at.is_multiple_of(align));
                 assert_eq!(request.len_bytes % align, 0);
             }
             let answer = answer(request, buffered).map(|at_most| {
