@@ -67,7 +67,7 @@ impl Spectrum {
         Self { width, height, components }
     }
 
-    /// The quality whose file comes nearest to `len_bytes` from below, within what photos use.
+    /// The quality whose file comes nearest to `len_bytes`, within what photos use.
     pub fn quality_for(&self, len_bytes: u64) -> u8 {
         let (mut low, mut high) = (*QUALITIES.start(), *QUALITIES.end());
         while low < high {
@@ -78,7 +78,9 @@ impl Spectrum {
                 high = middle - 1;
             }
         }
-        low as u8
+        let distance = |quality: u32| self.estimate_bytes(quality as u8).abs_diff(len_bytes);
+        let above = (low + 1).min(*QUALITIES.end());
+        if distance(above) < distance(low) { above as u8 } else { low as u8 }
     }
 
     /// Writes the file. `restart_interval` is in MCUs; 0 writes no restart markers.
@@ -263,9 +265,8 @@ fn dct_columns(rows: &mut [[f32; 8]; 8]) {
 }
 
 /// `1 / (sqrt(8) * a_k)`, where `a_0 = 1` and `a_k = sqrt(2) * cos(k pi / 16)`.
-const AAN_SCALE: [f32; 8] = [
-    0.353_553_4, 0.254_897_8, 0.270_598_06, 0.300_672_44, 0.353_553_4, 0.449_988_1, 0.653_281_5, 1.281_457_7,
-];
+const AAN_SCALE: [f32; 8] =
+    [0.353_553_4, 0.254_897_8, 0.270_598_06, 0.300_672_44, 0.353_553_4, 0.449_988_1, 0.653_281_5, 1.281_457_7];
 
 /// The row-major position of each coefficient of the zigzag order (T.81, figure 5).
 const ZIGZAG: [u8; 64] = [

@@ -154,7 +154,11 @@ impl Options {
     fn check(&self) -> Result<()> {
         let in_range = |name: &str, value: u64, low: u64, high: u64| {
             let fits = (low..=high).contains(&value);
-            if fits { Ok(()) } else { Err(Error::invalid_parameter(name, value, &format!("allowed are {low} to {high}"))) }
+            if fits {
+                Ok(())
+            } else {
+                Err(Error::invalid_parameter(name, value, &format!("allowed are {low} to {high}")))
+            }
         };
         in_range("--count", self.count, 1, 99_999_999)?;
         in_range("--classes", self.classes.into(), 1, 10_000)?;
@@ -213,7 +217,8 @@ fn produce(recipe: &Recipe, sink: &mut Sink, threads: usize) -> Result<Summary> 
         }
         drop((asked, give));
         let written = write_in_order(&missing, ask, given, |number, made: std::thread::Result<Sample>| {
-            let sample = made.map_err(|_| Error::new(ErrorKind::Internal, format!("drawing picture {number} panicked")))?;
+            let sample =
+                made.map_err(|_| Error::new(ErrorKind::Internal, format!("drawing picture {number} panicked")))?;
             sink.write(number, &sample)?;
             summary.made += 1;
             summary.len_bytes += sample.jpeg.len() as u64;
@@ -238,7 +243,9 @@ fn write_in_order<T>(
     let window = ask.capacity().unwrap_or(1);
     let mut early = BTreeMap::new();
     let mut to_ask = numbers.iter();
-    to_ask.by_ref().take(window).for_each(|&number| drop(ask.send(number)));
+    // Sending fails only when every worker has gone, which the answers that never come will show.
+    let mut ask_for = |count| to_ask.by_ref().take(count).for_each(|&number| ask.send(number).unwrap_or(()));
+    ask_for(window);
     for number in numbers {
         while !early.contains_key(number) {
             let Ok((other, answer)) = given.recv() else {
@@ -249,7 +256,7 @@ fn write_in_order<T>(
         if let Some(answer) = early.remove(number) {
             write(*number, answer)?;
         }
-        to_ask.by_ref().take(1).for_each(|&number| drop(ask.send(number)));
+        ask_for(1);
     }
     Ok(())
 }

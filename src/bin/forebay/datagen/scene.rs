@@ -45,8 +45,9 @@ type LeafMap = Vec<u16>;
 pub fn paint(request: &Request, textures: &Textures, random: &mut Random) -> Planes {
     let Request { width, height, .. } = *request;
     let palette = Palette::new(request.class, random);
-    let mut image = background(request, &palette, textures, random);
-    let leaves = foreground(request, &palette, textures, random);
+    let horizon = random.between(-0.3, 0.7);
+    let mut image = background(request, horizon, &palette, textures, random);
+    let leaves = foreground(request, horizon, &palette, textures, random);
     let (map, shadow) = draw(&leaves, width, height, textures, random);
     for y in 0..height {
         shade_row(&mut image, y, &map, &shadow, &leaves, textures);
@@ -69,7 +70,7 @@ impl Palette {
         // Classes go round the hues by the golden ratio, so that any few of them differ.
         let turn = (f64::from(class) * 0.618_033_988_749_895).fract() as f32;
         let (cb, cr) = hue(turn + random.between(-0.02, 0.02));
-        let saturation = random.between(22.0, 50.0);
+        let saturation = random.between(14.0, 42.0);
         let subject = Colour([random.between(90.0, 185.0), saturation * cb, saturation * cr]);
         let mood = random.between(-0.08, 0.08);
         let surroundings = std::array::from_fn(|_| {
@@ -79,8 +80,8 @@ impl Palette {
             let saturation = 4.0 + 20.0 * random.unit() * random.unit();
             Colour([random.between(35.0, 190.0), saturation * cb, saturation * cr])
         });
-        let (cb, cr) = hue(random.between(-0.03, 0.06));
-        let haze = random.between(4.0, 26.0);
+        let (cb, cr) = hue(random.between(-0.12, -0.02));
+        let haze = random.between(3.0, 26.0);
         let sky = Colour([random.between(150.0, 235.0), haze * cb, haze * cr]);
         let ground = surroundings[random.below(5)];
         Self { subject, surroundings, sky, ground }
@@ -106,11 +107,11 @@ fn hue(turn: f32) -> (f32, f32) {
 }
 
 /// Sky over ground with a few large shapes, at a quarter of the size and enlarged: out of focus.
-fn background(request: &Request, palette: &Palette, textures: &Textures, random: &mut Random) -> Planes {
+fn background(request: &Request, horizon: f32, palette: &Palette, textures: &Textures, random: &mut Random) -> Planes {
     let (width, height) = (request.width.div_ceil(4) + 1, request.height.div_ceil(4) + 1);
     let mut small = flat(width, height);
-    let horizon = random.between(-0.2, 0.8) * height as f32;
-    let softness = random.between(1.0, height as f32);
+    let horizon = horizon * height as f32;
+    let softness = random.between(1.0, 0.6 * height as f32);
     for y in 0..height {
         let mix = ((y as f32 - horizon) / softness).clamp(0.0, 1.0);
         let glow = 1.0 + 0.25 * (0.5 - y as f32 / height as f32);
@@ -136,24 +137,44 @@ fn background(request: &Request, palette: &Palette, textures: &Textures, random:
 }
 
 /// Leaves of every size, more of them and nearer towards the bottom, with the subject among the last.
-fn foreground(request: &Request, palette: &Palette, textures: &Textures, random: &mut Random) -> Vec<Leaf> {
+fn foreground(
+    request: &Request,
+    horizon: f32,
+    palette: &Palette,
+    textures: &Textures,
+    random: &mut Random,
+) -> Vec<Leaf> {
     let (width, height) = (request.width as f32, request.height as f32);
     let side = (width * height).sqrt();
-    let gain = 0.17 * request.detail;
-    let cover = random.between(0.15, 1.0);
-    let count = 60 + (cover * 340.0) as usize;
-    let top = if random.chance(0.4) { 0.0 } else { random.between(0.0, 0.6) };
+    let gain = 0.15 * request.detail;
+    let count = 30 + random.below(300);
+    let top = horizon.max(0.0) + random.between(-0.1, 0.2);
     let mut leaves = vec![];
     for _ in 0..count {
+        // Nearer is lower and larger. Large shapes alone stand out over the horizon, as trees do.
         let depth = random.unit().sqrt();
+        let scale = 0.35 + 0.65 * depth;
         let centre = (random.between(-0.05, 1.05) * width, (top + (1.05 - top) * depth) * height);
-        let radius = random.radius(side * 0.008, side * 0.3);
+        let radius = random.radius(side * 0.016, side * 0.34) * scale;
         leaves.push(Leaf::new(centre, radius, palette.any(random), gain, textures, random));
     }
+    if random.chance(0.4) {
+        for _ in 0..4 + random.below(12) {
+            let centre = (random.unit() * width, random.unit() * height);
+            leaves.push(Leaf::new(
+                centre,
+                random.radius(side * 0.08, side * 0.4),
+                palette.any(random),
+                gain,
+                textures,
+                random,
+            ));
+        }
+    }
     subject(request, palette, gain, &mut leaves, textures, random);
-    for _ in 0..random.below(50) {
+    for _ in 0..random.below(30) {
         let centre = (random.unit() * width, (0.75 + 0.3 * random.unit()) * height);
-        let radius = random.radius(side * 0.006, side * 0.1);
+        let radius = random.radius(side * 0.014, side * 0.12);
         leaves.push(Leaf::new(centre, radius, palette.any(random), gain, textures, random));
     }
     leaves
@@ -224,13 +245,7 @@ impl Leaf {
 }
 
 /// Which leaf is seen at every pixel, and what light its neighbours' shadows leave it.
-fn draw(
-    leaves: &[Leaf],
-    width: usize,
-    height: usize,
-    textures: &Textures,
-    random: &mut Random,
-) -> (LeafMap, Vec<f32>) {
+fn draw(leaves: &[Leaf], width: usize, height: usize, textures: &Textures, random: &mut Random) -> (LeafMap, Vec<f32>) {
     let mut map = vec![0u16; width * height];
     let mut shadow = vec![1f32; width * height];
     let sun = random.direction().0;
@@ -340,9 +355,9 @@ fn blur(image: &mut Planes, weight: f32) {
 /// range of eight bits. Luma leaves centred on 0.
 fn expose(image: &mut Planes, detail: f32, textures: &Textures, random: &mut Random) {
     let (width, height) = (image.width, image.height);
-    let noise = 1.1 * detail * random.log_normal(0.5);
-    let colour_noise = 0.45 * noise;
-    let clouds = random.between(0.0, 0.10);
+    let noise = 0.75 * detail * random.log_normal(0.5);
+    let colour_noise = 0.9 * noise;
+    let clouds = random.between(0.0, 0.03);
     let mut place = || (random.below(SIDE), random.below(SIDE));
     let (luma_at, cb_at, cr_at, cloud_at) = (place(), place(), place(), place());
     let [luma, cb, cr] = &mut image.planes;
@@ -350,7 +365,9 @@ fn expose(image: &mut Planes, detail: f32, textures: &Textures, random: &mut Ran
     for y in 0..height {
         let mut x = 0;
         while x < width {
-            let from = |at: (usize, usize), texture| -> &[f32] { super::texture::Texture::row_from(texture, x + at.0, y + at.1) };
+            let from = |at: (usize, usize), texture| -> &[f32] {
+                super::texture::Texture::row_from(texture, x + at.0, y + at.1)
+            };
             let (grain, cloud) = (from(luma_at, &textures.white), from(cloud_at, &textures.cloud));
             let (blue, red) = (from(cb_at, textures.surface(2)), from(cr_at, textures.surface(2)));
             let run = (width - x).min(grain.len()).min(cloud.len()).min(blue.len()).min(red.len());

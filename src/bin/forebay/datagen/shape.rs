@@ -12,7 +12,12 @@ pub struct Shape {
 
 enum Outline {
     /// `a dx^2 + b dx dy + c dy^2 <= 1`
-    Ellipse { a: f32, b: f32, c: f32, half_height: f32 },
+    Ellipse {
+        a: f32,
+        b: f32,
+        c: f32,
+        half_height: f32,
+    },
     Polygon(Vec<(f32, f32)>),
 }
 
