@@ -99,7 +99,7 @@ pub enum DType {
     /// IEEE half precision, rounded to nearest even.
     F16,
     /// The upper half of an `f32`, rounded to nearest even.
-    Bf16,
+    BF16,
     /// IEEE single precision.
     F32,
 }
@@ -109,7 +109,7 @@ impl DType {
     pub const fn size_bytes(self) -> usize {
         match self {
             Self::U8 => 1,
-            Self::F16 | Self::Bf16 => 2,
+            Self::F16 | Self::BF16 => 2,
             Self::F32 => 4,
         }
     }
@@ -119,7 +119,7 @@ impl DType {
         match self {
             Self::U8 => "u8",
             Self::F16 => "f16",
-            Self::Bf16 => "bf16",
+            Self::BF16 => "bf16",
             Self::F32 => "f32",
         }
     }
@@ -165,7 +165,7 @@ impl Layout {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Augment {
     geometry: Geometry,
     flip_probability: f64,
