@@ -19,7 +19,7 @@ fn augment(criterion: &mut Criterion) {
         (0..WIDTH * HEIGHT).map(|i| (i.wrapping_mul(2_654_435_761 + channel as u32) >> 24) as u8).collect()
     });
     let mut group = criterion.benchmark_group("imagenet-train-224");
-    for dtype in [DType::F32, DType::F16, DType::Bf16, DType::U8] {
+    for dtype in [DType::F32, DType::F16, DType::BF16, DType::U8] {
         for layout in [Layout::Nchw, Layout::Nhwc] {
             let name = format!("{}-{}", dtype.name(), layout.name());
             bench(&mut group, &name, dtype, layout, Isa::detect(), &planes);
@@ -50,8 +50,7 @@ fn bench(
         .collect();
     let mut resizer = Resizer::with_isa(&augment, isa);
     let mut output = vec![0f32; plans[0].output_bytes() / 4];
-    // SAFETY: any floats are bytes and the other way round.
-    let output = unsafe { output.align_to_mut::<u8>().1 };
+    let output = bytemuck::cast_slice_mut::<f32, u8>(&mut output);
     let mut turn = plans.iter().cycle();
     group.bench_function(name, |bencher| {
         bencher.iter(|| {

@@ -36,8 +36,7 @@ fn steady_state_allocates_nothing() {
             let augment = Augment::builder(geometry).horizontal_flip(0.5).dtype(dtype).layout(layout).build().unwrap();
             let mut resizer = Resizer::new(&augment);
             let mut output = vec![0f32; 64 * 64 * 3];
-            // SAFETY: any floats are bytes.
-            let output = unsafe { &mut output.align_to_mut::<u8>().1[..augment.output_bytes().unwrap()] };
+            let output = &mut bytemuck::cast_slice_mut::<f32, u8>(&mut output)[..augment.output_bytes().unwrap()];
             let mut epoch = |epoch| {
                 for sample in 0..300 {
                     let key = SampleKey { seed: 1, epoch, sample, view: 0 };

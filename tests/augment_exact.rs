@@ -13,7 +13,7 @@ use forebay::plan::{
 };
 use proptest::prelude::*;
 
-const DTYPES: [DType; 4] = [DType::U8, DType::F16, DType::Bf16, DType::F32];
+const DTYPES: [DType; 4] = [DType::U8, DType::F16, DType::BF16, DType::F32];
 const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Nhwc];
 
 fn key(sample: u64) -> SampleKey {
@@ -126,7 +126,7 @@ proptest! {
         let halves: Vec<u8> = single.iter().flat_map(|v| half::f16::from_f32(*v).to_ne_bytes()).collect();
         prop_assert!(values(DType::F16, Layout::Nchw) == halves);
         let brains: Vec<u8> = single.iter().flat_map(|v| half::bf16::from_f32(*v).to_ne_bytes()).collect();
-        prop_assert!(values(DType::Bf16, Layout::Nchw) == brains);
+        prop_assert!(values(DType::BF16, Layout::Nchw) == brains);
         for dtype in DTYPES {
             let (planar, interleaved) = (values(dtype, Layout::Nchw), values(dtype, Layout::Nhwc));
             let size = dtype.size_bytes();
@@ -225,8 +225,7 @@ fn outputs_of_the_wrong_size_and_missing_rows_are_errors() {
     let plan = plan(&augment, 0, &image, 1);
     let mut resizer = Resizer::new(&augment);
     let mut memory = [0f32; 49];
-    // SAFETY: any floats are bytes.
-    let memory = unsafe { memory.align_to_mut::<u8>().1 };
+    let memory = bytemuck::cast_slice_mut::<f32, u8>(&mut memory);
     for range in [0..0, 0..191, 0..193, 1..193] {
         let error = resizer.begin(&plan, &mut memory[range]).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InvalidParameter);

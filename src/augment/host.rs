@@ -233,7 +233,7 @@ impl Rows<'_> {
                     Output::F16(output) => {
                         self.frame.cast(*isa, Isa::cast_f16, finished, &mut scratch.halves, output, row);
                     }
-                    Output::Bf16(output) => {
+                    Output::BF16(output) => {
                         self.frame.cast(*isa, Isa::cast_bf16, finished, &mut scratch.halves, output, row);
                     }
                     Output::U8(output) => {

@@ -14,7 +14,7 @@
 //! 3. Along that row likewise, from left to right: `v`.
 //! 4. `fma(v, factor, addend)` with, per channel, `factor = f32(1 / (255 * std))` and `addend =
 //!    f32(-mean / std)` computed in `f64`; without normalisation `1/255` and 0, for `U8` 1 and 0.
-//! 5. `F32`: as it is. `F16`, `Bf16`: rounded to nearest even, beyond the range infinite. `U8`: rounded
+//! 5. `F32`: as it is. `F16`, `BF16`: rounded to nearest even, beyond the range infinite. `U8`: rounded
 //!    to nearest even, clamped to 0 to 255.
 //!
 //! Columns and rows here are those of the stored image; flips reverse the order in which outputs are

@@ -1,5 +1,7 @@
 //! Where a finished row goes in the output.
 
+use bytemuck::Pod;
+
 use super::host::Isa;
 use crate::error::{Error, Result};
 use crate::plan::{DType, Layout, SamplePlan};
@@ -8,7 +10,7 @@ use crate::plan::{DType, Layout, SamplePlan};
 pub(super) enum Output<'a> {
     U8(&'a mut [u8]),
     F16(&'a mut [u16]),
-    Bf16(&'a mut [u16]),
+    BF16(&'a mut [u16]),
     F32(&'a mut [f32]),
 }
 
@@ -21,27 +23,18 @@ impl<'a> Output<'a> {
         match plan.dtype() {
             DType::U8 => Ok(Self::U8(bytes)),
             DType::F16 => Ok(Self::F16(elements(bytes)?)),
-            DType::Bf16 => Ok(Self::Bf16(elements(bytes)?)),
+            DType::BF16 => Ok(Self::BF16(elements(bytes)?)),
             DType::F32 => Ok(Self::F32(elements(bytes)?)),
         }
     }
 }
 
-/// A type of which every bit pattern is a value and that has no padding, so that bytes may be seen as it.
-pub(super) trait Plain: Copy {}
-impl Plain for u8 {}
-impl Plain for u16 {}
-impl Plain for f32 {}
-
-fn elements<T: Plain>(bytes: &mut [u8]) -> Result<&mut [T]> {
+fn elements<T: Pod>(bytes: &mut [u8]) -> Result<&mut [T]> {
     let address = bytes.as_ptr().addr();
-    // SAFETY: T is Plain, so any bytes are valid Ts, and any Ts are valid bytes.
-    let (before, elements, after) = unsafe { bytes.align_to_mut::<T>() };
-    if before.is_empty() && after.is_empty() {
-        return Ok(elements);
-    }
-    let allowed = format!("an output is aligned to its element, {} bytes", size_of::<T>());
-    Err(Error::invalid_parameter("output.as_ptr()", format_args!("{address:#x}"), &allowed))
+    bytemuck::try_cast_slice_mut(bytes).map_err(|_| {
+        let allowed = format!("an output is aligned to its element, {} bytes", size_of::<T>());
+        Error::invalid_parameter("output.as_ptr()", format_args!("{address:#x}"), &allowed)
+    })
 }
 
 /// How rows, which run along the stored image's, lie in the output.
@@ -89,7 +82,7 @@ impl Frame {
     }
 
     /// Converts a row to the output's type and stores it, by way of `scratch` where it must be scattered.
-    pub(super) fn cast<T: Plain>(
+    pub(super) fn cast<T: Pod>(
         &self,
         isa: Isa,
         convert: impl Fn(Isa, &[f32], &mut [T]),
@@ -111,7 +104,7 @@ impl Frame {
     }
 
     /// Stores a row of the output's type.
-    pub(super) fn store<T: Plain>(&self, isa: Isa, values: [&[T]; 3], output: &mut [T], row: usize) {
+    pub(super) fn store<T: Pod>(&self, isa: Isa, values: [&[T]; 3], output: &mut [T], row: usize) {
         if self.transposed {
             return self.store_column(values, output, row);
         }

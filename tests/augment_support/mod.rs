@@ -40,8 +40,7 @@ pub fn run(resizer: &mut Resizer, plan: &SamplePlan, image: &Image) -> Vec<u8> {
     assert!(region.fits(image.width, image.height));
     // Floats, so that any element type is aligned.
     let mut output = vec![f32::NAN; plan.output_bytes().div_ceil(4)];
-    // SAFETY: any bytes are floats and the other way round.
-    let bytes = unsafe { &mut output.align_to_mut::<u8>().1[..plan.output_bytes()] };
+    let bytes = &mut bytemuck::cast_slice_mut::<f32, u8>(&mut output)[..plan.output_bytes()];
     let mut rows = resizer.begin(plan, bytes).unwrap();
     for y in region.y..region.y + region.height {
         let planes = rows.row();

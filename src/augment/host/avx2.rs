@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::super::store::Plain;
+use bytemuck::Pod;
+
 use super::super::taps::Taps;
 use super::scalar;
 
@@ -94,6 +95,6 @@ pub(super) unsafe fn cast_bf16(values: &[f32], output: &mut [u16]) {
 ///
 /// The processor has AVX2.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn interleave<T: Plain>(planes: [&[T]; 3], output: &mut [T]) {
+pub(super) unsafe fn interleave<T: Pod>(planes: [&[T]; 3], output: &mut [T]) {
     scalar::interleave(planes, output);
 }

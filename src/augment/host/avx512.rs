@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::super::store::Plain;
+use bytemuck::Pod;
+
 use super::super::taps::Taps;
 use super::{SLACK, scalar};
 
@@ -161,12 +162,12 @@ pub(super) unsafe fn cast_bf16(values: &[f32], output: &mut [u16]) {
 ///
 /// The processor has AVX-512 F, BW and VL, and what [`Isa::interleave`](super::Isa) asserts holds.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
-pub(super) unsafe fn interleave<T: Plain>(planes: [&[T]; 3], output: &mut [T]) {
+pub(super) unsafe fn interleave<T: Pod>(planes: [&[T]; 3], output: &mut [T]) {
     let mut done = 0;
     if size_of::<T>() == size_of::<f32>() {
         done = planes[0].len() / 16 * 16;
         let [red, green, blue] = planes.map(|plane| plane.as_ptr().cast::<f32>());
-        // SAFETY: T is Plain and as large as a float, so its bits may pass through one; the first `done`
+        // SAFETY: T is Pod and as large as a float, so its bits may pass through one; the first `done`
         // elements exist in every plane, and three times as many in the output.
         unsafe { interleave_words(red, green, blue, done, output.as_mut_ptr().cast()) };
     }

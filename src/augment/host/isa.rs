@@ -1,6 +1,7 @@
 //! Which instructions the inner loops use: chosen once, at run time.
 
-use super::super::store::Plain;
+use bytemuck::Pod;
+
 use super::super::taps::Taps;
 use super::{SLACK, scalar};
 #[cfg(target_arch = "x86_64")]
@@ -112,7 +113,7 @@ impl Isa {
     }
 
     /// Puts three planes side by side, pixel by pixel.
-    pub(in super::super) fn interleave<T: Plain>(self, planes: [&[T]; 3], output: &mut [T]) {
+    pub(in super::super) fn interleave<T: Pod>(self, planes: [&[T]; 3], output: &mut [T]) {
         let len = planes[0].len();
         assert!(planes.iter().all(|plane| plane.len() == len) && output.len() == 3 * len);
         dispatch!(self, interleave(planes, output));

@@ -3,7 +3,8 @@
 //! They are inlined into the vector modules, where the compiler vectorises some of them well enough.
 //! It never fuses or reorders floating-point operations by itself, so that changes no bit.
 
-use super::super::store::Plain;
+use bytemuck::Pod;
+
 use super::super::taps::Taps;
 
 #[inline(always)]
@@ -60,7 +61,7 @@ pub(super) fn cast_bf16(values: &[f32], output: &mut [u16]) {
 }
 
 #[inline(always)]
-pub(super) fn interleave<T: Plain>(planes: [&[T]; 3], output: &mut [T]) {
+pub(super) fn interleave<T: Pod>(planes: [&[T]; 3], output: &mut [T]) {
     let [red, green, blue] = planes;
     for (((pixel, red), green), blue) in output.as_chunks_mut::<3>().0.iter_mut().zip(red).zip(green).zip(blue) {
         *pixel = [*red, *green, *blue];
