@@ -11,7 +11,8 @@ use forebay::order::{LastBatch, Shuffle};
 use forebay::{Augment, Batch, DType, Error, Geometry, Layout, Loader, Report};
 use serde_json::{Value, json};
 
-use crate::{environment, sheet, ui};
+use crate::environment::{self, Environment};
+use crate::{sheet, ui};
 
 /// Loads a data set as training would, and says how fast and what held it up.
 #[derive(Args)]
@@ -203,7 +204,7 @@ impl Load {
 
     fn preview(&self, batch: &Batch, classes: &[String]) -> anyhow::Result<()> {
         match &self.preview {
-            Some(path) => sheet::write_batch(batch, classes, path),
+            Some(path) => Ok(sheet::write_batch(batch, &self.augment()?, classes, path)?),
             None => Ok(()),
         }
     }
@@ -277,7 +278,7 @@ impl Outcome {
             "verdict": report.verdict(),
             "fallbacks": fallbacks.collect::<Vec<_>>(),
             "notes": report.notes,
-            "environment": environment::facts(),
+            "environment": Environment::new(),
             "command": std::env::args().collect::<Vec<_>>(),
         })
     }
