@@ -215,7 +215,7 @@ impl From<Element> for DType {
         match element {
             Element::U8 => Self::U8,
             Element::F16 => Self::F16,
-            Element::Bf16 => Self::Bf16,
+            Element::Bf16 => Self::BF16,
             Element::F32 => Self::F32,
         }
     }

@@ -77,7 +77,7 @@ fn pixels(bytes: &[u8], pixels: usize, augment: &Augment) -> Vec<u8> {
         let white = match (augment.dtype(), element) {
             (DType::U8, &[byte]) => f32::from(byte) / 255.0,
             (DType::F16, &[a, b]) => f16::from_ne_bytes([a, b]).to_f32(),
-            (DType::Bf16, &[a, b]) => bf16::from_ne_bytes([a, b]).to_f32(),
+            (DType::BF16, &[a, b]) => bf16::from_ne_bytes([a, b]).to_f32(),
             (DType::F32, &[a, b, c, d]) => f32::from_ne_bytes([a, b, c, d]),
             _ => 0.0,
         };
