@@ -59,7 +59,7 @@ impl<'a> Tensor<'a> {
 
     /// The elements, if they are of type bf16.
     pub fn as_bf16(&self) -> Option<&'a [bf16]> {
-        (self.dtype == DType::Bf16).then(|| bytemuck::cast_slice(self.bytes))
+        (self.dtype == DType::BF16).then(|| bytemuck::cast_slice(self.bytes))
     }
 
     /// The elements, if they are of type u8.

@@ -11,7 +11,8 @@ use forebay::order::{LastBatch, Shuffle};
 use forebay::{Augment, Batch, DType, Error, Geometry, Layout, Loader, Report};
 use serde_json::{Value, json};
 
-use crate::{environment, sheet, ui};
+use crate::environment::{self, Environment};
+use crate::{sheet, ui};
 
 /// Loads a data set as training would, and says how fast and what held it up.
 #[derive(Args)]
@@ -203,7 +204,7 @@ impl Load {
 
     fn preview(&self, batch: &Batch, classes: &[String]) -> anyhow::Result<()> {
         match &self.preview {
-            Some(path) => sheet::write_batch(batch, classes, path),
+            Some(path) => Ok(sheet::write_batch(batch, &self.augment()?, classes, path)?),
             None => Ok(()),
         }
     }
@@ -214,7 +215,7 @@ impl From<Element> for DType {
         match element {
             Element::U8 => Self::U8,
             Element::F16 => Self::F16,
-            Element::Bf16 => Self::Bf16,
+            Element::Bf16 => Self::BF16,
             Element::F32 => Self::F32,
         }
     }
@@ -277,7 +278,7 @@ impl Outcome {
             "verdict": report.verdict(),
             "fallbacks": fallbacks.collect::<Vec<_>>(),
             "notes": report.notes,
-            "environment": environment::facts(),
+            "environment": Environment::new(),
             "command": std::env::args().collect::<Vec<_>>(),
         })
     }

@@ -2,8 +2,12 @@
 #![forbid(unsafe_code)]
 
 mod datagen;
+mod decode;
+mod demo;
+mod doctor;
 mod environment;
 mod load;
+mod picture;
 mod sheet;
 mod ui;
 
@@ -23,7 +27,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Demo),
+    Doctor(doctor::Doctor),
     Datagen(datagen::Datagen),
+    Decode(decode::Decode),
     #[command(subcommand)]
     Bench(Bench),
 }
@@ -37,7 +44,10 @@ enum Bench {
 fn main() -> ExitCode {
     ui::show_warnings();
     let done = match Cli::parse().command {
+        Command::Demo(command) => command.run(),
+        Command::Doctor(command) => command.run(),
         Command::Datagen(command) => command.run(),
+        Command::Decode(command) => command.run(),
         Command::Bench(Bench::Load(command)) => command.run(),
     };
     match done {

@@ -2,6 +2,7 @@
 
 mod encode;
 mod huffman;
+mod preview;
 mod random;
 mod recipe;
 mod scene;
@@ -13,14 +14,16 @@ use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use forebay::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::ui;
+use crate::{picture, ui};
 use recipe::Recipe;
-use write::{Sample, Sink, write_whole};
+pub use write::write_whole;
+use write::{Sample, Sink};
 
 /// Makes photo-like JPEGs: overlapping shaded shapes with natural textures, 1/f spectrum, sizes and bytes
 /// as in ImageNet (about 500x375 and 110 KB), Huffman tables of their own, 4:4:4 and 4:2:0.
@@ -39,6 +42,9 @@ pub struct Datagen {
     /// Threads that draw and encode [default: all cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Write a contact sheet of samples spread over the data set, as .png or .ppm
+    #[arg(long, value_name = "OUT")]
+    pub preview: Option<PathBuf>,
 }
 
 /// What decides the bytes of a data set.
@@ -114,21 +120,33 @@ impl Datagen {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<()> {
         let threads = ui::threads(self.threads)?;
-        let started = std::time::Instant::now();
-        let Summary { samples, made, len_bytes } = generate(&self.dir, &self.options, threads)?;
+        if let Some(preview) = &self.preview {
+            picture::check_extension(preview)?;
+        }
+        let started = Instant::now();
+        let summary = generate(&self.dir, &self.options, threads)?;
+        ui::print(&self.describe(&summary, started.elapsed()))?;
+        if let Some(preview) = &self.preview {
+            preview::write(preview, &Recipe::new(self.options))?;
+            ui::print(&format!("preview: {}\n", preview.display()))?;
+        }
+        Ok(())
+    }
+
+    fn describe(&self, summary: &Summary, time: Duration) -> String {
+        let Summary { samples, made, len_bytes } = *summary;
         let dir = self.dir.display();
         if made == 0 {
-            return Ok(ui::print(&format!("{dir} already holds these {samples} samples\n"))?);
+            return format!("{dir} already holds these {samples} samples\n");
         }
-        let seconds = started.elapsed().as_secs_f64();
-        ui::print(&format!(
-            "{dir}: {samples} samples in {} classes, {made} made in {seconds:.1} s ({:.0} images/s), {:.1} MB, {:.1} KB each\n",
-            self.options.classes,
+        let (seconds, classes) = (time.as_secs_f64(), self.options.classes);
+        format!(
+            "{dir}: {samples} samples in {classes} classes, {made} made in {seconds:.1} s ({:.0} images/s), \
+             {:.1} MB, {:.1} KB each\n",
             made as f64 / seconds,
             len_bytes as f64 / 1e6,
             len_bytes as f64 / 1e3 / made as f64,
-        ))?;
-        Ok(())
+        )
     }
 }
 

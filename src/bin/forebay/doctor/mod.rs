@@ -1,0 +1,157 @@
+//! `forebay doctor`: what this machine offers, what will be used of it, and what to do about the rest.
+
+mod gpu;
+mod machine;
+mod storage;
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use forebay::device::cuda::{self, CudaProbe};
+use forebay::{Error, ErrorKind};
+use serde::Serialize;
+
+use crate::environment::Environment;
+use crate::ui;
+
+/// Says what this machine offers, what will be used, and for each shortfall its cost and its remedy.
+#[derive(Args)]
+pub struct Doctor {
+    /// Data sets or directories whose storage is looked at
+    pub paths: Vec<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Exit with 1 if no CUDA device can be used, for jobs that must not run without one
+    #[arg(long)]
+    pub require_gpu: bool,
+}
+
+/// Everything found, as printed with `--json`.
+#[derive(Serialize)]
+struct Examination {
+    schema_version: u32,
+    command: Vec<String>,
+    environment: Environment,
+    /// The engine that `--engine auto` takes here.
+    engine: String,
+    /// CUDA devices that the driver offers.
+    cuda_devices: usize,
+    sections: Vec<Section>,
+}
+
+/// Facts that belong together.
+#[derive(Serialize)]
+struct Section {
+    title: String,
+    facts: Vec<Fact>,
+}
+
+/// One thing looked at.
+#[derive(Serialize)]
+struct Fact {
+    name: &'static str,
+    value: String,
+    /// What is less than it should be; absent where all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shortfall: Option<Shortfall>,
+}
+
+/// What a fact costs, and what mends it.
+#[derive(Serialize)]
+struct Shortfall {
+    cost: String,
+    remedy: String,
+}
+
+impl Doctor {
+    /// Runs the command.
+    pub fn run(self) -> anyhow::Result<()> {
+        let probe = cuda::probe();
+        let (engine, engine_facts) = storage::engine();
+        let environment = Environment::new();
+        let mut sections = vec![
+            Section { title: "machine".into(), facts: machine::facts(&environment) },
+            Section { title: "storage engine".into(), facts: engine_facts },
+            Section { title: "CUDA".into(), facts: gpu::facts(&probe) },
+        ];
+        for path in &self.paths {
+            sections.push(Section { title: path.display().to_string(), facts: storage::facts(path)? });
+        }
+        let examination = Examination {
+            schema_version: 1,
+            command: std::env::args().collect(),
+            environment,
+            engine,
+            cuda_devices: probe.devices().len(),
+            sections,
+        };
+        if self.json {
+            ui::print(&format!("{}\n", serde_json::to_string_pretty(&examination)?))?;
+        } else {
+            ui::print(&examination.to_text())?;
+        }
+        if self.require_gpu { require_gpu(&probe) } else { Ok(()) }
+    }
+}
+
+fn require_gpu(probe: &CudaProbe) -> anyhow::Result<()> {
+    if !probe.devices().is_empty() {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Unavailable, format!("a CUDA device is required and there is none: {probe}"));
+    Err(error.with_remedy("run where `nvidia-smi` lists a device; in a container, start it with --gpus all").into())
+}
+
+impl Fact {
+    fn new(name: &'static str, value: impl Into<String>) -> Self {
+        Self { name, value: value.into(), shortfall: None }
+    }
+
+    fn short(self, cost: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { shortfall: Some(Shortfall { cost: cost.into(), remedy: remedy.into() }), ..self }
+    }
+
+    fn short_if(self, short: bool, cost: &str, remedy: &str) -> Self {
+        if short { self.short(cost, remedy) } else { self }
+    }
+}
+
+impl Examination {
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut shortfalls = 0;
+        for Section { title, facts } in &self.sections {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{title}");
+            for Fact { name, value, shortfall } in facts {
+                let mark = if shortfall.is_some() { '!' } else { ' ' };
+                let _ = writeln!(text, " {mark} {name:<18} {value}");
+                if let Some(Shortfall { cost, remedy }) = shortfall {
+                    let _ = writeln!(text, "   {:<18} cost:   {cost}\n   {:<18} remedy: {remedy}", "", "");
+                    shortfalls += 1;
+                }
+            }
+            text.push('\n');
+        }
+        let _ = match shortfalls {
+            0 => writeln!(text, "Nothing stands in the way."),
+            1 => writeln!(text, "One shortfall, marked with !"),
+            _ => writeln!(text, "{shortfalls} shortfalls, marked with !"),
+        };
+        text
+    }
+}
+
+/// Bytes for people: binary units, one decimal.
+fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} bytes") } else { format!("{value:.1} {}", UNITS[unit]) }
+}

@@ -1,0 +1,126 @@
+//! The storage engine, asked by starting it, and the file systems that it would read from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use forebay::engine::{Direct, Engine, EngineKind, EngineOptions};
+use forebay::memory::Arena;
+use forebay::{Error, Result};
+
+use super::{Fact, human_bytes};
+
+/// Large enough that a locked-memory limit shows, small enough to ask for in passing.
+const ARENA_BYTES: usize = 16 << 20;
+/// Directory entries looked at to find a file to try.
+const ENTRIES_MAX: usize = 10_000;
+
+/// The engine that `auto` takes, and what it had to do without.
+pub fn engine() -> (String, Vec<Fact>) {
+    let started =
+        Arena::new(ARENA_BYTES).and_then(|arena| Engine::new(EngineKind::Auto, &arena, 32, EngineOptions::default()));
+    match started {
+        Ok((engine, fallbacks)) => {
+            let kind = engine.kind().to_string();
+            let mut facts = vec![Fact::new("engine", format!("{kind}, tried with 32 operations in flight"))];
+            facts.extend(fallbacks.into_iter().map(|fallback| {
+                Fact::new(fallback.what, format!("not used: {}", fallback.cause))
+                    .short(format!("{} instead", fallback.instead), fallback.remedy)
+            }));
+            (kind, facts)
+        }
+        Err(error) => ("none".into(), vec![refused("engine", &error)]),
+    }
+}
+
+/// Where a path lies and how it can be read.
+pub fn facts(path: &Path) -> Result<Vec<Fact>> {
+    let cannot = |error| {
+        Error::io(path.display(), error).with_remedy("name a file or directory that exists and that this user can read")
+    };
+    let real = path.canonicalize().map_err(cannot)?;
+    let is_dir = fs::metadata(&real).map_err(cannot)?.is_dir();
+    let mut facts = vec![mount(&real), space(&real)];
+    let file = if is_dir { first_file(&real).map_err(cannot)? } else { Some(real) };
+    facts.push(match file {
+        Some(file) => direct(&file),
+        None => Fact::new("O_DIRECT", "not tried: there is no file here"),
+    });
+    Ok(facts)
+}
+
+/// From the line of the mount table whose directory is the longest above the path.
+fn mount(path: &Path) -> Fact {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = table.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let directory = PathBuf::from(before.split(' ').nth(4)?.replace("\\040", " "));
+        let mut after = after.split(' ');
+        path.starts_with(&directory).then_some((directory, after.next()?, after.next()?))
+    });
+    // Of two mounts on one directory the later one is seen.
+    let Some((directory, kind, device)) = mounts.max_by_key(|(directory, ..)| directory.components().count()) else {
+        return Fact::new("file system", "unknown");
+    };
+    Fact::new("file system", format!("{kind} on {device}, mounted at {}", directory.display()))
+}
+
+fn space(path: &Path) -> Fact {
+    let Ok(stats) = nix::sys::statvfs::statvfs(path) else { return Fact::new("free space", "unknown") };
+    let bytes = |blocks: u64| blocks.saturating_mul(stats.fragment_size());
+    let (free, total) = (bytes(stats.blocks_available()), bytes(stats.blocks()));
+    Fact::new("free space", format!("{} of {}", human_bytes(free), human_bytes(total)))
+}
+
+/// Opens a file as the engine would.
+fn direct(file: &Path) -> Fact {
+    let options = EngineOptions { direct: Direct::Required, ..Default::default() };
+    let opened = Arena::new(1 << 20)
+        .and_then(|arena| Engine::new(EngineKind::Pread, &arena, 1, options))
+        .and_then(|(engine, _)| engine.open_now(file));
+    match opened {
+        Ok(file) => Fact::new("O_DIRECT", format!("possible, in units of {} bytes", file.align_bytes())),
+        Err(error) => refused("O_DIRECT", &error),
+    }
+}
+
+fn refused(name: &'static str, error: &Error) -> Fact {
+    let remedy = error.remedy().unwrap_or("none known");
+    let text = error.to_string();
+    let cause = text.strip_suffix(&format!(" ({remedy})")).unwrap_or(&text);
+    let cost = if name == "O_DIRECT" {
+        "data sets larger than memory are read through the page cache: one more copy of every byte"
+    } else {
+        "nothing can be read"
+    };
+    Fact::new(name, cause).short(cost, remedy)
+}
+
+/// Some regular file below a directory, nearest first.
+fn first_file(dir: &Path) -> std::io::Result<Option<PathBuf>> {
+    let mut directories = std::collections::VecDeque::from([dir.to_owned()]);
+    let mut seen = 0;
+    let mut listed_any = false;
+    while let Some(directory) = directories.pop_front() {
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            // A subdirectory that cannot be read is passed over; the one that was named is an error.
+            Err(error) if !listed_any => return Err(error),
+            Err(_) => continue,
+        };
+        listed_any = true;
+        for entry in entries.flatten() {
+            seen += 1;
+            match entry.file_type() {
+                Ok(kind) if kind.is_file() && entry.metadata().is_ok_and(|file| file.len() > 0) => {
+                    return Ok(Some(entry.path()));
+                }
+                Ok(kind) if kind.is_dir() => directories.push_back(entry.path()),
+                _ => {}
+            }
+            if seen > ENTRIES_MAX {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,53 @@
+//! `forebay doctor`: facts that programs can read, and a GPU that is required and missing is a failure.
+#![cfg(feature = "cli")]
+
+mod cli_support;
+
+use cli_support::{fails, forebay, runs};
+use serde_json::Value;
+
+fn examination(paths: &[&std::path::Path]) -> Value {
+    serde_json::from_str(&runs(forebay().args(["doctor", "--json"]).args(paths))).unwrap()
+}
+
+#[test]
+fn json_holds_the_environment_the_engine_and_a_section_for_each_path() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("deep")).unwrap();
+    std::fs::write(dir.path().join("deep/file"), [1; 5000]).unwrap();
+    let found = examination(&[dir.path()]);
+    assert_eq!(found["schema_version"], 1);
+    assert!(found["environment"]["cores"].as_u64().unwrap() >= 1);
+    assert!(["uring", "pread"].contains(&found["engine"].as_str().unwrap()));
+
+    let sections = found["sections"].as_array().unwrap();
+    let titles: Vec<_> = sections.iter().map(|section| section["title"].as_str().unwrap()).collect();
+    assert_eq!(titles, ["machine", "storage engine", "CUDA", dir.path().to_str().unwrap()]);
+    let names: Vec<_> = sections[3]["facts"].as_array().unwrap().iter().map(|fact| fact["name"].clone()).collect();
+    assert_eq!(names, ["file system", "free space", "O_DIRECT"]);
+    for fact in sections.iter().flat_map(|section| section["facts"].as_array().unwrap()) {
+        assert!(!fact["value"].as_str().unwrap().is_empty(), "{fact}");
+        let shortfall = &fact["shortfall"];
+        let complete = |key: &str| shortfall[key].as_str().is_some_and(|text| !text.is_empty());
+        assert!(shortfall.is_null() || (complete("cost") && complete("remedy")), "{fact}");
+    }
+}
+
+#[test]
+fn a_file_system_without_direct_reads_is_a_shortfall_with_a_remedy() {
+    // The kernel's own files take no O_DIRECT.
+    let found = examination(&["/proc/cmdline".as_ref()]);
+    let fact = &found["sections"][3]["facts"][2];
+    assert_eq!(fact["name"], "O_DIRECT");
+    assert!(fact["shortfall"]["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{fact}");
+}
+
+#[test]
+fn a_required_gpu_that_is_missing_fails_and_one_that_is_there_does_not() {
+    if examination(&[])["cuda_devices"] == 0 {
+        let stderr = fails(forebay().args(["doctor", "--require-gpu"]), 1);
+        assert!(stderr.contains("CUDA device is required") && stderr.contains("help: "), "{stderr}");
+    } else {
+        runs(forebay().args(["doctor", "--require-gpu"]));
+    }
+}
