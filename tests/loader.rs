@@ -44,7 +44,14 @@ fn the_digest_depends_on_the_samples_and_the_seed_alone() {
         assert_eq!(digest(open(&folder).direct(direct)), expected, "direct {direct}");
         assert_eq!(digest(open(&shards).direct(direct)), expected, "shards, direct {direct}");
     }
-    if forebay::engine::Engine::new(EngineKind::Uring, &forebay::memory::Arena::new(1 << 20).expect("arena"), 4, Default::default()).is_ok() {
+    if forebay::engine::Engine::new(
+        EngineKind::Uring,
+        &forebay::memory::Arena::new(1 << 20).expect("arena"),
+        4,
+        Default::default(),
+    )
+    .is_ok()
+    {
         assert_eq!(digest(open(&folder).engine(EngineKind::Uring)), expected, "uring");
     } else {
         println!("skipped: io_uring is refused here");
@@ -222,7 +229,10 @@ fn what_cannot_be_built_is_refused_by_name() {
     assert_eq!(error.kind(), ErrorKind::InvalidParameter, "a batch larger than the set");
     assert!(error.to_string().contains('5') && error.to_string().contains('4'), "{error}");
     assert_eq!(refused(open(&folder).slots(1).batch_size(2)).kind(), ErrorKind::InvalidParameter);
-    assert_eq!(refused(open(&folder).depth(0).engine(EngineKind::Pread).batch_size(2)).kind(), ErrorKind::InvalidParameter);
+    assert_eq!(
+        refused(open(&folder).depth(0).engine(EngineKind::Pread).batch_size(2)).kind(),
+        ErrorKind::InvalidParameter
+    );
 }
 
 #[test]

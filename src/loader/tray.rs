@@ -92,7 +92,13 @@ impl Tray {
 
     /// Notes that a sample could not be delivered, and gives up its place in the slot. `claimed` is
     /// what it had claimed before it failed.
-    pub(super) fn fail(&self, slot: &Slot, index: usize, claimed: Option<SampleOut>, error: Error) -> Option<FilledSlot> {
+    pub(super) fn fail(
+        &self,
+        slot: &Slot,
+        index: usize,
+        claimed: Option<SampleOut>,
+        error: Error,
+    ) -> Option<FilledSlot> {
         lock(&self.failures).push((index, error));
         let empty = Size { height: 0, width: 0 };
         let out = claimed.or_else(|| self.claim(slot, index, empty, 0).ok().flatten());

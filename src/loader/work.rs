@@ -77,12 +77,7 @@ impl<'a> Worker<'a> {
         shared.counters.count_route(info.route);
         let orientation = if shared.orientation { info.orientation } else { Orientation::AS_STORED };
         let tray = &job.tray;
-        let key = SampleKey {
-            seed: shared.order.seed(),
-            epoch: tray.epoch,
-            sample: tray.samples[job.index],
-            view: 0,
-        };
+        let key = SampleKey { seed: shared.order.seed(), epoch: tray.epoch, sample: tray.samples[job.index], view: 0 };
         let plan = shared.augment.plan(key, info.width, info.height, orientation)?;
         *claimed = tray.claim(&job.slot, job.index, plan.output_size(), plan.output_bytes())?;
         let Some(output) = claimed else {

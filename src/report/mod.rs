@@ -141,7 +141,11 @@ impl Report {
             stages: [
                 stage(Stage::Storage, 1, &counters.engine, counters.engine.blocked()),
                 stage(Stage::Decode, setting.decode_threads, &counters.decode, decode_held),
-                stage(Stage::Consumer, 1, &counters.consumer, counters.consumer.starved()),
+                StageReport {
+                    // Whatever it did between two calls was its own work.
+                    busy: elapsed.saturating_sub(counters.consumer.starved()),
+                    ..stage(Stage::Consumer, 1, &counters.consumer, counters.consumer.starved())
+                },
             ],
             engine: setting.engine,
             memory_bound_bytes: setting.memory_bound_bytes,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::datagen::{self, Options};
+use crate::load::Load;
 use crate::ui;
 
 /// Makes a small photo-like data set, takes it through the whole path and shows the report and a picture.
@@ -22,7 +23,11 @@ impl Demo {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<()> {
         let data_set = self.data_set()?;
-        ui::print(&format!("data set     {}\n", data_set.display()))?;
+        let preview = self.dir.join("first-batch.png");
+        let load = Load { digest: true, preview: Some(preview.clone()), ..Load::of(data_set.display().to_string()) };
+        ui::print(&format!("data set      {}\n", data_set.display()))?;
+        load.run()?;
+        ui::print(&format!("picture       {}\n", preview.display()))?;
         Ok(())
     }
 

@@ -113,7 +113,37 @@ pub struct Outcome {
     pub cpu_ms_per_image: f64,
 }
 
+/// Epochs of the demo: enough to see a steady state.
+const DEMO_EPOCHS: u64 = 5;
+
 impl Load {
+    /// A run over a small data set with everything else as by default.
+    pub fn of(dataset: String) -> Self {
+        Self {
+            dataset,
+            engine: EngineKind::Auto,
+            direct: Direct::Auto,
+            threads: None,
+            batch: 64,
+            epochs: DEMO_EPOCHS,
+            seconds: None,
+            seed: 0,
+            augment: Preset::ImagenetTrain,
+            size: 224,
+            dtype: Element::F32,
+            layout: Order::Nchw,
+            shuffle_block: None,
+            partial: false,
+            orientation: false,
+            depth: 32,
+            slots: 3,
+            digest: false,
+            preview: None,
+            json: None,
+        }
+    }
+
+    /// Runs the command.
     pub fn run(&self) -> anyhow::Result<()> {
         let outcome = self.measure()?;
         ui::print(&format!("{}\n", outcome.report))?;
