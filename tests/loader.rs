@@ -95,7 +95,7 @@ fn an_epoch_is_every_sample_once() {
 fn every_type_and_layout_has_its_shape() {
     let root = tempfile::tempdir().expect("folder");
     let folder = common::folder(root.path(), &common::samples(8, 1)).display().to_string();
-    for dtype in [DType::U8, DType::F16, DType::Bf16, DType::F32] {
+    for dtype in [DType::U8, DType::F16, DType::BF16, DType::F32] {
         for (layout, shape) in [(Layout::Nchw, [8, 3, 20, 20]), (Layout::Nhwc, [8, 20, 20, 3])] {
             let augment = Augment::imagenet_val(20).without_normalize().dtype(dtype).layout(layout).build();
             let mut loader = open(&folder).augment(augment.expect("augmentation")).build().expect("loader");

@@ -96,13 +96,13 @@ impl<'a> Feed<'a> {
             self.unpark();
             let mut slot_wanted = None;
             while self.parked.is_empty() && !self.free_tokens.is_empty() {
-                if let Some(batch) = &mut admitting {
-                    if batch.next < batch.tray.samples.len() {
-                        let (tray, slot, index) = (Arc::clone(&batch.tray), batch.slot.clone(), batch.next);
-                        batch.next += 1;
-                        self.admit(Pending { tray, slot, index });
-                        continue;
-                    }
+                if let Some(batch) = &mut admitting
+                    && batch.next < batch.tray.samples.len()
+                {
+                    let (tray, slot, index) = (Arc::clone(&batch.tray), batch.slot.clone(), batch.next);
+                    batch.next += 1;
+                    self.admit(Pending { tray, slot, index });
+                    continue;
                 }
                 admitting = None;
                 let Some(&(at, sequence)) = batches.peek() else { break };

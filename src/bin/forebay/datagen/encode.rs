@@ -235,6 +235,7 @@ fn forward_dct(mut rows: [[f32; 8]; 8]) -> [f32; 64] {
     out
 }
 
+#[allow(clippy::needless_range_loop, reason = "a column is the same index in every row")]
 fn dct_columns(rows: &mut [[f32; 8]; 8]) {
     for x in 0..8 {
         let column = |y: usize| rows[y][x];

@@ -54,9 +54,8 @@ fn code_sizes(frequencies: &[u32; 256]) -> [u32; 257] {
     weight[256] = 1;
     let mut sizes = [0u32; 257];
     let mut next: [Option<usize>; 257] = [None; 257];
-    loop {
-        // The two least frequent trees, the larger symbol first where they tie, as the standard says.
-        let Some(least) = rarest(&weight, None) else { break };
+    // The two least frequent trees, the larger symbol first where they tie, as the standard says.
+    while let Some(least) = rarest(&weight, None) {
         let Some(second) = rarest(&weight, Some(least)) else { break };
         weight[least] += weight[second];
         weight[second] = 0;

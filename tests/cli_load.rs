@@ -1,0 +1,125 @@
+//! `bench load` and `demo` as their user meets them: results, exit codes, messages.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn forebay(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_forebay")).args(arguments).output().expect("the binary runs")
+}
+
+fn load(data_set: &str, more: &[&str]) -> Output {
+    forebay(&[&["bench", "load", data_set, "--batch", "4", "--size", "32"], more].concat())
+}
+
+fn data_set(root: &Path) -> String {
+    common::folder(root, &common::samples(10, 2)).display().to_string()
+}
+
+#[track_caller]
+fn assert_refused(output: &Output, code: i32, words: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in {text}");
+    }
+}
+
+#[test]
+fn the_result_holds_what_its_schema_promises() {
+    let root = tempfile::tempdir().expect("folder");
+    let result = root.path().join("result.json");
+    let preview = root.path().join("first.png");
+    let paths = [result.display().to_string(), preview.display().to_string()];
+    let more = ["--epochs", "2", "--digest", "--partial", "--json", &paths[0], "--preview", &paths[1]];
+    let output = load(&data_set(root.path()), &more);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: Value = serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON");
+    for key in [
+        "schema_version",
+        "images",
+        "images_per_second",
+        "cpu_ms_per_image",
+        "bytes_read",
+        "first_batch_ms",
+        "batch_wait_p50_ms",
+        "batch_wait_p99_ms",
+        "peak_rss_bytes",
+        "digest",
+        "fallbacks",
+        "environment",
+        "command",
+    ] {
+        assert!(!json[key].is_null(), "{key} is missing in {json}");
+    }
+    assert_eq!((json["images"].as_u64(), json["batches"].as_u64()), (Some(20), Some(6)));
+    assert_eq!(&std::fs::read(&preview).expect("preview")[1..4], b"PNG");
+    let again = load(
+        &data_set(root.path()),
+        &["--epochs", "2", "--digest", "--partial", "--engine", "pread", "--threads", "1"],
+    );
+    let text = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(text.contains(json["digest"].as_str().expect("a digest")), "{text}");
+}
+
+#[test]
+fn every_preset_type_and_layout_runs() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    for augment in ["imagenet-train", "imagenet-val", "none"] {
+        for (dtype, layout) in [("u8", "nhwc"), ("f16", "nchw"), ("bf16", "nhwc"), ("f32", "nchw")] {
+            let output = load(&data_set, &["--augment", augment, "--dtype", dtype, "--layout", layout]);
+            assert!(output.status.success(), "{augment} {dtype}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+#[test]
+fn wrong_parameters_are_usage_errors() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    assert_refused(&load(&data_set, &["--batch", "0"]), 2, &["batch"]);
+    assert_refused(&load(&data_set, &["--batch", "11"]), 2, &["11", "10"]);
+    assert_refused(&load(&data_set, &["--size", "0"]), 2, &["size"]);
+    assert_refused(&load(&data_set, &["--seconds", "NaN"]), 2, &["seconds"]);
+    assert_refused(&load(&data_set, &["--threads", "0"]), 2, &["threads"]);
+    assert_refused(&load(&data_set, &["--engine", "magic"]), 2, &["magic", "uring"]);
+    assert_refused(&forebay(&["bench", "load"]), 2, &["DATASET"]);
+}
+
+#[test]
+fn bad_data_are_named_with_cause_and_remedy() {
+    let root = tempfile::tempdir().expect("folder");
+    let missing = root.path().join("nowhere").display().to_string();
+    assert_refused(&load(&missing, &[]), 1, &["nowhere"]);
+    let empty = root.path().join("empty");
+    std::fs::create_dir(&empty).expect("folder");
+    assert_refused(&load(&empty.display().to_string(), &[]), 1, &["empty", "help:"]);
+    let folder = data_set(root.path());
+    std::fs::write(Path::new(&folder).join("class0/00002.JPEG"), "no picture\n").expect("text");
+    assert_refused(&load(&folder, &["--partial"]), 1, &["class0/00002", "00002.JPEG", "no pictu", "help:"]);
+}
+
+#[test]
+fn a_shard_that_is_cut_short_is_named() {
+    let root = tempfile::tempdir().expect("folder");
+    let pattern = common::shards(root.path(), &common::samples(10, 2), 10);
+    let shard = root.path().join("train-000.tar");
+    let bytes = std::fs::read(&shard).expect("shard");
+    std::fs::write(&shard, &bytes[..bytes.len() / 2]).expect("cut");
+    assert_refused(&load(&pattern, &[]), 1, &["train-000.tar"]);
+}
+
+#[test]
+fn the_demo_ends_with_a_report_and_a_picture() {
+    let root = tempfile::tempdir().expect("folder");
+    let output = forebay(&["demo", "--dir", &root.path().display().to_string()]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("verdict") && text.contains("digest"), "{text}");
+    assert!(root.path().join("first-batch.png").is_file());
+}
