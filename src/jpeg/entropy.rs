@@ -7,7 +7,7 @@
 use super::huffman::{AcEntry, AcTable, DcTable, END_OF_BLOCK, NO_CODE, extend};
 use super::markers::{self, corrupt, truncated};
 use super::simd::{Level, Simd};
-use super::window::{Bits, End, Window};
+use super::window::{Bits, End, Window, WindowBytes};
 use super::{Block, ZIGZAG};
 use crate::error::{Error, Result};
 
@@ -260,12 +260,12 @@ fn decode_run(run: &mut Run, plan: &McuPlan, index: usize, blocks: &mut [Block],
     while done < run.mcus && window.holds_mcu(&bits) {
         for plan in &plan.blocks[..plan.count] {
             let at = plan.start + (first + done) * plan.stride;
-            let difference = decode_dc(window, &mut bits, plan.dc, &mut fault);
+            let difference = decode_dc(window.bytes(), &mut bits, plan.dc, &mut fault);
             let prediction = &mut run.predictions[plan.component & 3];
             *prediction = prediction.wrapping_add(difference.into());
             let block = &mut blocks[at].0;
             *block = [0; 64];
-            last[at] = decode_ac(window, &mut bits, plan.ac, block, &mut fault);
+            last[at] = decode_ac(window.bytes(), &mut bits, plan.ac, block, &mut fault);
             block[0] = *prediction as i16;
         }
         if fault != 0 || window.is_overrun(&bits) {
@@ -283,10 +283,10 @@ fn skip_run(run: &mut Run, plan: &McuPlan) -> Fault {
     let (mut bits, mut fault, mut done) = (run.bits, 0, run.done);
     while done < run.mcus && window.holds_mcu(&bits) {
         for plan in &plan.blocks[..plan.count] {
-            let difference = decode_dc(window, &mut bits, plan.dc, &mut fault);
+            let difference = decode_dc(window.bytes(), &mut bits, plan.dc, &mut fault);
             let prediction = &mut run.predictions[plan.component & 3];
             *prediction = prediction.wrapping_add(difference.into());
-            skip_ac(window, &mut bits, plan.ac, &mut fault);
+            skip_ac(window.bytes(), &mut bits, plan.ac, &mut fault);
         }
         if fault != 0 || window.is_overrun(&bits) {
             break;
@@ -299,14 +299,14 @@ fn skip_run(run: &mut Run, plan: &McuPlan) -> Fault {
 
 /// Decodes a DC difference. Leaves at least 32 bits in the buffer.
 #[inline(always)]
-fn decode_dc(window: &Window, bits: &mut Bits, table: &DcTable, fault: &mut Fault) -> i16 {
-    window.refill(bits);
+fn decode_dc(window: &WindowBytes, bits: &mut Bits, table: &DcTable, fault: &mut Fault) -> i16 {
+    bits.refill(window);
     let mut entry = table.entry(bits.buffer).0;
     if entry == 0 {
         match table.long_entry(bits.buffer) {
             Some((length, rest)) => {
                 bits.drop(length);
-                window.refill(bits);
+                bits.refill(window);
                 entry = rest.0;
             }
             None => {
@@ -335,7 +335,7 @@ static POSITION: [u8; 256] = {
 /// Decodes the AC coefficients into a block of zeros; returns the zigzag position of the last. Spoils the
 /// DC coefficient's place.
 #[inline(always)]
-fn decode_ac(window: &Window, bits: &mut Bits, table: &AcTable, block: &mut [i16; 64], fault: &mut Fault) -> u8 {
+fn decode_ac(window: &WindowBytes, bits: &mut Bits, table: &AcTable, block: &mut [i16; 64], fault: &mut Fault) -> u8 {
     let mut position = 1;
     loop {
         // A look-up drops at most 25 bits of the 56 that a refill makes sure of, and longer codes see to
@@ -343,7 +343,7 @@ fn decode_ac(window: &Window, bits: &mut Bits, table: &AcTable, block: &mut [i16
         if let Some(last) = ac_step(window, bits, table, block, &mut position, fault) {
             return last;
         }
-        window.refill(bits);
+        bits.refill(window);
         if let Some(last) = ac_step(window, bits, table, block, &mut position, fault) {
             return last;
         }
@@ -353,7 +353,7 @@ fn decode_ac(window: &Window, bits: &mut Bits, table: &AcTable, block: &mut [i16
 /// One look-up, one or two symbols. Returns the position of the last coefficient where the block ends.
 #[inline(always)]
 fn ac_step(
-    window: &Window,
+    window: &WindowBytes,
     bits: &mut Bits,
     table: &AcTable,
     block: &mut [i16; 64],
@@ -362,10 +362,10 @@ fn ac_step(
 ) -> Option<u8> {
     let mut entry = table.entry(bits.buffer);
     if entry.0 == 0 {
-        window.refill(bits);
+        bits.refill(window);
         let (length, rest) = table.long_entry(bits.buffer);
         bits.drop(length);
-        window.refill(bits);
+        bits.refill(window);
         entry = rest;
     }
     let before = *bits;
@@ -420,13 +420,13 @@ fn end_of_block(
 
 /// Passes over the AC coefficients of a block.
 #[inline(always)]
-fn skip_ac(window: &Window, bits: &mut Bits, table: &AcTable, fault: &mut Fault) {
+fn skip_ac(window: &WindowBytes, bits: &mut Bits, table: &AcTable, fault: &mut Fault) {
     let mut position = 1;
     loop {
         if skip_step(window, bits, table, &mut position, fault) {
             return;
         }
-        window.refill(bits);
+        bits.refill(window);
         if skip_step(window, bits, table, &mut position, fault) {
             return;
         }
@@ -434,13 +434,13 @@ fn skip_ac(window: &Window, bits: &mut Bits, table: &AcTable, fault: &mut Fault)
 }
 
 #[inline(always)]
-fn skip_step(window: &Window, bits: &mut Bits, table: &AcTable, position: &mut u32, fault: &mut Fault) -> bool {
+fn skip_step(window: &WindowBytes, bits: &mut Bits, table: &AcTable, position: &mut u32, fault: &mut Fault) -> bool {
     let mut entry = table.entry(bits.buffer);
     if entry.0 == 0 {
-        window.refill(bits);
+        bits.refill(window);
         let (length, rest) = table.long_entry(bits.buffer);
         bits.drop(length);
-        window.refill(bits);
+        bits.refill(window);
         entry = rest;
     }
     let before = *bits;
