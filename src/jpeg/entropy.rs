@@ -4,10 +4,10 @@
 //! no input can lead them astray, and check for errors once a block. A region needs only some MCUs: the
 //! others are skipped, which keeps track of positions and DC predictions alone.
 
-use super::huffman::{AcTable, DcTable, END_OF_BLOCK, NO_CODE, extend};
+use super::huffman::{AcEntry, AcTable, DcTable, END_OF_BLOCK, NO_CODE, extend};
 use super::markers::{self, corrupt, truncated};
 use super::simd::{Level, Simd};
-use super::window::{Bits, End, Window};
+use super::window::{Bits, End, Window, WindowBytes};
 use super::{Block, ZIGZAG};
 use crate::error::{Error, Result};
 
@@ -260,12 +260,12 @@ fn decode_run(run: &mut Run, plan: &McuPlan, index: usize, blocks: &mut [Block],
     while done < run.mcus && window.holds_mcu(&bits) {
         for plan in &plan.blocks[..plan.count] {
             let at = plan.start + (first + done) * plan.stride;
-            let difference = decode_dc(window, &mut bits, plan.dc, &mut fault);
+            let difference = decode_dc(window.bytes(), &mut bits, plan.dc, &mut fault);
             let prediction = &mut run.predictions[plan.component & 3];
             *prediction = prediction.wrapping_add(difference.into());
             let block = &mut blocks[at].0;
             *block = [0; 64];
-            last[at] = decode_ac(window, &mut bits, plan.ac, block, &mut fault);
+            last[at] = decode_ac(window.bytes(), &mut bits, plan.ac, block, &mut fault);
             block[0] = *prediction as i16;
         }
         if fault != 0 || window.is_overrun(&bits) {
@@ -283,10 +283,10 @@ fn skip_run(run: &mut Run, plan: &McuPlan) -> Fault {
     let (mut bits, mut fault, mut done) = (run.bits, 0, run.done);
     while done < run.mcus && window.holds_mcu(&bits) {
         for plan in &plan.blocks[..plan.count] {
-            let difference = decode_dc(window, &mut bits, plan.dc, &mut fault);
+            let difference = decode_dc(window.bytes(), &mut bits, plan.dc, &mut fault);
             let prediction = &mut run.predictions[plan.component & 3];
             *prediction = prediction.wrapping_add(difference.into());
-            skip_ac(window, &mut bits, plan.ac, &mut fault);
+            skip_ac(window.bytes(), &mut bits, plan.ac, &mut fault);
         }
         if fault != 0 || window.is_overrun(&bits) {
             break;
@@ -297,14 +297,18 @@ fn skip_run(run: &mut Run, plan: &McuPlan) -> Fault {
     fault
 }
 
-/// Decodes a DC difference. Leaves at least 25 bits in the buffer.
+/// Decodes a DC difference. Leaves at least 32 bits in the buffer.
 #[inline(always)]
-fn decode_dc(window: &Window, bits: &mut Bits, table: &DcTable, fault: &mut Fault) -> i16 {
-    window.refill(bits);
+fn decode_dc(window: &WindowBytes, bits: &mut Bits, table: &DcTable, fault: &mut Fault) -> i16 {
+    bits.refill(window);
     let mut entry = table.entry(bits.buffer).0;
     if entry == 0 {
         match table.long_entry(bits.buffer) {
-            Some(long) => entry = long.0,
+            Some((length, rest)) => {
+                bits.drop(length);
+                bits.refill(window);
+                entry = rest.0;
+            }
             None => {
                 *fault = FAULT_CODE;
                 return 0;
@@ -331,14 +335,15 @@ static POSITION: [u8; 256] = {
 /// Decodes the AC coefficients into a block of zeros; returns the zigzag position of the last. Spoils the
 /// DC coefficient's place.
 #[inline(always)]
-fn decode_ac(window: &Window, bits: &mut Bits, table: &AcTable, block: &mut [i16; 64], fault: &mut Fault) -> u8 {
+fn decode_ac(window: &WindowBytes, bits: &mut Bits, table: &AcTable, block: &mut [i16; 64], fault: &mut Fault) -> u8 {
     let mut position = 1;
     loop {
-        // A look-up drops at most 25 bits, and at least 25 are there: the DC code left as many.
+        // A look-up drops at most 25 bits of the 56 that a refill makes sure of, and longer codes see to
+        // themselves; so there is enough for two, or for one after the DC code.
         if let Some(last) = ac_step(window, bits, table, block, &mut position, fault) {
             return last;
         }
-        window.refill(bits);
+        bits.refill(window);
         if let Some(last) = ac_step(window, bits, table, block, &mut position, fault) {
             return last;
         }
@@ -348,7 +353,7 @@ fn decode_ac(window: &Window, bits: &mut Bits, table: &AcTable, block: &mut [i16
 /// One look-up, one or two symbols. Returns the position of the last coefficient where the block ends.
 #[inline(always)]
 fn ac_step(
-    window: &Window,
+    window: &WindowBytes,
     bits: &mut Bits,
     table: &AcTable,
     block: &mut [i16; 64],
@@ -357,21 +362,24 @@ fn ac_step(
 ) -> Option<u8> {
     let mut entry = table.entry(bits.buffer);
     if entry.0 == 0 {
-        window.refill(bits);
-        entry = table.long_entry(bits.buffer);
+        bits.refill(window);
+        let (length, rest) = table.long_entry(bits.buffer);
+        bits.drop(length);
+        bits.refill(window);
+        entry = rest;
     }
     let before = *bits;
     bits.drop(entry.bits());
     let first = *position + entry.run();
+    let next = *position + entry.advance();
+    // Where there is no second coefficient, its 0 goes where the first one then goes.
+    block[usize::from(POSITION[(next - 1) as usize & 255] & 63)] = entry.second_value();
     block[usize::from(POSITION[first as usize & 255] & 63)] = entry.value(before.buffer);
-    let second = first + entry.step();
-    block[usize::from(POSITION[second as usize & 255] & 63)] = entry.second_value();
-    let next = second + entry.step_after();
     if next < 64 {
         *position = next;
         return None;
     }
-    Some(end_of_block(before, bits, entry.first_bits(), *position, first, second, fault))
+    Some(end_of_block(before, bits, entry, *position, first, next, fault))
 }
 
 /// Settles how a block ended: with an end-of-block symbol or a 64th coefficient as first or second symbol
@@ -380,10 +388,10 @@ fn ac_step(
 fn end_of_block(
     before: Bits,
     bits: &mut Bits,
-    first_bits: u32,
+    entry: AcEntry,
     position: u32,
     first: u32,
-    second: u32,
+    next: u32,
     fault: &mut Fault,
 ) -> u8 {
     if first >= END_OF_BLOCK {
@@ -395,16 +403,16 @@ fn end_of_block(
     if first >= 63 {
         // The block is full; a second symbol belongs to the next one.
         *bits = before;
-        bits.drop(first_bits);
+        bits.drop(entry.first_bits());
         if first > 63 {
             *fault = FAULT_INDEX;
         }
         return 63;
     }
-    if second >= END_OF_BLOCK {
+    if next > END_OF_BLOCK {
         return first as u8;
     }
-    if second > 63 {
+    if next > 64 {
         *fault = FAULT_INDEX;
     }
     63
@@ -412,13 +420,13 @@ fn end_of_block(
 
 /// Passes over the AC coefficients of a block.
 #[inline(always)]
-fn skip_ac(window: &Window, bits: &mut Bits, table: &AcTable, fault: &mut Fault) {
+fn skip_ac(window: &WindowBytes, bits: &mut Bits, table: &AcTable, fault: &mut Fault) {
     let mut position = 1;
     loop {
         if skip_step(window, bits, table, &mut position, fault) {
             return;
         }
-        window.refill(bits);
+        bits.refill(window);
         if skip_step(window, bits, table, &mut position, fault) {
             return;
         }
@@ -426,21 +434,23 @@ fn skip_ac(window: &Window, bits: &mut Bits, table: &AcTable, fault: &mut Fault)
 }
 
 #[inline(always)]
-fn skip_step(window: &Window, bits: &mut Bits, table: &AcTable, position: &mut u32, fault: &mut Fault) -> bool {
+fn skip_step(window: &WindowBytes, bits: &mut Bits, table: &AcTable, position: &mut u32, fault: &mut Fault) -> bool {
     let mut entry = table.entry(bits.buffer);
     if entry.0 == 0 {
-        window.refill(bits);
-        entry = table.long_entry(bits.buffer);
+        bits.refill(window);
+        let (length, rest) = table.long_entry(bits.buffer);
+        bits.drop(length);
+        bits.refill(window);
+        entry = rest;
     }
     let before = *bits;
     bits.drop(entry.bits());
     let first = *position + entry.run();
-    let second = first + entry.step();
-    let next = second + entry.step_after();
+    let next = *position + entry.advance();
     if next < 64 {
         *position = next;
         return false;
     }
-    end_of_block(before, bits, entry.first_bits(), *position, first, second, fault);
+    end_of_block(before, bits, entry, *position, first, next, fault);
     true
 }

@@ -47,9 +47,9 @@ pub struct AcTable {
 
 /// What the next bits mean as one or two AC codes; zero where the first code is longer than the index.
 ///
-/// From the low byte: all bits to drop; zeros before the first coefficient; steps from the first
-/// coefficient to the second; steps past the second; bits of the first code; 63 less the first value's bits;
-/// the second value (two bytes). An entry of one symbol steps over a second coefficient of value 0.
+/// From the low byte: all bits to drop; zeros before the first coefficient; steps to the position after
+/// the last coefficient; bits of the first code; 63 less the first value's bits; then the second value (16
+/// bits from bit 48), 0 where there is none.
 #[derive(Clone, Copy)]
 pub struct AcEntry(pub u64);
 
@@ -153,12 +153,13 @@ impl DcTable {
         self.entries[(buffer >> (64 - DC_BITS)) as usize]
     }
 
-    /// The entry for a code longer than the index, or `None` where the bits are no code.
+    /// The bits of a code longer than the index and the entry for what follows them; `None` where the bits
+    /// are no code.
     #[cold]
     #[inline(never)]
-    pub fn long_entry(&self, buffer: u64) -> Option<DcEntry> {
+    pub fn long_entry(&self, buffer: u64) -> Option<(u32, DcEntry)> {
         let (length, size) = self.long.find(buffer)?;
-        Some(DcEntry::new(length, size.into()))
+        Some((length, DcEntry::new(0, size.into())))
     }
 }
 
@@ -209,40 +210,33 @@ impl AcTable {
         self.entries[(buffer >> (64 - AC_BITS)) as usize]
     }
 
-    /// The entry for a code longer than the index; one that says so where the bits are no code.
+    /// The bits of a code longer than the index and the entry for what follows them; one that says so
+    /// where the bits are no code.
     #[cold]
     #[inline(never)]
-    pub fn long_entry(&self, buffer: u64) -> AcEntry {
+    pub fn long_entry(&self, buffer: u64) -> (u32, AcEntry) {
         match self.long.find(buffer) {
-            Some((length, symbol)) => AcEntry::single(length, symbol),
-            None => AcEntry::new(0, NO_CODE, 0, 0, 0),
+            Some((length, symbol)) => (length, AcEntry::single(0, symbol)),
+            None => (0, AcEntry::new(0, NO_CODE, 0)),
         }
     }
 }
 
 impl AcEntry {
-    fn new(length: u32, run: u32, size: u32, step: u32, step_after: u32) -> Self {
-        let low = (length + size) | run << 8 | step << 16 | step_after << 24;
-        let high = length | (63 - size) << 8;
-        Self(u64::from(low) | u64::from(high) << 32)
+    fn new(length: u32, run: u32, size: u32) -> Self {
+        let low = (length + size) | run << 8 | (run + 1) << 16 | length << 24;
+        Self(u64::from(low) | u64::from(63 - size) << 32)
     }
 
     fn single(length: u32, symbol: u8) -> Self {
         let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
         // As in libjpeg, every symbol without value bits ends the block but ZRL, 15 zeros and a zero.
-        if size == 0 && run != 15 {
-            Self::new(length, END_OF_BLOCK, 0, 0, 0)
-        } else {
-            Self::new(length, run, size, 1, 0)
-        }
+        Self::new(length, if size == 0 && run != 15 { END_OF_BLOCK } else { run }, size)
     }
 
     fn with_second(self, second: Self, value: i16) -> Self {
-        let bits = self.bits() + second.bits();
-        let (step, step_after) = if second.run() >= END_OF_BLOCK { (END_OF_BLOCK, 0) } else { (1 + second.run(), 1) };
-        let low = bits | self.run() << 8 | step << 16 | step_after << 24;
-        let high = (self.0 >> 32) as u16 as u64 | (value as u16 as u64) << 16;
-        Self(u64::from(low) | high << 32)
+        let added = u64::from(second.bits()) | u64::from(second.advance()) << 16;
+        Self((self.0 + added) | u64::from(value as u16) << 48)
     }
 
     /// Bits of all its symbols.
@@ -257,29 +251,23 @@ impl AcEntry {
         (self.0 >> 8) as u8 as u32
     }
 
-    /// Steps from the first coefficient to the second.
+    /// Steps to the position after the last coefficient.
     #[inline(always)]
-    pub fn step(self) -> u32 {
+    pub fn advance(self) -> u32 {
         (self.0 >> 16) as u8 as u32
-    }
-
-    /// Steps from the second coefficient to the position after it.
-    #[inline(always)]
-    pub fn step_after(self) -> u32 {
-        (self.0 >> 24) as u8 as u32
     }
 
     /// Bits of the first symbol alone.
     #[inline(always)]
     pub fn first_bits(self) -> u32 {
-        let (length, size_complement) = ((self.0 >> 32) as u8, (self.0 >> 40) as u8);
+        let (length, size_complement) = ((self.0 >> 24) as u8, (self.0 >> 32) as u8);
         u32::from(length) + 63 - u32::from(size_complement)
     }
 
     /// The first coefficient, from the buffer as it was at the look-up.
     #[inline(always)]
     pub fn value(self, buffer: u64) -> i16 {
-        extend(buffer << ((self.0 >> 32) & 63), (self.0 >> 40) as u32 & 63)
+        extend(buffer << ((self.0 >> 24) & 63), (self.0 >> 32) as u32 & 63)
     }
 
     /// The second coefficient.
@@ -292,10 +280,11 @@ impl AcEntry {
 /// The value whose bits are at the top of `bits`, of `63 - size_complement` bits (T.81, figure F.12).
 #[inline(always)]
 pub fn extend(bits: u64, size_complement: u32) -> i16 {
+    // A leading 0 means a negative value, stored less its smallest: take off 2^size - 1.
     let negative = !((bits as i64) >> 63) as u64;
-    // One's complement: a negative value's bits are those of its magnitude, inverted.
-    let magnitude = (((bits ^ negative) >> 1) >> size_complement) as u32;
-    (magnitude ^ negative as u32).wrapping_sub(negative as u32) as i16
+    let value = (bits >> 1) >> size_complement;
+    let offset = (negative >> 1) >> size_complement;
+    (value as u32).wrapping_sub(offset as u32) as i16
 }
 
 impl LongCodes {
@@ -381,7 +370,7 @@ mod tests {
         spec.counts[0] = 1;
         let at = cache.ac(&spec).unwrap();
         assert_eq!(cache.ac(&spec).unwrap(), at, "found again");
-        assert!(cache.ac_at(at).entry(u64::MAX).bits() == 0 && cache.ac_at(at).long_entry(u64::MAX).run() == NO_CODE);
+        assert!(cache.ac_at(at).entry(u64::MAX).bits() == 0 && cache.ac_at(at).long_entry(u64::MAX).1.run() == NO_CODE);
         spec.symbols[0] = 16;
         assert!(cache.dc(&spec).is_err(), "a DC size over 15");
     }

@@ -20,15 +20,23 @@ impl Simd {
 
     /// The fastest kernels of this machine.
     pub fn detect() -> Self {
+        *Self::available().last().unwrap_or(&Self::SCALAR)
+    }
+
+    /// All that this machine can run, the fastest last.
+    pub fn available() -> Vec<Self> {
+        let mut levels = vec![Self::SCALAR];
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("bmi1")
-            && is_x86_feature_detected!("bmi2")
-            && is_x86_feature_detected!("lzcnt")
         {
-            return Self(Level::Avx2);
+            let is_v3 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("lzcnt");
+            if is_v3 {
+                levels.push(Self(Level::Avx2));
+            }
         }
-        Self::SCALAR
+        levels
     }
 
     /// What to run.

@@ -11,10 +11,13 @@ const PADDING: usize = MCU_BYTES_MAX + 16;
 /// Data bytes held at most.
 const FILL: usize = CAPACITY - PADDING;
 
+/// The memory of a window.
+pub type WindowBytes = [u8; CAPACITY + 8];
+
 /// A stretch of entropy-coded data between markers, seen through a buffer of fixed size.
 pub struct Window {
     /// Unstuffed bytes; `PADDING` zeros behind `len` once the stretch has ended.
-    bytes: Box<[u8; CAPACITY + 8]>,
+    bytes: Box<WindowBytes>,
     /// Unstuffed bytes held.
     len: usize,
     /// The next byte of the file to unstuff.
@@ -142,18 +145,24 @@ impl Window {
         }
     }
 
-    /// Loads bits until at least 56 count.
+    /// The bytes, for [`Bits::refill`].
     #[inline(always)]
-    pub fn refill(&self, bits: &mut Bits) {
-        let at = bits.next & (CAPACITY - 1);
-        let word = self.bytes[at..].first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        bits.buffer |= word >> bits.count;
-        bits.next += ((63 - bits.count) >> 3) as usize;
-        bits.count |= 56;
+    pub fn bytes(&self) -> &WindowBytes {
+        &self.bytes
     }
 }
 
 impl Bits {
+    /// Loads bits until at least 56 count.
+    #[inline(always)]
+    pub fn refill(&mut self, bytes: &WindowBytes) {
+        let at = self.next & (CAPACITY - 1);
+        let word = bytes[at..].first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        self.buffer |= word >> self.count;
+        self.next += ((63 - self.count) >> 3) as usize;
+        self.count |= 56;
+    }
+
     /// Drops bits; at most 63, at most as many as count.
     #[inline(always)]
     pub fn drop(&mut self, count: u32) {

@@ -40,7 +40,10 @@ mod tests {
                         row
                     })
                 };
-                assert_eq!(run(Simd::SCALAR), run(Simd::detect()), "y {y} cb {cb}");
+                let expected = run(Simd::SCALAR);
+                for simd in Simd::available() {
+                    assert_eq!(expected, run(simd), "{simd:?} y {y} cb {cb}");
+                }
             }
         }
     }
