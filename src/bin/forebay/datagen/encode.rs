@@ -26,7 +26,7 @@ pub enum Subsampling {
 }
 
 /// Qualities tried, on the scale of the Independent JPEG Group.
-const QUALITIES: std::ops::RangeInclusive<u32> = 40..=98;
+const QUALITIES: std::ops::RangeInclusive<u32> = 40..=99;
 /// One block in so many is counted when a size is estimated. Odd, so that columns are not favoured.
 const ESTIMATE_STRIDE: usize = 7;
 /// Bytes of everything but the scan.
