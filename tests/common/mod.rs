@@ -25,7 +25,7 @@ pub fn jpeg(number: usize) -> Vec<u8> {
     let (width, height) = (90 + number % 40, 70 + number % 23);
     let mut bytes = vec![];
     let mut encoder = Encoder::new(&mut bytes, 80 + (number % 15) as u8);
-    encoder.set_sampling_factor(if number % 4 == 0 { SamplingFactor::F_2_2 } else { SamplingFactor::F_1_1 });
+    encoder.set_sampling_factor(if number.is_multiple_of(4) { SamplingFactor::F_2_2 } else { SamplingFactor::F_1_1 });
     encoder.set_optimized_huffman_tables(true);
     let rgb = pixels(number, width, height);
     encoder.encode(&rgb, width as u16, height as u16, ColorType::Rgb).expect("encoding");

@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 ///
 /// Exit codes: 0 all well, 1 the data or the machine failed, 2 the command itself was wrong.
 #[derive(Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(version, propagate_version = true, args_override_self = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
