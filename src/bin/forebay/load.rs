@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use forebay::batch::Digest;
 use forebay::engine::{Direct, EngineKind};
 use forebay::order::{LastBatch, Shuffle};
+use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::{Augment, Batch, DType, Error, Geometry, Layout, Loader, Report};
 use serde_json::{Value, json};
 
@@ -221,6 +222,10 @@ impl Load {
     }
 
     fn augment(&self) -> forebay::Result<Augment> {
+        if !(1..=OUTPUT_SIDE_MAX).contains(&self.size) {
+            let allowed = format!("a side is 1 to {OUTPUT_SIDE_MAX} pixels");
+            return Err(Error::invalid_parameter("--size", self.size, &allowed));
+        }
         let builder = match self.augment {
             Preset::ImagenetTrain => Augment::imagenet_train(self.size),
             Preset::ImagenetVal => Augment::imagenet_val(self.size),
