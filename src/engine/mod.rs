@@ -1,7 +1,7 @@
 //! MOVE: many reads in flight, through io_uring or threads.
 //!
 //! One thread submits opens and reads, each with a token of its choice, and reaps their completions, in
-//! any order. Bytes land in a [`Region`] of the loader's [`Arena`](crate::memory::Arena), which belongs to the engine from submission to
+//! any order. Bytes land in a [`Region`] of the loader's [`Arena`], which belongs to the engine from submission to
 //! completion: nothing that a caller can drop is ever written by the kernel.
 //!
 //! Both drivers do the same on the same bytes. What a read goes through (rounding to the device's alignment,
