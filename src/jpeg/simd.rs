@@ -25,18 +25,16 @@ impl Simd {
 
     /// All that this machine can run, the fastest last.
     pub fn available() -> Vec<Self> {
-        let mut levels = vec![Self::SCALAR];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let is_v3 = is_x86_feature_detected!("avx2")
+        let levels = [
+            Some(Self::SCALAR),
+            #[cfg(target_arch = "x86_64")]
+            (is_x86_feature_detected!("avx2")
                 && is_x86_feature_detected!("bmi1")
                 && is_x86_feature_detected!("bmi2")
-                && is_x86_feature_detected!("lzcnt");
-            if is_v3 {
-                levels.push(Self(Level::Avx2));
-            }
-        }
-        levels
+                && is_x86_feature_detected!("lzcnt"))
+            .then_some(Self(Level::Avx2)),
+        ];
+        levels.into_iter().flatten().collect()
     }
 
     /// What to run.
