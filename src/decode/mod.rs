@@ -77,8 +77,10 @@ impl Decoder {
         let info = match bytes {
             [] => return Err(Error::new(ErrorKind::NotAnImage, "the sample is empty")),
             [0xFF, 0xD8, ..] => self.inspect_jpeg(bytes)?,
-            [0x89, b'P', b'N', b'G', ..] => library_info(Route::Png, bytes)?,
-            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => library_info(Route::WebP, bytes)?,
+            [0x89, b'P', b'N', b'G', ..] => whole_image(Route::Png, other::png_dimensions(bytes)?),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => {
+                whole_image(Route::WebP, other::webp_dimensions(bytes)?)
+            }
             _ => return Err(not_an_image(bytes)),
         };
         self.limits.check_dimensions(info.width, info.height)?;
@@ -103,10 +105,15 @@ impl Decoder {
     /// [`Truncated`](ErrorKind::Truncated), [`Corrupt`](ErrorKind::Corrupt) or
     /// [`Unsupported`](ErrorKind::Unsupported); rows that were committed before are then of no value.
     pub fn decode(&mut self, bytes: &[u8], info: &ImageInfo, region: Rect, sink: &mut impl RowSink) -> Result<()> {
-        match (info.route, &self.header) {
-            (Route::Jpeg, Some(header)) => self.jpeg.decode(bytes, header, region, sink),
-            _ => other::decode(info.route, bytes, region, sink),
-        }
+        let pixels = match (info.route, &self.header) {
+            (Route::Jpeg, Some(header)) => return self.jpeg.decode(bytes, header, region, sink),
+            (Route::Jpeg | Route::OtherJpeg, header) => {
+                other::jpeg(bytes, header.as_ref().map_or(8, |header| header.precision), &self.limits)?
+            }
+            (Route::Png, _) => other::png(bytes)?,
+            (Route::WebP, _) => other::webp(bytes)?,
+        };
+        pixels.copy_rows(region, sink)
     }
 
     /// The header of the JPEG that was inspected last.
@@ -115,9 +122,8 @@ impl Decoder {
     }
 }
 
-fn library_info(route: Route, bytes: &[u8]) -> Result<ImageInfo> {
-    let (width, height) = other::dimensions(route, bytes)?;
-    Ok(ImageInfo { width, height, orientation: Orientation::AS_STORED, route })
+fn whole_image(route: Route, (width, height): (u32, u32)) -> ImageInfo {
+    ImageInfo { width, height, orientation: Orientation::AS_STORED, route }
 }
 
 fn not_an_image(bytes: &[u8]) -> Error {
