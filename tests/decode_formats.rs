@@ -113,3 +113,31 @@ fn hostile_progressive_files_are_refused_or_decoded_never_a_panic() {
         let _ = decode(&mutant, Limits { max_pixels: 1 << 20, ..Limits::default() });
     }
 }
+
+/// The odd files that are not sequential: as libjpeg-turbo decodes them, or refused where it refuses.
+#[test]
+fn odd_files_of_other_processes_match_libjpeg_turbo() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/odd");
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        println!("skipped: {folder} is not there");
+        return;
+    };
+    let expected = include_str!("fixtures/odd_other.digests");
+    let ours = include_str!("fixtures/odd.digests");
+    for entry in entries {
+        let path = entry.expect("entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
+        let line = |list: &str| list.lines().find(|line| line.split(' ').next() == Some(&name)).map(str::to_owned);
+        let decoded = decode(&std::fs::read(&path).expect("file"), Limits::default());
+        match (line(expected), line(ours), decoded) {
+            (Some(line), _, Ok((route, rgb))) => {
+                assert_eq!(route, Route::OtherJpeg, "{name}");
+                let digest = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&rgb));
+                assert!(line.ends_with(&digest), "{name}: {digest} is not {line}");
+            }
+            (None, Some(_), Ok((route, _))) => assert_eq!(route, Route::Jpeg, "{name}"),
+            (None, None, Err(error)) => println!("{name}: {error}"),
+            (_, _, decoded) => panic!("{name}: {:?}", decoded.map(|(route, rgb)| (route, rgb.len()))),
+        }
+    }
+}
