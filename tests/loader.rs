@@ -255,3 +255,58 @@ fn resident_kibibytes() -> u64 {
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
 }
+
+#[test]
+fn the_next_epoch_crops_the_same_sample_anew() {
+    let root = tempfile::tempdir().expect("folder");
+    let folder = common::folder(root.path(), &common::samples(8, 1)).display().to_string();
+    let mut loader = open(&folder).shuffle(Shuffle::Sequential).build().expect("loader");
+    let first: Vec<_> = loader
+        .epochs(0..2)
+        .map(|batch| {
+            let batch = batch.expect("batch");
+            assert_eq!(batch.samples()[0], 0, "the order is the data set's");
+            batch.image(0).bytes.to_vec()
+        })
+        .collect();
+    assert!(first.len() == 2 && first[0] != first[1]);
+}
+
+#[test]
+fn of_several_bad_samples_the_first_is_named_however_many_threads_there_are() {
+    let root = tempfile::tempdir().expect("folder");
+    let samples = common::samples(8, 1);
+    let folder = common::folder(root.path(), &samples);
+    // The first fails late in its decoding, the others at once.
+    std::fs::write(folder.join("class0/00002.jpg"), &samples[2].2[..samples[2].2.len() - 200]).expect("bad sample");
+    for number in 3..8 {
+        std::fs::write(folder.join(format!("class0/{number:05}.jpg")), "text").expect("bad sample");
+    }
+    let augment = Augment::imagenet_val(32).build().expect("augmentation");
+    for threads in [1, 4] {
+        let builder = open(&folder.display().to_string()).shuffle(Shuffle::Sequential).threads(threads);
+        let mut loader = builder.augment(augment).build().expect("loader");
+        let error = loader.epoch(0).next().expect("an error").err().expect("an error");
+        assert!(error.sample().is_some_and(|sample| sample.contains("00002")), "{threads} threads: {error}");
+    }
+}
+
+#[test]
+fn a_sample_is_the_same_in_every_batch_it_may_fall_into() {
+    let root = tempfile::tempdir().expect("folder");
+    let folder = common::folder(root.path(), &common::samples(24, 1)).display().to_string();
+    let tensors = |batch_size, shuffle| {
+        let mut loader = open(&folder).batch_size(batch_size).shuffle(shuffle).build().expect("loader");
+        let mut tensors = vec![];
+        for batch in loader.epoch(3) {
+            let batch = batch.expect("batch");
+            tensors.extend((0..batch.len()).map(|index| (batch.samples()[index], batch.image(index).bytes.to_vec())));
+        }
+        tensors.sort_by_key(|(sample, _)| *sample);
+        tensors
+    };
+    let expected = tensors(8, Shuffle::Full);
+    assert_eq!(expected.len(), 24);
+    assert!(tensors(3, Shuffle::Full) == expected, "another batch size");
+    assert!(tensors(8, Shuffle::Sequential) == expected, "another order");
+}
