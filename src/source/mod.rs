@@ -5,6 +5,7 @@
 //! a [`Folder`], [`TarShards`] or a [`List`]. Anything else can implement [`Source`].
 
 mod folder;
+pub mod index;
 mod labels;
 mod list;
 mod names;
@@ -20,8 +21,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 pub use folder::Folder;
+pub use index::{IndexMode, IndexOptions, Record};
 pub use list::List;
-pub use open::open;
+pub use open::{open, open_with};
 pub use tar::TarShards;
 
 use crate::error::Result;
@@ -122,6 +124,14 @@ pub trait Source: Send + Sync {
     /// Replaces `key` by the sample's name within the data set, the same whether it lies in a folder
     /// or in a tar: the path relative to the root without its extension.
     fn key(&self, sample: u64, key: &mut String) -> Result<()>;
+
+    /// What an index says of a sample, where there is one that covers it.
+    ///
+    /// # Errors
+    /// `IndexStale` where the index contradicts itself.
+    fn record(&self, _sample: u64) -> Result<Option<Record<'_>>> {
+        Ok(None)
+    }
 
     /// The names of the classes, by label, where the source knows them.
     fn classes(&self) -> &[String] {

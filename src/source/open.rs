@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::tar::has_tar_extension;
-use super::{Folder, List, Source, TarShards, has_image_extension, pattern};
+use super::{Folder, IndexMode, IndexOptions, List, Source, TarShards, has_image_extension, pattern};
 use crate::error::{Error, ErrorKind, Result};
 
 const REMEDY: &str = "name a folder of images, a folder of .tar shards, shards such as `train-{000..146}.tar` or \
@@ -25,6 +25,14 @@ const REMEDY: &str = "name a folder of images, a folder of .tar shards, shards s
 /// `NotFound` if there is no such thing, `Unsupported` if it is something else, and those of
 /// [`Folder::open`], [`TarShards::open`] and [`List::open`].
 pub fn open(spec: impl AsRef<Path>) -> Result<Arc<dyn Source>> {
+    open_with(spec, &IndexOptions { mode: IndexMode::Off, dir: None })
+}
+
+/// [`open`] with indexes.
+///
+/// # Errors
+/// As `open`; `IndexStale` or `NotFound` where an index is [required](IndexMode::Required).
+pub fn open_with(spec: impl AsRef<Path>, _index: &IndexOptions) -> Result<Arc<dyn Source>> {
     let path = spec.as_ref();
     let spec = path.as_os_str().as_bytes();
     if spec.windows(3).any(|part| part == b"://") {
