@@ -77,6 +77,6 @@ pub use batch::Batch;
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use loader::{Epochs, Loader, LoaderBuilder};
-pub use pixels::Rect;
+pub use pixels::{Rect, Scale, View};
 pub use plan::{Augment, DType, Geometry, Layout};
 pub use report::Report;

@@ -9,7 +9,7 @@ mod other;
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg;
 use crate::limits::Limits;
-use crate::pixels::{Rect, RowSink};
+use crate::pixels::{RowSink, Scale, View};
 use crate::plan::Orientation;
 
 /// The decoder that takes a sample.
@@ -37,6 +37,11 @@ impl Route {
             Self::Png => "PNG library",
             Self::WebP => "WebP library",
         }
+    }
+
+    /// Whether the decoder scales images down by itself, to every [`Scale`].
+    pub const fn scales(self) -> bool {
+        matches!(self, Self::Jpeg)
     }
 }
 
@@ -98,15 +103,28 @@ impl Decoder {
         })
     }
 
-    /// Decodes a region of the image that [`inspect`](Self::inspect) saw last into the rows of `sink`.
+    /// Decodes a region of the image that [`inspect`](Self::inspect) saw last into the rows of `sink`; a
+    /// [`Rect`](crate::Rect) alone is one at full scale.
     ///
     /// # Errors
     ///
     /// [`Truncated`](ErrorKind::Truncated), [`Corrupt`](ErrorKind::Corrupt) or
-    /// [`Unsupported`](ErrorKind::Unsupported); rows that were committed before are then of no value.
-    pub fn decode(&mut self, bytes: &[u8], info: &ImageInfo, region: Rect, sink: &mut impl RowSink) -> Result<()> {
+    /// [`Unsupported`](ErrorKind::Unsupported), the latter also for a scale where the route is none that
+    /// [`scales`](Route::scales); rows that were committed before are then of no value.
+    pub fn decode(
+        &mut self,
+        bytes: &[u8],
+        info: &ImageInfo,
+        view: impl Into<View>,
+        sink: &mut impl RowSink,
+    ) -> Result<()> {
+        let View { scale, region } = view.into();
+        if scale != Scale::Full && !info.route.scales() {
+            let message = format!("{} cannot scale while it decodes", info.route.name());
+            return Err(Error::new(ErrorKind::Unsupported, message).with_remedy("decode at full scale"));
+        }
         let pixels = match (info.route, &self.header) {
-            (Route::Jpeg, Some(header)) => return self.jpeg.decode(bytes, header, region, sink),
+            (Route::Jpeg, Some(header)) => return self.jpeg.decode(bytes, header, View { scale, region }, sink),
             (Route::Jpeg | Route::OtherJpeg, header) => {
                 other::jpeg(bytes, header.as_ref().map_or(8, |header| header.precision), &self.limits)?
             }

@@ -2,7 +2,7 @@
 
 use super::entropy::ScanReader;
 use super::entry::{EntryPoints, Facts, Grain, Piece};
-use super::geometry::{BLOCK_SIDE, Geometry, Layout};
+use super::geometry::{Geometry, Layout};
 use super::header::{Decodability, Header, Scan, restart_interval};
 use super::huffman::TableCache;
 use super::markers::{self, Markers, corrupt, unsupported};
@@ -12,7 +12,7 @@ use super::simd::Simd;
 use super::tables::{QuantTable, Tables};
 use super::window::Window;
 use crate::error::{Error, Result};
-use crate::pixels::{Rect, RowSink};
+use crate::pixels::{Rect, RowSink, View};
 
 /// Decodes sequential JPEG of 8 bits; see the [module](super) for what exactly and how exactly.
 ///
@@ -55,8 +55,8 @@ impl Decoder {
         }
     }
 
-    /// Hands the rows of `region` to `sink`, top to bottom: the same pixels as in the whole image, its
-    /// context beyond the region included.
+    /// Hands the rows of a region to `sink`, top to bottom: the same pixels as in the whole image at that
+    /// scale, its context beyond the region included. A [`Rect`] alone is one at full scale.
     ///
     /// `header` is what [`Header::parse`] makes of `bytes`. Memory grows with the region's width; where the
     /// components lie in scans of their own ([`Decodability::WholePlanes`]), with its area: check
@@ -69,12 +69,20 @@ impl Decoder {
     ///
     /// # Panics
     /// If the sink hands out shorter planes than it has agreed to.
-    pub fn decode(&mut self, bytes: &[u8], header: &Header, region: Rect, sink: &mut impl RowSink) -> Result<()> {
-        if !region.fits(header.width, header.height) {
-            let allowed = format!("must lie inside the image of {}x{}", header.width, header.height);
-            return Err(Error::invalid_parameter("region", format!("{region:?}"), &allowed));
+    pub fn decode(
+        &mut self,
+        bytes: &[u8],
+        header: &Header,
+        view: impl Into<View>,
+        sink: &mut impl RowSink,
+    ) -> Result<()> {
+        let view = view.into();
+        if !view.fits(header.width, header.height) {
+            let (width, height) = (view.scale.len(header.width), view.scale.len(header.height));
+            let allowed = format!("must lie inside the image of {width}x{height}");
+            return Err(Error::invalid_parameter("region", format!("{:?}", view.region), &allowed));
         }
-        let geometry = Geometry::new(header, region);
+        let geometry = Geometry::new(header, view);
         self.output.reset(&geometry);
         match header.support() {
             Decodability::Streamed => self.decode_streamed(bytes, header, &geometry, sink),
@@ -123,15 +131,14 @@ impl Decoder {
         let mut reader = ScanReader::new(bytes, &mut self.window, self.simd, header.scan_offset, interval);
         let context_rows = usize::from(geometry.needs_row_below());
         for part in layout.parts() {
-            let mcu_columns = BLOCK_SIDE * part.h;
-            let columns = layout.columns.start * mcu_columns..layout.columns.end * mcu_columns;
-            self.samples[part.plane].reset(columns, context_rows + BLOCK_SIDE * part.v);
+            let columns = layout.columns.start * part.columns..layout.columns.end * part.columns;
+            self.samples[part.plane].reset(columns, context_rows + part.rows);
         }
         let region_end = (geometry.region.y + geometry.region.height) as usize;
         let mut next = geometry.region.y as usize;
         for row in layout.rows.clone() {
             for part in layout.parts() {
-                self.samples[part.plane].start_band(BLOCK_SIDE * row * part.v, context_rows);
+                self.samples[part.plane].start_band(row * part.rows, context_rows);
             }
             plan.decode_row(&mut reader, &mut self.group, geometry, &mut self.samples, row)?;
             let is_last = row + 1 == layout.rows.end;
@@ -141,7 +148,7 @@ impl Decoder {
             next = end.max(next);
             if context_rows > 0 {
                 for part in layout.parts() {
-                    self.samples[part.plane].keep_last_row(BLOCK_SIDE * part.v);
+                    self.samples[part.plane].keep_last_row(part.rows);
                 }
             }
         }
@@ -196,10 +203,10 @@ impl Decoder {
         let places = derive_tables(&mut self.cache, tables, scan)?;
         let plan = ScanPlan::new(&layout, &self.cache, places, quant, self.simd)?;
         for part in layout.parts() {
-            let columns = BLOCK_SIDE * layout.columns.start * part.h..BLOCK_SIDE * layout.columns.end * part.h;
+            let columns = layout.columns.start * part.columns..layout.columns.end * part.columns;
             let samples = &mut self.samples[part.plane];
-            samples.reset(columns, BLOCK_SIDE * layout.rows.len() * part.v);
-            samples.start_band(BLOCK_SIDE * layout.rows.start * part.v, 0);
+            samples.reset(columns, layout.rows.len() * part.rows);
+            samples.start_band(layout.rows.start * part.rows, 0);
         }
         let mut reader = ScanReader::new(bytes, &mut self.window, self.simd, position, tables.restart_interval);
         for row in layout.rows.clone() {

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::header::{Component, Header, Scan};
-use crate::pixels::Rect;
+use crate::pixels::{Rect, View};
 
-/// Samples along a side of a block.
+/// Coefficients, and at full scale samples, along a side of a block.
 pub const BLOCK_SIDE: usize = 8;
 
 /// How a component becomes as large as the image (libjpeg-turbo, jdsample.c).
@@ -31,6 +31,8 @@ pub enum Upsampling {
 /// What of one component a rectangle needs.
 #[derive(Clone, Debug)]
 pub struct Plane {
+    /// Samples along a side of a block: 8, or fewer where the image is scaled down.
+    pub side: usize,
     /// Blocks of it in an interleaved MCU, horizontally.
     pub h: usize,
     /// And vertically.
@@ -49,7 +51,7 @@ pub struct Plane {
     pub rows: Range<usize>,
 }
 
-/// What of an image a rectangle needs.
+/// What of an image a rectangle needs. All pixels and samples are those of the scaled image.
 #[derive(Clone, Debug)]
 pub struct Geometry {
     /// The rectangle.
@@ -57,7 +59,8 @@ pub struct Geometry {
     planes: [Plane; 3],
     plane_count: usize,
     image: (usize, usize),
-    max: (usize, usize),
+    /// Columns and rows of an interleaved MCU.
+    mcu: (usize, usize),
 }
 
 /// The MCUs of a scan, and which of them a rectangle needs.
@@ -86,18 +89,24 @@ pub struct Part {
     pub h: usize,
     /// Blocks in an MCU vertically.
     pub v: usize,
+    /// Sample columns of an MCU.
+    pub columns: usize,
+    /// Sample rows of an MCU.
+    pub rows: usize,
 }
 
 impl Geometry {
     /// For a rectangle inside an image of one or three components whose factors divide the largest.
-    pub fn new(header: &Header, region: Rect) -> Self {
+    pub fn new(header: &Header, view: View) -> Self {
+        let View { scale, region } = view;
         let max = header.max_sampling();
-        let max = (usize::from(max.0), usize::from(max.1));
-        let image = (header.width as usize, header.height as usize);
+        let side = BLOCK_SIDE / scale.denominator() as usize;
+        let mcu = (usize::from(max.0) * side, usize::from(max.1) * side);
+        let image = (scale.len(header.width) as usize, scale.len(header.height) as usize);
         let absent = Component { h: 1, v: 1, ..Component::default() };
         let planes =
-            std::array::from_fn(|i| Plane::new(header.components().get(i).unwrap_or(&absent), max, image, region));
-        Self { region, planes, plane_count: header.components().len(), image, max }
+            std::array::from_fn(|i| Plane::new(header.components().get(i).unwrap_or(&absent), side, mcu, image, region));
+        Self { region, planes, plane_count: header.components().len(), image, mcu }
     }
 
     /// The components' planes.
@@ -119,19 +128,21 @@ impl Layout {
         for (part, component) in parts.iter_mut().zip(scan.components()) {
             let plane = usize::from(component.index);
             // A component alone is not interleaved: its MCU is a block whatever its factors (T.81, A.2.2).
-            let (h, v) = if part_count == 1 { (1, 1) } else { (geometry.planes[plane].h, geometry.planes[plane].v) };
-            *part = Part { plane, h, v };
+            let Plane { side, h, v, .. } = geometry.planes[plane];
+            let (h, v) = if part_count == 1 { (1, 1) } else { (h, v) };
+            *part = Part { plane, h, v, columns: h * side, rows: v * side };
         }
         let needed = |mcus: fn(&Plane, Part) -> Range<usize>| {
             let of_parts = parts[..part_count].iter().map(|&part| mcus(&geometry.planes[part.plane], part));
             of_parts.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
         };
-        let columns = needed(|plane, part| groups(&plane.columns, part.h * BLOCK_SIDE));
-        let rows = needed(|plane, part| groups(&plane.rows, part.v * BLOCK_SIDE));
+        let columns = needed(|plane, part| groups(&plane.columns, part.columns));
+        let rows = needed(|plane, part| groups(&plane.rows, part.rows));
         let (width, mcu_width, mcu_height) = if part_count == 1 {
-            (geometry.planes[parts[0].plane].width, BLOCK_SIDE, BLOCK_SIDE)
+            let Plane { width, side, .. } = geometry.planes[parts[0].plane];
+            (width, side, side)
         } else {
-            (geometry.image.0, geometry.max.0 * BLOCK_SIDE, geometry.max.1 * BLOCK_SIDE)
+            (geometry.image.0, geometry.mcu.0, geometry.mcu.1)
         };
         Self { parts, part_count, mcus_per_row: width.div_ceil(mcu_width), columns, rows, mcu_height }
     }
@@ -148,13 +159,22 @@ impl Layout {
 }
 
 impl Plane {
-    fn new(component: &Component, max: (usize, usize), image: (usize, usize), region: Rect) -> Self {
+    /// Of an image whose blocks at the highest sampling have `image_side` samples along a side.
+    fn new(
+        component: &Component,
+        image_side: usize,
+        mcu: (usize, usize),
+        image: (usize, usize),
+        region: Rect,
+    ) -> Self {
         let (h, v) = (usize::from(component.h), usize::from(component.v));
-        let expansion = (max.0 / h, max.1 / v);
+        let side = block_side(image_side, (h, v), mcu);
+        let expansion = (mcu.0 / (h * side), mcu.1 / (v * side));
         let (width, height) = (image.0.div_ceil(expansion.0), image.1.div_ceil(expansion.1));
-        // libjpeg-turbo's conditions: the horizontal filters need three columns.
+        // libjpeg-turbo's conditions: the horizontal filters need three columns, and none is used at 1/8.
         let upsampling = match expansion {
             (1, 1) => Upsampling::None,
+            (h, v) if image_side == 1 => Upsampling::Repeat { h, v },
             (2, 1) if width > 2 => Upsampling::FancyH2V1,
             (1, 2) => Upsampling::FancyH1V2,
             (2, 2) if width > 2 => Upsampling::FancyH2V2,
@@ -169,8 +189,18 @@ impl Plane {
         let (x, y) = (region.x as usize, region.y as usize);
         let columns = needed(x..x + region.width as usize, expansion.0, context.0, width);
         let rows = needed(y..y + region.height as usize, expansion.1, context.1, height);
-        Self { h, v, width, height, upsampling, expansion, columns, rows }
+        Self { side, h, v, width, height, upsampling, expansion, columns, rows }
     }
+}
+
+/// Samples along a side of a component's blocks: a component that is sampled less is scaled down less, by
+/// powers of two while both directions allow it, which saves upsampling (libjpeg-turbo, jdmaster.c).
+fn block_side(image_side: usize, (h, v): (usize, usize), mcu: (usize, usize)) -> usize {
+    let mut side = image_side;
+    while side < BLOCK_SIDE && mcu.0.is_multiple_of(2 * side * h) && mcu.1.is_multiple_of(2 * side * v) {
+        side *= 2;
+    }
+    side
 }
 
 /// The samples that pixels need: those that cover them and `context` more on each side, where there are.

@@ -2,7 +2,7 @@
 
 use super::Block;
 use super::entropy::{BlockPlan, MCU_BLOCKS, McuPlan, ScanReader};
-use super::geometry::{BLOCK_SIDE, Geometry, Layout, Part};
+use super::geometry::{Geometry, Layout, Part};
 use super::header::Scan;
 use super::huffman::{AcTable, DcTable, TableCache};
 use super::idct;
@@ -100,8 +100,7 @@ impl<'a> ScanPlan<'a> {
             }
         }
         for part in layout.parts() {
-            let rows = BLOCK_SIDE * row * part.v..BLOCK_SIDE * (row + 1) * part.v;
-            samples[part.plane].pad(&geometry.planes()[part.plane], rows);
+            samples[part.plane].pad(&geometry.planes()[part.plane], row * part.rows..(row + 1) * part.rows);
         }
         Ok(())
     }
@@ -116,24 +115,26 @@ impl<'a> ScanPlan<'a> {
         (column, mcus): (usize, usize),
         row: usize,
     ) {
-        let Part { plane, h, v } = self.layout.parts[component];
+        let Part { plane, h, v, .. } = self.layout.parts[component];
         let plane = &geometry.planes()[plane];
-        let start = (plane.columns.start / BLOCK_SIDE).max(column * h);
-        let end = plane.columns.end.div_ceil(BLOCK_SIDE).min((column + mcus) * h);
+        let side = plane.side;
+        let start = (plane.columns.start / side).max(column * h);
+        let end = plane.columns.end.div_ceil(side).min((column + mcus) * h);
         if start >= end {
             return;
         }
         for block_row in 0..v {
-            let y = (row * v + block_row) * BLOCK_SIDE;
-            if y >= plane.rows.end || y + BLOCK_SIDE <= plane.rows.start {
+            let y = (row * v + block_row) * side;
+            if y >= plane.rows.end || y + side <= plane.rows.start {
                 continue;
             }
             let first = first_block(self.layout, component, block_row) + start - column * h;
             let range = first..first + end - start;
             let stride = samples.stride();
-            let out = samples.tail_mut(start * BLOCK_SIDE, y);
+            let out = samples.tail_mut(start * side, y);
             idct::blocks_to_rows(
                 self.simd,
+                side,
                 &group.blocks[range.clone()],
                 &group.last[range],
                 self.quant[component],

@@ -135,7 +135,7 @@ fn half<const SHIFT: i32>(
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn madd(pairs: __m256i, first: i16, second: i16) -> __m256i {
+pub fn madd(pairs: __m256i, first: i16, second: i16) -> __m256i {
     let factors = u32::from(first as u16) | u32::from(second as u16) << 16;
     _mm256_madd_epi16(pairs, _mm256_set1_epi32(factors as i32))
 }

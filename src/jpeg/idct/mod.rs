@@ -3,6 +3,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod reduced;
 mod scalar;
 
 use super::Block;
@@ -12,12 +13,23 @@ use super::tables::QuantTable;
 /// Columns past the last block that [`blocks_to_rows`] may overwrite.
 pub const SPILL: usize = 8;
 
-/// Turns a row of blocks into eight rows of samples, eight columns a block.
+/// Turns a row of blocks into `side` rows of samples, `side` columns a block, where `side` is 8, 4, 2 or 1.
 ///
 /// `last` holds the zigzag position of each block's last coefficient that may not be zero. `out` starts at
 /// the first sample; its rows are `stride` apart, and it must reach [`SPILL`] past the end of the last.
-pub fn blocks_to_rows(simd: Simd, blocks: &[Block], last: &[u8], quant: &QuantTable, out: &mut [u8], stride: usize) {
-    assert!(blocks.len() == last.len() && out.len() >= 7 * stride + 8 * blocks.len() + SPILL);
+pub fn blocks_to_rows(
+    simd: Simd,
+    side: usize,
+    blocks: &[Block],
+    last: &[u8],
+    quant: &QuantTable,
+    out: &mut [u8],
+    stride: usize,
+) {
+    assert!(blocks.len() == last.len() && out.len() >= (side - 1) * stride + side * blocks.len() + SPILL);
+    if side < 8 {
+        return reduced::blocks_to_rows(simd, side, blocks, quant, out, stride);
+    }
     match simd.level() {
         Level::Scalar => scalar::blocks_to_rows(blocks, last, quant, out, stride),
         #[cfg(target_arch = "x86_64")]
@@ -77,6 +89,7 @@ mod tests {
         fn vector_kernels_agree_with_the_specification(
             drawn in prop::collection::vec(coefficients(), 1..12),
             divisors in prop_oneof![prop::collection::vec(0_u16..64, 64), prop::collection::vec(any::<u16>(), 64)],
+            side in prop_oneof![Just(8_usize), Just(4), Just(2), Just(1)],
         ) {
             let quant = QuantTable(divisors.try_into().unwrap());
             let last: Vec<u8> = drawn.iter().map(|(_, last)| *last).collect();
@@ -87,11 +100,11 @@ mod tests {
                 }
                 block
             }).collect();
-            let stride = 8 * blocks.len() + SPILL;
+            let stride = side * blocks.len() + SPILL;
             let run = |simd| {
-                let mut out = vec![0; 8 * stride];
-                blocks_to_rows(simd, &blocks, &last, &quant, &mut out, stride);
-                out.chunks(stride).flat_map(|row| row[..8 * blocks.len()].to_vec()).collect::<Vec<_>>()
+                let mut out = vec![0; side * stride];
+                blocks_to_rows(simd, side, &blocks, &last, &quant, &mut out, stride);
+                out.chunks(stride).flat_map(|row| row[..side * blocks.len()].to_vec()).collect::<Vec<_>>()
             };
             let expected = run(Simd::SCALAR);
             for simd in Simd::available() {
