@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use forebay::Result;
 use forebay::jpeg::{Decoder, Header};
-use forebay::pixels::{ROW_PADDING_BYTES, Rect, RowSink};
+use forebay::pixels::{ROW_PADDING_BYTES, Rect, RowSink, Scale, View};
 
 /// A line of a digest file: what libjpeg-turbo makes of a file.
 pub struct Expected {
@@ -18,19 +18,36 @@ pub struct Expected {
 
 /// The fixtures in the repository.
 pub fn fixtures() -> Vec<Expected> {
+    fixtures_at(Scale::Full)
+}
+
+/// The fixtures, with their pixels at a scale.
+pub fn fixtures_at(scale: Scale) -> Vec<Expected> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/jpeg");
-    expected(&folder, &folder.join("digests.txt"))
+    expected(&folder, &folder.join(format!("digests{}.txt", suffix(scale))))
 }
 
 /// A folder of shared test data, `None` (and a line that says so) where it is not there.
 pub fn shared(name: &str) -> Option<Vec<Expected>> {
+    shared_at(name, Scale::Full)
+}
+
+/// A folder of shared test data, with its pixels at a scale.
+pub fn shared_at(name: &str, scale: Scale) -> Option<Vec<Expected>> {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data")).join(name);
     if !folder.is_dir() {
         println!("skipped: no folder {}", folder.display());
         return None;
     }
-    let digests = format!("{}/tests/fixtures/{name}.digests", env!("CARGO_MANIFEST_DIR"));
+    let digests = format!("{}/tests/fixtures/{name}{}.digests", env!("CARGO_MANIFEST_DIR"), suffix(scale));
     Some(expected(&folder, Path::new(&digests)))
+}
+
+fn suffix(scale: Scale) -> String {
+    match scale.denominator() {
+        1 => String::new(),
+        denominator => format!("_1_{denominator}"),
+    }
 }
 
 fn expected(folder: &Path, digests: &Path) -> Vec<Expected> {
@@ -54,10 +71,14 @@ pub struct Image {
 
 impl Image {
     pub fn decode(decoder: &mut Decoder, bytes: &[u8], region: Option<Rect>) -> Result<Self> {
+        Self::decode_at(decoder, bytes, Scale::Full, region)
+    }
+
+    pub fn decode_at(decoder: &mut Decoder, bytes: &[u8], scale: Scale, region: Option<Rect>) -> Result<Self> {
         let header = Header::parse(bytes)?;
-        let region = region.unwrap_or(Rect::whole(header.width, header.height));
+        let region = region.unwrap_or(Rect::whole(scale.len(header.width), scale.len(header.height)));
         let mut image = Self { width: region.width as usize, rows: Vec::new() };
-        decoder.decode(bytes, &header, region, &mut Sink { image: &mut image, next: None })?;
+        decoder.decode(bytes, &header, View { scale, region }, &mut Sink { image: &mut image, next: None })?;
         assert_eq!(image.rows.len(), region.height as usize, "rows handed out");
         Ok(image)
     }

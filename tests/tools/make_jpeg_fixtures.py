@@ -4,11 +4,11 @@
 Needs cjpeg and djpeg of libjpeg-turbo (2.1.5 made what is checked in) and the xxhash module.
 
     tests/tools/make_jpeg_fixtures.py                         fixtures and their digests
-    tests/tools/make_jpeg_fixtures.py --digest DIR OUTPUT     digests of the JPEGs in another folder
+    tests/tools/make_jpeg_fixtures.py --digest DIR STEM       digests of the JPEGs in another folder
 
 A line of a digest file: file name, width, height, XXH3-128 of the rows of interleaved RGB that djpeg
 writes with its defaults. Files that djpeg refuses, warns about or decodes from anything but sequential
-data are left out.
+data are left out. The digests of an image scaled to 1/N by djpeg are in a file of their own, _1_N.
 """
 import math
 import pathlib
@@ -90,15 +90,40 @@ def make():
     encode("rgb_subsampled", scene(45, 61, 7), "-rgb", "-sample", "2x2,1x1,1x1")
     encode("flat", b"P6 200 150 255\n" + bytes([200, 30, 90]) * 30000)
     encode("wide", scene(700, 20, 8), "-quality", "80")
-    digest(FIXTURES, FIXTURES / "digests.txt")
+    for quality in (10, 90):
+        for sampling in ("444", "420"):
+            wild = f"wild_{quality}_{sampling}"
+            encode(wild, scene(70, 50, 9, noise=90), "-quality", str(quality), "-sample", SAMPLINGS[sampling])
+            overflow(FIXTURES / f"{wild}.jpg")
+    digest(FIXTURES, str(FIXTURES / "digests"), ".txt")
 
 
-def digest(folder, output):
+def overflow(path):
+    """Makes the divisors so large that what they multiply leaves the range of samples, and that of 16 bits."""
+    data = bytearray(path.read_bytes())
+    rng = random.Random(path.name)
+    position = 2
+    while data[position + 1] != 0xDA:
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if data[position + 1] == 0xDB:
+            for at in range(position + 5, position + 2 + length):
+                data[at] = rng.choice([1, 20, 100, 255])
+        position += 2 + length
+    path.write_bytes(data)
+
+
+def digest(folder, stem, extension):
+    for denominator in (1, 2, 4, 8):
+        name = stem + (f"_1_{denominator}" if denominator > 1 else "") + extension
+        digest_scaled(folder, denominator, pathlib.Path(name))
+
+
+def digest_scaled(folder, denominator, output):
     lines = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in (".jpg", ".jpeg") or not is_sequential(path.read_bytes()):
             continue
-        run = subprocess.run(["djpeg", "-rgb", "-ppm", str(path)], capture_output=True)
+        run = subprocess.run(["djpeg", "-rgb", "-ppm", "-scale", f"1/{denominator}", str(path)], capture_output=True)
         if run.returncode or run.stderr:
             print(f"left out {path.name}: {run.stderr.decode().strip()}", file=sys.stderr)
             continue
@@ -125,6 +150,6 @@ def is_sequential(data):
 
 if __name__ == "__main__":
     if len(sys.argv) == 4 and sys.argv[1] == "--digest":
-        digest(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]))
+        digest(pathlib.Path(sys.argv[2]), sys.argv[3], ".digests")
     else:
         make()

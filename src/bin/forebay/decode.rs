@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use forebay::decode::{Decoder, ImageInfo, Route};
 use forebay::jpeg::{ColourModel, Header, Process};
-use forebay::{Error, Limits, Rect, Result};
+use forebay::{Error, Limits, Rect, Result, Scale, View};
 
 use crate::picture::{self, Interleaved};
 use crate::ui;
@@ -20,9 +20,12 @@ pub struct Decode {
     /// Write the pixels; the extension .ppm or .png decides the format
     #[arg(short, long, value_name = "OUT")]
     pub output: Option<PathBuf>,
-    /// Decode only this rectangle of the stored image, in pixels
+    /// Decode only this rectangle of the stored image, in pixels; of the scaled image with --scale
     #[arg(long, value_name = "X,Y,W,H", value_parser = parse_region)]
     pub region: Option<Rect>,
+    /// Scale a JPEG down while decoding: 1, 1/2, 1/4 or 1/8
+    #[arg(long, default_value = "1", value_parser = parse_scale)]
+    pub scale: Scale,
 }
 
 /// For how long the decoding is repeated to tell its usual time.
@@ -40,14 +43,16 @@ impl Decode {
         let info = decoder.inspect(&bytes).map_err(named)?;
         ui::print(&facts(&info, decoder.jpeg_header(), bytes.len()))?;
 
-        let region = self.region.unwrap_or(Rect::whole(info.width, info.height));
-        if !region.fits(info.width, info.height) {
-            let allowed = format!("it must lie inside the image of {}x{}", info.width, info.height);
+        let scale = self.scale;
+        let (width, height) = (scale.len(info.width), scale.len(info.height));
+        let region = self.region.unwrap_or(Rect::whole(width, height));
+        if !region.fits(width, height) {
+            let allowed = format!("it must lie inside the image of {width}x{height}");
             let Rect { x, y, width, height } = region;
             return Err(Error::invalid_parameter("--region", format_args!("{x},{y},{width},{height}"), &allowed).into());
         }
         let mut rgb = Interleaved::new(region);
-        let times = match time(&mut decoder, &bytes, &info, region, &mut rgb) {
+        let times = match time(&mut decoder, &bytes, &info, View { scale, region }, &mut rgb) {
             Ok(times) => times,
             Err(error) => {
                 ui::print(&format!("verdict      refused by the {}\n", info.route.name()))?;
@@ -79,7 +84,7 @@ fn time(
     decoder: &mut Decoder,
     bytes: &[u8],
     info: &ImageInfo,
-    region: Rect,
+    view: View,
     rgb: &mut Interleaved,
 ) -> Result<Vec<Duration>> {
     let mut times = vec![];
@@ -87,7 +92,7 @@ fn time(
     while times.is_empty() || (started.elapsed() < REPEAT && times.len() < 1000) {
         rgb.pixels.clear();
         let began = Instant::now();
-        decoder.decode(bytes, info, region, rgb)?;
+        decoder.decode(bytes, info, view, rgb)?;
         times.push(began.elapsed());
     }
     times[1..].sort();
@@ -200,4 +205,12 @@ fn parse_region(text: &str) -> std::result::Result<Rect, String> {
         [x, y, width, height] if text.split(',').count() == 4 => Ok(Rect { x, y, width, height }),
         _ => Err("expected X,Y,W,H: four whole numbers, such as 0,0,224,224".into()),
     }
+}
+
+fn parse_scale(text: &str) -> std::result::Result<Scale, String> {
+    let name = |scale: &Scale| match scale.denominator() {
+        1 => "1".to_owned(),
+        denominator => format!("1/{denominator}"),
+    };
+    Scale::ALL.into_iter().find(|scale| name(scale) == text).ok_or_else(|| "expected 1, 1/2, 1/4 or 1/8".into())
 }
