@@ -77,7 +77,7 @@ impl Resizer {
         self.isa
     }
 
-    /// Starts a sample: the rows of `plan.region()` are to follow, then [`Rows::finish`]. `plan` is one of
+    /// Starts a sample: the rows of `plan.view()` are to follow, then [`Rows::finish`]. `plan` is one of
     /// the augmentation that the resizer was made for, and `output` the sample's place in the batch.
     ///
     /// # Errors

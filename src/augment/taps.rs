@@ -35,7 +35,7 @@ impl Taps {
         let filter = axis.filter();
         let (source_start, source_len) = axis.source_range();
         self.source_len = source_len as usize;
-        let offset = source_start - axis.box_start;
+        let offset = source_start - axis.first_pixel();
         self.stride = len.next_multiple_of(LANES);
         resize(&mut self.first, self.stride);
         resize(&mut self.end, self.stride);
@@ -103,6 +103,7 @@ fn resize<T: Copy + Default>(vector: &mut Vec<T>, len: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pixels::Scale;
     use proptest::prelude::*;
 
     proptest! {
@@ -112,10 +113,12 @@ mod tests {
                 .prop_flat_map(|(len, start)| (Just(len), Just(start), 1..=len - start)),
             output_len in 1u32..400,
             reversed: bool,
+            scale in prop::sample::select(&Scale::ALL[..]),
         ) {
-            let axis = Axis { box_start: start, box_len, resized_len: output_len.into(), window_start: 0, output_len, flip: reversed };
+            let axis = Axis { flip: reversed, scale, ..Axis::resized(start, box_len, output_len) };
             let (range_start, range_len) = axis.source_range();
-            prop_assert!(range_start >= start && range_start + range_len <= len.min(start + box_len));
+            prop_assert!(range_start >= start / scale.denominator());
+            prop_assert!(range_start + range_len <= scale.len(start + box_len) && start + box_len <= len);
             let mut taps = Taps::default();
             taps.build(&axis, reversed);
             for i in 0..output_len as usize {
@@ -131,7 +134,7 @@ mod tests {
 
         #[test]
         fn reversed_is_the_same_table_backwards(box_len in 1u32..500, output_len in 1u32..100) {
-            let axis = Axis { box_start: 3, box_len, resized_len: output_len.into(), window_start: 0, output_len, flip: false };
+            let axis = Axis::resized(3, box_len, output_len);
             let (mut forward, mut backward) = (Taps::default(), Taps::default());
             forward.build(&axis, false);
             backward.build(&axis, true);

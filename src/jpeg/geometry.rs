@@ -104,8 +104,9 @@ impl Geometry {
         let mcu = (usize::from(max.0) * side, usize::from(max.1) * side);
         let image = (scale.len(header.width) as usize, scale.len(header.height) as usize);
         let absent = Component { h: 1, v: 1, ..Component::default() };
-        let planes =
-            std::array::from_fn(|i| Plane::new(header.components().get(i).unwrap_or(&absent), side, mcu, image, region));
+        let planes = std::array::from_fn(|i| {
+            Plane::new(header.components().get(i).unwrap_or(&absent), side, mcu, image, region)
+        });
         Self { region, planes, plane_count: header.components().len(), image, mcu }
     }
 
@@ -160,13 +161,7 @@ impl Layout {
 
 impl Plane {
     /// Of an image whose blocks at the highest sampling have `image_side` samples along a side.
-    fn new(
-        component: &Component,
-        image_side: usize,
-        mcu: (usize, usize),
-        image: (usize, usize),
-        region: Rect,
-    ) -> Self {
+    fn new(component: &Component, image_side: usize, mcu: (usize, usize), image: (usize, usize), region: Rect) -> Self {
         let (h, v) = (usize::from(component.h), usize::from(component.v));
         let side = block_side(image_side, (h, v), mcu);
         let expansion = (mcu.0 / (h * side), mcu.1 / (v * side));

@@ -79,12 +79,14 @@ impl<'a> Worker<'a> {
         let tray = &job.tray;
         let key = SampleKey { seed: shared.order.seed(), epoch: tray.epoch, sample: tray.samples[job.index], view: 0 };
         let plan = shared.augment.plan(key, info.width, info.height, orientation)?;
+        let may_scale = shared.augment.dct_scaling() && info.route.scales();
+        let plan = if may_scale { plan.scaled_down() } else { plan };
         *claimed = tray.claim(&job.slot, job.index, plan.output_size(), plan.output_bytes())?;
         let Some(output) = claimed else {
             return Err(Error::new(ErrorKind::Internal, "the sample's place in its batch was taken"));
         };
         let mut rows = resizer.begin(&plan, output)?;
-        decoder.decode(bytes, &info, plan.region(), &mut rows)?;
+        decoder.decode(bytes, &info, plan.view(), &mut rows)?;
         rows.finish()
     }
 }

@@ -172,6 +172,7 @@ pub struct Augment {
     normalize: Option<Normalize>,
     dtype: DType,
     layout: Layout,
+    dct_scaling: bool,
 }
 
 impl Augment {
@@ -183,6 +184,7 @@ impl Augment {
             normalize: None,
             dtype: DType::F32,
             layout: Layout::Nchw,
+            dct_scaling: false,
         })
     }
 
@@ -226,6 +228,11 @@ impl Augment {
     /// The order of the output's axes.
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Whether large JPEG may be scaled down while they are decoded.
+    pub fn dct_scaling(&self) -> bool {
+        self.dct_scaling
     }
 
     /// The shape of one sample's output in the order of the layout, or `None` where each image keeps
@@ -296,6 +303,18 @@ impl AugmentBuilder {
     /// The order of the output's axes. Default [`Layout::Nchw`].
     pub fn layout(mut self, layout: Layout) -> Self {
         self.0.layout = layout;
+        self
+    }
+
+    /// Lets JPEG whose crop is at least twice as large as the output on both axes be decoded at 1/2, 1/4 or
+    /// 1/8 of their size, from the lower frequencies of each block, and resampled from there: faster on
+    /// large photos, with slightly other pixels. Default false: the full image is resampled, to the bit as
+    /// without this option.
+    ///
+    /// Crops and all other random parameters stay the same, and so do the tensors of every engine and
+    /// number of threads. Formats other than baseline JPEG are always decoded at full size.
+    pub fn dct_scaling(mut self, allowed: bool) -> Self {
+        self.0.dct_scaling = allowed;
         self
     }
 

@@ -1,5 +1,7 @@
 //! One axis of a resampling: where its taps lie and what they weigh.
 
+use crate::pixels::Scale;
+
 /// How one axis of the stored image becomes one axis of the output.
 ///
 /// A box of the stored axis is resized to `resized_len`, of which a window becomes the output, in
@@ -17,6 +19,16 @@
 /// raw(k)  = max(0, 1 - |(k - center + 0.5) * (1 / support)|)
 /// weight  = f32(raw(k) / sum)                            sum: over k = first, first + 1, ..
 /// ```
+///
+/// Where the image is decoded at 1/`n` ([`scale`](Self::scale)), positions are those of its pixels, of
+/// which the box may begin and end within one. The same formulas hold, with
+///
+/// ```text
+/// scale   = box_len / resized_len / n
+/// center  = (i + 0.5) * scale + offset                   offset = (box_start mod n) / n
+/// ```
+///
+/// and the pixels that the box touches, whole or in part, in place of `box_len` as the limit of `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Axis {
     /// First pixel of the box on the stored axis.
@@ -31,6 +43,8 @@ pub struct Axis {
     pub output_len: u32,
     /// Whether the window is written in reverse.
     pub flip: bool,
+    /// How much smaller than it is stored the image is decoded. The box is in stored pixels all the same.
+    pub scale: Scale,
 }
 
 impl Axis {
@@ -41,7 +55,15 @@ impl Axis {
 
     /// A box that is resized to the output's length.
     pub(crate) fn resized(box_start: u32, box_len: u32, output_len: u32) -> Self {
-        Self { box_start, box_len, resized_len: output_len.into(), window_start: 0, output_len, flip: false }
+        Self {
+            box_start,
+            box_len,
+            resized_len: output_len.into(),
+            window_start: 0,
+            output_len,
+            flip: false,
+            scale: Scale::Full,
+        }
     }
 
     /// The same axis seen from its other end, on a stored axis of `len` pixels.
@@ -56,40 +78,61 @@ impl Axis {
 
     /// Whether the output holds the box's pixels unchanged but for their order.
     pub fn is_copy(&self) -> bool {
-        u64::from(self.box_len) == self.resized_len
+        u64::from(self.box_len) == self.resized_len && self.scale == Scale::Full
     }
 
-    /// The interval of the stored axis that some tap with a weight touches: first pixel and length.
+    /// Whether the box, decoded at a scale, still has as many pixels as it is resized to.
+    pub(crate) fn allows(&self, scale: Scale) -> bool {
+        u64::from(self.box_len) >= self.resized_len.saturating_mul(scale.denominator().into())
+    }
+
+    /// The interval of the decoded axis that some tap with a weight touches: first pixel and length.
     pub fn source_range(&self) -> (u32, u32) {
         let filter = self.filter();
         let last = self.window_start + u64::from(self.output_len) - 1;
         let (first, _) = filter.range(filter.center(self.window_start));
         let (_, end) = filter.range(filter.center(last));
-        (self.box_start + first, end - first)
+        (self.first_pixel() + first, end - first)
+    }
+
+    /// The decoded pixel that the box begins in: where the filter's positions count from.
+    pub(crate) fn first_pixel(&self) -> u32 {
+        self.box_start / self.scale.denominator()
     }
 
     pub(crate) fn filter(&self) -> Filter {
-        let box_len = f64::from(self.box_len);
-        let scale = box_len / self.resized_len as f64;
+        let denominator = self.scale.denominator();
+        let scale = f64::from(self.box_len) / self.resized_len as f64 / f64::from(denominator);
         let support = scale.max(1.0);
-        Filter { scale, support, per_support: 1.0 / support, box_len }
+        let within = self.box_start % denominator;
+        Filter {
+            scale,
+            offset: f64::from(within) / f64::from(denominator),
+            support,
+            per_support: 1.0 / support,
+            len: f64::from(self.scale.len(within + self.box_len)),
+        }
     }
 }
 
-/// The filter of an axis, by the formulas at [`Axis`]. Positions are within the box.
+/// The filter of an axis, by the formulas at [`Axis`]. Positions are in decoded pixels, from the one that
+/// the box begins in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Filter {
     scale: f64,
+    /// Where in its first pixel the box begins.
+    offset: f64,
     support: f64,
     per_support: f64,
-    box_len: f64,
+    /// Pixels that the box touches.
+    len: f64,
 }
 
 impl Filter {
-    /// The centre of a resized pixel, in pixels of the box.
+    /// The centre of a resized pixel.
     #[inline(always)]
     pub(crate) fn center(&self, i: u64) -> f64 {
-        (i as f64 + 0.5) * self.scale
+        (i as f64 + 0.5) * self.scale + self.offset
     }
 
     /// The taps around a centre: the first and the one past the last.
@@ -97,7 +140,7 @@ impl Filter {
     pub(crate) fn range(&self, center: f64) -> (u32, u32) {
         // Truncating conversions saturate, so the negative side is clamped to 0 by them.
         let first = (center - self.support + 0.5) as u32;
-        let end = (center + self.support + 0.5).min(self.box_len) as u32;
+        let end = (center + self.support + 0.5).min(self.len) as u32;
         // The weight is exactly 0 where the last pixel's centre lies on the edge of the triangle.
         (first, end - u32::from(self.raw(end - 1, center) <= 0.0))
     }

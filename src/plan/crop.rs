@@ -61,7 +61,7 @@ pub(super) fn short_side_center(width: u32, height: u32, resize: u32, crop: Size
         let resized_len = resized(len);
         let margin = resized_len - u64::from(output_len);
         let window_start = math::round_half_even(margin as f64 / 2.0) as u64;
-        Axis { box_start: 0, box_len: len, resized_len, window_start, output_len, flip: false }
+        Axis { resized_len, window_start, ..Axis::resized(0, len, output_len) }
     };
     (axis(width, crop.width), axis(height, crop.height))
 }

@@ -3,7 +3,7 @@
 use super::rng::{Generator, SampleKey, Stream, unit};
 use super::{Augment, Axis, DType, Geometry, Layout, Orientation, Size, crop};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pixels::Rect;
+use crate::pixels::{Rect, Scale, View};
 
 /// Everything that decides one sample's output, but for its pixels.
 ///
@@ -64,12 +64,34 @@ impl Augment {
 }
 
 impl SamplePlan {
-    /// What must be decoded of the stored image: every pixel that a tap touches, and no other row or
-    /// column.
+    /// The same crop and parameters for a decoder that scales while it decodes
+    /// ([`Route::scales`](crate::decode::Route::scales)): of the image at the smallest [`Scale`] that leaves
+    /// the box at least as large as what it is resized to, on both axes. What
+    /// [`AugmentBuilder::dct_scaling`](super::AugmentBuilder::dct_scaling) turns on.
+    pub fn scaled_down(mut self) -> Self {
+        let allowed = |scale: &Scale| self.x.allows(*scale) && self.y.allows(*scale);
+        let scale = Scale::ALL.into_iter().rev().find(allowed).unwrap_or_default();
+        (self.x.scale, self.y.scale) = (scale, scale);
+        self
+    }
+
+    /// How much smaller than it is stored the image must be decoded; full scale unless the plan was
+    /// [`scaled_down`](Self::scaled_down).
+    pub fn scale(&self) -> Scale {
+        self.x.scale
+    }
+
+    /// What must be decoded of the image, in pixels of the image at [`scale`](Self::scale): every pixel
+    /// that a tap touches, and no other row or column.
     pub fn region(&self) -> Rect {
         let (x, width) = self.x.source_range();
         let (y, height) = self.y.source_range();
         Rect { x, y, width, height }
+    }
+
+    /// The region and its scale: what the decoder is asked for.
+    pub fn view(&self) -> View {
+        View { scale: self.scale(), region: self.region() }
     }
 
     /// The resampling along the stored rows.
@@ -148,6 +170,47 @@ mod tests {
     }
 
     #[test]
+    fn the_scale_leaves_as_many_pixels_as_the_output_has() {
+        let augment = Augment::builder(Geometry::Resize { size: Size { height: 100, width: 200 } }).build().unwrap();
+        let scale = |width, height| {
+            let plan = augment.plan(key(0), width, height, Orientation::AS_STORED).unwrap();
+            assert_eq!(plan.scale(), Scale::Full);
+            plan.scaled_down().scale()
+        };
+        assert_eq!((scale(399, 9999), scale(400, 200), scale(400, 199)), (Scale::Full, Scale::Half, Scale::Full));
+        assert_eq!((scale(799, 400), scale(800, 400)), (Scale::Half, Scale::Quarter));
+        assert_eq!(
+            (scale(1600, 799), scale(1600, 800), scale(9999, 9999)),
+            (Scale::Quarter, Scale::Eighth, Scale::Eighth)
+        );
+        let turned = augment.plan(key(0), 200, 400, Orientation::from_exif(6)).unwrap();
+        assert_eq!(turned.scaled_down().scale(), Scale::Half);
+        let none = Augment::builder(Geometry::None).build().unwrap();
+        assert_eq!(none.plan(key(0), 999, 999, Orientation::AS_STORED).unwrap().scaled_down().scale(), Scale::Full);
+    }
+
+    /// Scaling changes from which pixels the crop is made, never which crop it is.
+    #[test]
+    fn a_seed_means_the_same_crop_at_every_scale() {
+        let augment = Augment::imagenet_train(64).build().unwrap();
+        let mut seen = std::collections::HashSet::new();
+        for sample in 0..200 {
+            let plan = augment.plan(key(sample), 900, 700, Orientation::from_exif(sample as u16 % 9)).unwrap();
+            let mut scaled = plan.scaled_down();
+            seen.insert(scaled.scale());
+            // The box lies in the region, whose edges are less than a decoded pixel and a tap further out.
+            let (n, region) = (scaled.scale().denominator(), scaled.region());
+            for (start, len, axis) in [(region.x, region.width, plan.x()), (region.y, region.height, plan.y())] {
+                assert_eq!(start, axis.box_start / n);
+                assert_eq!(start + len, (axis.box_start + axis.box_len).div_ceil(n));
+            }
+            (scaled.x.scale, scaled.y.scale) = (Scale::Full, Scale::Full);
+            assert_eq!(scaled, plan);
+        }
+        assert!(seen.len() > 2, "{seen:?}");
+    }
+
+    #[test]
     fn a_centre_crop_decodes_only_its_window() {
         let augment = Augment::imagenet_val(224).build().unwrap();
         let region = augment.plan(key(0), 512, 1024, Orientation::AS_STORED).unwrap().region();
@@ -161,7 +224,10 @@ mod tests {
             for builder in [Augment::imagenet_train(size), Augment::imagenet_val(size), Augment::builder(Geometry::None)] {
                 let augment = builder.build().unwrap();
                 let plan = augment.plan(key(sample), width, height, Orientation::from_exif(exif)).unwrap();
-                prop_assert!(plan.region().fits(width, height));
+                prop_assert!(plan.view().fits(width, height));
+                let scaled = plan.scaled_down();
+                prop_assert!(scaled.view().fits(width, height));
+                prop_assert_eq!(scaled.output_shape(), plan.output_shape());
                 if let Some(shape) = augment.output_shape() {
                     prop_assert_eq!(plan.output_shape(), shape);
                 }

@@ -63,6 +63,10 @@ pub struct Load {
     /// Honour EXIF orientation.
     #[arg(long)]
     pub orientation: bool,
+    /// Decode JPEG at 1/2, 1/4 or 1/8 where the crop is that much larger than the output: faster, with
+    /// slightly other pixels.
+    #[arg(long)]
+    pub dct_scaling: bool,
     /// Files being opened or read at once.
     #[arg(long, default_value_t = 32)]
     pub depth: usize,
@@ -136,6 +140,7 @@ impl Load {
             shuffle_block: None,
             partial: false,
             orientation: false,
+            dct_scaling: false,
             depth: 32,
             slots: 3,
             digest: false,
@@ -234,7 +239,7 @@ impl Load {
         };
         // Bytes hold pixels, not normalised values.
         let builder = if self.dtype == Element::U8 { builder.without_normalize() } else { builder };
-        builder.dtype(self.dtype.into()).layout(self.layout.into()).build()
+        builder.dtype(self.dtype.into()).layout(self.layout.into()).dct_scaling(self.dct_scaling).build()
     }
 
     fn preview(&self, batch: &Batch, classes: &[String]) -> anyhow::Result<()> {

@@ -114,16 +114,10 @@ fn to_four<const SHIFT: i32>(x0: __m256i, x26: __m256i, x13: __m256i, x57: __m25
 #[inline]
 fn pair_2x2([x0, x1, x3, x5, x7]: [__m256i; 5]) -> __m256i {
     let zero = _mm256_setzero_si256();
-    let (top_low, bottom_low) = to_two(
-        _mm256_unpacklo_epi16(zero, x0),
-        _mm256_unpacklo_epi16(x1, x3),
-        _mm256_unpacklo_epi16(x5, x7),
-    );
-    let (top_high, bottom_high) = to_two(
-        _mm256_unpackhi_epi16(zero, x0),
-        _mm256_unpackhi_epi16(x1, x3),
-        _mm256_unpackhi_epi16(x5, x7),
-    );
+    let (top_low, bottom_low) =
+        to_two(_mm256_unpacklo_epi16(zero, x0), _mm256_unpacklo_epi16(x1, x3), _mm256_unpacklo_epi16(x5, x7));
+    let (top_high, bottom_high) =
+        to_two(_mm256_unpackhi_epi16(zero, x0), _mm256_unpackhi_epi16(x1, x3), _mm256_unpackhi_epi16(x5, x7));
     let columns_1357 = |row| {
         let (f1, f3, f5, f7) = (F_3_624, -F_1_272, F_0_850, -F_0_720);
         _mm256_madd_epi16(row, _mm256_setr_epi16(0, f1, 0, f3, 0, f5, 0, f7, 0, f1, 0, f3, 0, f5, 0, f7))
@@ -150,10 +144,7 @@ fn to_two(x0: __m256i, x13: __m256i, x57: __m256i) -> (__m256i, __m256i) {
     const SHIFT: i32 = (CONST_BITS - PASS1_BITS + 2) as i32;
     let even = _mm256_add_epi32(_mm256_srai_epi32::<UPPER_TO_FIXED>(x0), _mm256_set1_epi32(1 << (SHIFT - 1)));
     let odd = _mm256_add_epi32(madd(x13, F_3_624, -F_1_272), madd(x57, F_0_850, -F_0_720));
-    (
-        _mm256_srai_epi32::<SHIFT>(_mm256_add_epi32(even, odd)),
-        _mm256_srai_epi32::<SHIFT>(_mm256_sub_epi32(even, odd)),
-    )
+    (_mm256_srai_epi32::<SHIFT>(_mm256_add_epi32(even, odd)), _mm256_srai_epi32::<SHIFT>(_mm256_sub_epi32(even, odd)))
 }
 
 #[target_feature(enable = "avx2")]

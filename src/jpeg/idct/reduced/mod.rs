@@ -8,14 +8,7 @@ mod scalar;
 use super::*;
 
 /// As [`blocks_to_rows`](super::blocks_to_rows), whose checks have passed, for a `side` of 4, 2 or 1.
-pub fn blocks_to_rows(
-    simd: Simd,
-    side: usize,
-    blocks: &[Block],
-    quant: &QuantTable,
-    out: &mut [u8],
-    stride: usize,
-) {
+pub fn blocks_to_rows(simd: Simd, side: usize, blocks: &[Block], quant: &QuantTable, out: &mut [u8], stride: usize) {
     match (side, simd.level()) {
         (1, _) => averages(blocks, quant, out),
         (_, Level::Scalar) => scalar::blocks_to_rows(side, blocks, quant, out, stride),
