@@ -4,7 +4,7 @@ mod common;
 
 use forebay::decode::{Decoder, Route};
 use forebay::pixels::{ROW_PADDING_BYTES, RowSink};
-use forebay::{ErrorKind, Limits, Rect, Result};
+use forebay::{ErrorKind, Limits, Rect, Result, Scale, View};
 use image::ImageEncoder;
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
@@ -138,6 +138,22 @@ fn odd_files_of_other_processes_match_libjpeg_turbo() {
             (None, Some(_), Ok((route, _))) => assert_eq!(route, Route::Jpeg, "{name}"),
             (None, None, Err(error)) => println!("{name}: {error}"),
             (_, _, decoded) => panic!("{name}: {:?}", decoded.map(|(route, rgb)| (route, rgb.len()))),
+        }
+    }
+}
+
+#[test]
+fn a_scale_is_refused_where_the_decoder_has_none() {
+    let region = Rect { x: 0, y: 0, width: 20, height: 10 };
+    for (bytes, scales) in [(jpeg(false, SamplingFactor::F_2_2), true), (jpeg(true, SamplingFactor::F_1_1), false)] {
+        let mut decoder = Decoder::new(Limits::default());
+        let info = decoder.inspect(&bytes).expect("header");
+        assert_eq!(info.route.scales(), scales);
+        let mut rows = Rows { width: 20, planes: [(); 3].map(|()| vec![0; 20 + ROW_PADDING_BYTES]), rgb: vec![] };
+        let result = decoder.decode(&bytes, &info, View { scale: Scale::Half, region }, &mut rows);
+        match result {
+            Ok(()) => assert!(scales && rows.rgb.len() == 20 * 10 * 3),
+            Err(error) => assert!(!scales && error.kind() == ErrorKind::Unsupported, "{error}"),
         }
     }
 }
