@@ -3,8 +3,8 @@
 mod jpeg_support;
 
 use forebay::ErrorKind;
-use forebay::jpeg::{Decoder, Header};
-use forebay::pixels::{Rect, Scale};
+use forebay::jpeg::{Decodability, Decoder, EntryPoints, Grain, Header, Piece};
+use forebay::pixels::{Rect, Scale, View};
 use jpeg_support::{Expected, Image, Random, fixtures_at, shared_at};
 
 const SCALES: [Scale; 3] = [Scale::Half, Scale::Quarter, Scale::Eighth];
@@ -74,6 +74,40 @@ fn regions_of_photos_are_crops_of_the_whole() {
             assert_regions(scale, &files, 10);
         }
     }
+}
+
+/// Decodes a view from entry points, and only the bytes of the file that it needs.
+fn indexed(decoder: &mut Decoder, bytes: &[u8], view: View) -> Image {
+    let header = Header::parse(bytes).unwrap();
+    let (mut entries, mut ranges) = (Vec::new(), Vec::new());
+    let facts = decoder.index(bytes, &header, Grain::Bits(600), &mut entries).unwrap();
+    let entries = EntryPoints::new(&entries);
+    facts.ranges(entries, view, &mut ranges).unwrap();
+    let pieces: Vec<_> = (ranges.iter())
+        .map(|range| Piece { offset: range.start, bytes: &bytes[range.start as usize..range.end as usize] })
+        .collect();
+    Image::collect(view.region, |sink| decoder.decode_indexed(&pieces, &header, entries, view, sink)).unwrap()
+}
+
+#[test]
+fn regions_from_entry_points_are_crops_of_the_whole() {
+    let (mut random, mut decoder, mut compared) = (Random(4), Decoder::new(), 0);
+    for scale in SCALES {
+        for file in fixtures_at(scale) {
+            let bytes = std::fs::read(&file.path).unwrap();
+            if Header::parse(&bytes).unwrap().support() != Decodability::Streamed {
+                continue;
+            }
+            let whole = Image::decode_at(&mut decoder, &bytes, scale, None).unwrap();
+            for _ in 0..15 {
+                let region = random.region(file.width, file.height);
+                let image = indexed(&mut decoder, &bytes, View { scale, region });
+                assert!(image == whole.crop(region), "{} at {scale:?}: {region:?} differs", file.path.display());
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 5000, "{compared}");
 }
 
 /// A region is judged by the scaled image: the last pixel of a side that 8 does not divide is inside.
