@@ -77,15 +77,15 @@ fn a_smooth_picture_looks_the_same() {
     jpeg_encoder::Encoder::new(&mut jpeg, 95)
         .encode(&rgb, width as u16, height as u16, jpeg_encoder::ColorType::Rgb)
         .unwrap();
-    for (size, scale) in [(200, Scale::Half), (110, Scale::Quarter), (50, Scale::Eighth)] {
+    for (size, scale, mean_max) in [(200, Scale::Half, 2.0), (110, Scale::Quarter, 4.0), (50, Scale::Eighth, 8.0)] {
         let augment = bytes(Geometry::Resize { size: Size::square(size) }).build().unwrap();
         let plan = augment.plan(key(0), width as u32, height as u32, Orientation::AS_STORED).unwrap();
         assert_eq!(plan.scaled_down().scale(), scale);
         let [full, scaled] = [plan, plan.scaled_down()].map(|plan| decode(&augment, &plan, &jpeg));
         let differences = full.iter().zip(&scaled).map(|(a, b)| u32::from(a.abs_diff(*b)));
         let mean = f64::from(differences.clone().sum::<u32>()) / full.len() as f64;
-        assert!(mean < 4.0 && differences.clone().max() < Some(12), "{scale:?}: {mean}, {:?}", differences.max());
-        assert!(mean > 0.0, "{scale:?} decoded at full scale");
+        let max = differences.max();
+        assert!(mean > 0.0 && mean < mean_max && max < Some(20), "{scale:?}: mean {mean}, largest {max:?}");
     }
 }
 
