@@ -33,6 +33,8 @@ pub struct BlockPlan<'a> {
     pub start: usize,
     /// How far on the next MCU's block goes.
     pub stride: usize,
+    /// Whether it is decoded for its DC coefficient alone.
+    pub is_dc_alone: bool,
 }
 
 /// What is wrong with a block; 0 is nothing.
@@ -100,8 +102,12 @@ fn decode_run(run: &mut Run, plan: &McuPlan, index: usize, blocks: &mut [Block],
             let prediction = &mut run.predictions[plan.component & 3];
             *prediction = prediction.wrapping_add(difference.into());
             let block = &mut blocks[at].0;
-            *block = [0; 64];
-            last[at] = decode_ac(window.bytes(), &mut bits, plan.ac, block, &mut fault);
+            if plan.is_dc_alone {
+                skip_ac(window.bytes(), &mut bits, plan.ac, &mut fault);
+            } else {
+                *block = [0; 64];
+                last[at] = decode_ac(window.bytes(), &mut bits, plan.ac, block, &mut fault);
+            }
             block[0] = *prediction as i16;
         }
         if fault != 0 || window.is_overrun(&bits) {

@@ -66,14 +66,16 @@ impl<'a> ScanPlan<'a> {
             return Err(corrupt(format!("scan has MCUs of {count} blocks, over {MCU_BLOCKS}")));
         }
         let (dc, ac): (&DcTable, &AcTable) = (cache.dc_at(places[0].0), cache.ac_at(places[0].1));
-        let mut blocks = [BlockPlan { component: 0, dc, ac, start: 0, stride: 0 }; MCU_BLOCKS];
+        let mut blocks = [BlockPlan { component: 0, dc, ac, start: 0, stride: 0, is_dc_alone: false }; MCU_BLOCKS];
         let mut next = 0;
         for (component, (part, place)) in layout.parts().iter().zip(places).enumerate() {
+            // One sample a block is its average, which the DC coefficient gives.
+            let is_dc_alone = part.columns == part.h;
             for v in 0..part.v {
                 for h in 0..part.h {
                     let start = first_block(layout, component, v) + h;
                     let (dc, ac) = (cache.dc_at(place.0), cache.ac_at(place.1));
-                    blocks[next] = BlockPlan { component, dc, ac, start, stride: part.h };
+                    blocks[next] = BlockPlan { component, dc, ac, start, stride: part.h, is_dc_alone };
                     next += 1;
                 }
             }
