@@ -79,6 +79,34 @@ fn every_preset_type_and_layout_runs() {
 }
 
 #[test]
+fn scaling_is_asked_for_and_changes_the_digest() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let digest = |more: &[&str]| {
+        let output =
+            forebay(&[&["bench", "load", &data_set, "--batch", "4", "--size", "12", "--digest"], more].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().find(|line| line.starts_with("digest")).expect("a digest").to_owned()
+    };
+    let scaled = digest(&["--dct-scaling"]);
+    assert_ne!(scaled, digest(&[]));
+    assert_eq!(scaled, digest(&["--dct-scaling", "--engine", "pread", "--threads", "1"]));
+}
+
+#[test]
+fn an_image_is_decoded_at_a_scale() {
+    let root = tempfile::tempdir().expect("folder");
+    let (file, out) = (root.path().join("a.jpg"), root.path().join("a.ppm"));
+    std::fs::write(&file, common::jpeg(5)).expect("sample");
+    let (file, out) = (file.display().to_string(), out.display().to_string());
+    let decode = |scale: &str| forebay(&["decode", &file, "--scale", scale, "-o", &out]);
+    assert!(decode("1/4").status.success());
+    // 95x75: a quarter, rounded up.
+    assert!(std::fs::read(&out).expect("picture").starts_with(b"P6\n24 19\n255\n"));
+    assert_refused(&decode("1/3"), 2, &["1/3", "1/8"]);
+}
+
+#[test]
 fn wrong_parameters_are_usage_errors() {
     let root = tempfile::tempdir().expect("folder");
     let data_set = data_set(root.path());

@@ -23,8 +23,8 @@ pub struct Decode {
     /// Decode only this rectangle of the stored image, in pixels; of the scaled image with --scale
     #[arg(long, value_name = "X,Y,W,H", value_parser = parse_region)]
     pub region: Option<Rect>,
-    /// Scale a JPEG down while decoding: 1, 1/2, 1/4 or 1/8
-    #[arg(long, default_value = "1", value_parser = parse_scale)]
+    /// Scale a JPEG down while decoding: 1/1, 1/2, 1/4 or 1/8
+    #[arg(long, value_name = "1/N", default_value = "1/1", value_parser = parse_scale)]
     pub scale: Scale,
 }
 
@@ -208,9 +208,6 @@ fn parse_region(text: &str) -> std::result::Result<Rect, String> {
 }
 
 fn parse_scale(text: &str) -> std::result::Result<Scale, String> {
-    let name = |scale: &Scale| match scale.denominator() {
-        1 => "1".to_owned(),
-        denominator => format!("1/{denominator}"),
-    };
-    Scale::ALL.into_iter().find(|scale| name(scale) == text).ok_or_else(|| "expected 1, 1/2, 1/4 or 1/8".into())
+    let named = |scale: &Scale| text == format!("1/{}", scale.denominator());
+    Scale::ALL.into_iter().find(named).ok_or_else(|| "expected 1/1, 1/2, 1/4 or 1/8".into())
 }
