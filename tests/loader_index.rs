@@ -129,13 +129,11 @@ fn a_run_can_be_dropped_while_samples_are_partly_here() {
     let threads = common::thread_count();
     for engine in engines() {
         let builder = load(Indexed::open(&shards, Grain::default())).engine(engine).depth(3).batch_size(1);
-        let mut loader = builder.arena_bytes(1 << 20).build().expect("loader");
+        let mut loader = builder.arena_bytes(3 << 20).build().expect("loader");
         for taken in 0..5 {
-            let batches = loader.epochs(0..2).take(taken).filter(Result::is_ok).count();
-            assert_eq!(batches, taken, "{engine}");
+            loader.epochs(0..2).take(taken).for_each(|batch| drop(batch.expect("batch")));
         }
-        let whole = loader.epoch(1).filter(Result::is_ok).count();
-        assert_eq!(whole, 6, "{engine}");
+        assert_eq!(loader.epoch(1).map(|batch| batch.expect("batch").len()).sum::<usize>(), 6, "{engine}");
     }
     // Other tests of this binary run beside this one.
     assert!(common::thread_count() < threads + 64);
@@ -197,7 +195,7 @@ fn a_record_that_lies_costs_a_second_look_and_no_pixel() {
         ("dimensions", |source| source.row(1).facts.height = 65_000),
         ("a bomb", |source| (source.row(1).facts.width, source.row(1).facts.height) = (65_535, 65_535)),
         ("sampling", |source| source.row(1).facts.sampling[0] = (4, 1)),
-        ("no tables", |source| source.row(1).huffman.clear()),
+        ("no tables", |source| source.row(1).quant.clear()),
         ("no entry points", |source| source.row(1).entries.clear()),
         ("damaged", |source| source.damaged = Some(1)),
     ];
