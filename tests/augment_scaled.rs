@@ -100,7 +100,7 @@ fn decode(augment: &Augment, plan: &SamplePlan, jpeg: &[u8]) -> Vec<u8> {
 
 fn loader(folder: &str, augment: AugmentBuilder) -> forebay::LoaderBuilder {
     let augment = augment.build().unwrap();
-    Loader::open(folder).unwrap().augment(augment).batch_size(8).threads(2).arena_bytes(1 << 20).seed(3)
+    Loader::open(folder).augment(augment).batch_size(8).threads(2).arena_bytes(1 << 20).seed(3)
 }
 
 fn digest(builder: forebay::LoaderBuilder) -> String {

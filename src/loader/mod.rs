@@ -7,34 +7,40 @@
 //! ```
 //!
 //! One thread feeds: it walks the epoch's order, takes a free slot for each batch, and keeps reads in
-//! flight. Decode threads take whatever has landed and write finished tensors into the batch's slot.
+//! flight. A sample that an index describes is planned there, before a byte of it is read, and only the bytes
+//! that its crop needs are; any other is read whole and planned once its header is here. Decode threads take whatever has landed and write finished tensors into the batch's slot.
 //! The consumer's thread takes filled slots in order. Threads live as long as an [`Epochs`] iterator;
 //! memory lives as long as the [`Loader`] and the batches taken from it.
 
 mod builder;
 mod feed;
+mod push_down;
 mod ready;
 mod run;
+mod seat;
 mod tray;
 mod work;
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use builder::LoaderBuilder;
+use builder::Origin;
 pub use run::Epochs;
 pub(crate) use tray::Filled;
+use tray::Tray;
 
 use crate::engine::{EngineKind, EngineOptions};
-use crate::error::Result;
+use crate::error::Error;
 use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool};
 use crate::order::{EpochSteps, Order};
 use crate::plan::Augment;
 use crate::report::{Counters, Report, Setting, lock};
-use crate::source::{self, Source};
+use crate::source::{Extent, IndexMode, Source};
 
 /// Loads batches of a data set, epoch by epoch.
 ///
@@ -42,7 +48,7 @@ use crate::source::{self, Source};
 /// use forebay::{Augment, Loader};
 ///
 /// # fn main() -> forebay::Result<()> {
-/// let mut loader = Loader::open("data/train")?
+/// let mut loader = Loader::open("data/train")
 ///     .batch_size(256)
 ///     .augment(Augment::imagenet_train(224).build()?)
 ///     .seed(7)
@@ -68,6 +74,7 @@ struct Shared {
     augment: Augment,
     orientation: bool,
     limits: Limits,
+    index: IndexMode,
     engine: EngineKind,
     engine_options: EngineOptions,
     depth: usize,
@@ -86,19 +93,16 @@ struct Shared {
 }
 
 impl Loader {
-    /// Starts a loader of a data set on a file system: a folder with one directory a class, tar shards
-    /// (`shards/`, `train-{000..146}.tar`, `train-*.tar`), or a list file. See [`source::open`].
-    ///
-    /// # Errors
-    ///
-    /// What listing the data set runs into.
-    pub fn open(data_set: &str) -> Result<LoaderBuilder> {
-        Ok(LoaderBuilder::new(source::open(data_set)?))
+    /// Describes a loader of a data set on a file system: a folder with one directory a class, tar shards
+    /// (`shards/`, `train-{000..146}.tar`, `train-*.tar`), or a list file. See [`source::open`](crate::source::open).
+    /// [`LoaderBuilder::build`] opens it.
+    pub fn open(data_set: impl AsRef<Path>) -> LoaderBuilder {
+        LoaderBuilder::new(Origin::Path(data_set.as_ref().to_owned()))
     }
 
-    /// Starts a loader of a source of your own.
+    /// Describes a loader of a source of your own.
     pub fn of(source: Arc<dyn Source>) -> LoaderBuilder {
-        LoaderBuilder::new(source)
+        LoaderBuilder::new(Origin::Source(source))
     }
 
     /// The batches of some epochs, one after another without a pause between epochs.
@@ -141,5 +145,25 @@ impl Loader {
                 notes: shared.source.notes().to_vec(),
             },
         )
+    }
+}
+
+impl Shared {
+    /// Says which sample an error is about: its key and where its bytes lie.
+    fn name_sample(&self, tray: &Tray, index: usize, error: Error) -> Error {
+        let key = tray.key(index);
+        let mut path = PathBuf::new();
+        let place = self.source.extent(tray.samples[index]).and_then(|extent| {
+            let (object, offset) = match extent {
+                Extent::Object(object) => (object, None),
+                Extent::Range { object, offset, .. } => (object, Some(offset)),
+            };
+            self.source.object_path(object, &mut path).map(|()| offset)
+        });
+        error.with_sample(match place {
+            Ok(None) => format!("{key} ({})", path.display()),
+            Ok(Some(offset)) => format!("{key} ({} at byte {offset})", path.display()),
+            Err(_) => key.to_owned(),
+        })
     }
 }
