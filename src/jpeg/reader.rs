@@ -65,10 +65,10 @@ impl<'a> ScanReader<'a> {
 
     /// Goes to an MCU not yet decoded.
     pub fn go_to(&mut self, plan: &McuPlan, mcu: u64) -> Result<()> {
-        if let Some(guide) = &mut self.guide {
-            if let Some((entry, at)) = guide.entry_before(self.mcu, mcu)? {
-                self.enter(&entry, at)?;
-            }
+        if let Some(guide) = &mut self.guide
+            && let Some((entry, at)) = guide.entry_before(self.mcu, mcu)?
+        {
+            self.enter(&entry, at)?;
         }
         self.skip(plan, mcu - self.mcu)
     }
