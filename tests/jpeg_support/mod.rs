@@ -27,6 +27,11 @@ pub fn fixtures_at(scale: Scale) -> Vec<Expected> {
     expected(&folder, &folder.join(format!("digests{}.txt", suffix(scale))))
 }
 
+/// The bytes of a fixture.
+pub fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/fixtures/jpeg/{name}.jpg", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
 /// A folder of shared test data, `None` (and a line that says so) where it is not there.
 pub fn shared(name: &str) -> Option<Vec<Expected>> {
     shared_at(name, Scale::Full)
