@@ -47,6 +47,39 @@ fn regions_of_photos_are_crops_of_the_whole() {
     }
 }
 
+/// A picture of noise: many bits an MCU, and stuffed bytes all over.
+fn noise(width: u16, height: u16, sampling: jpeg_encoder::SamplingFactor, restart_interval: Option<u16>) -> Vec<u8> {
+    let mut random = Random(u64::from(width));
+    let rgb: Vec<u8> = (0..3 * usize::from(width) * usize::from(height)).map(|_| random.next() as u8).collect();
+    let mut bytes = Vec::new();
+    let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, 95);
+    encoder.set_sampling_factor(sampling);
+    restart_interval.into_iter().for_each(|interval| encoder.set_restart_interval(interval));
+    encoder.encode(&rgb, width, height, jpeg_encoder::ColorType::Rgb).unwrap();
+    bytes
+}
+
+#[test]
+fn regions_of_scans_longer_than_the_decoder_looks_ahead() {
+    use jpeg_encoder::SamplingFactor::{R_4_2_0, R_4_2_2, R_4_4_4};
+    let (mut random, mut decoder) = (Random(7), Decoder::new());
+    for (sampling, interval) in [(R_4_2_0, None), (R_4_4_4, None), (R_4_2_2, Some(50)), (R_4_2_0, Some(900))] {
+        let bytes = noise(483, 301, sampling, interval);
+        assert!(bytes.len() > 100_000, "{} bytes", bytes.len());
+        let whole = Image::decode(&mut decoder, &bytes, None).unwrap();
+        for grain in GRAINS {
+            let indexed = Indexed::new(&mut decoder, &bytes, grain).unwrap();
+            assert!(indexed.decode(&mut decoder, &bytes, Rect::whole(483, 301)).unwrap() == whole);
+            for _ in 0..40 {
+                let region = random.region(483, 301);
+                let image = indexed.decode(&mut decoder, &bytes, region);
+                let image = image.unwrap_or_else(|error| panic!("{sampling:?}: {region:?}: {error}"));
+                assert!(image == whole.crop(region), "{sampling:?}: {grain:?}: {region:?} differs");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_region_of_a_small_image() {
     let mut decoder = Decoder::new();
