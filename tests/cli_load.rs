@@ -44,7 +44,13 @@ fn the_result_holds_what_its_schema_promises() {
         "images",
         "images_per_second",
         "cpu_ms_per_image",
+        "bytes_data",
+        "bytes_needed",
         "bytes_read",
+        "bytes_skipped",
+        "images_indexed",
+        "images_not_indexed",
+        "index_fallbacks",
         "first_batch_ms",
         "batch_wait_p50_ms",
         "batch_wait_p99_ms",
@@ -88,6 +94,7 @@ fn wrong_parameters_are_usage_errors() {
     assert_refused(&load(&data_set, &["--seconds", "NaN"]), 2, &["seconds"]);
     assert_refused(&load(&data_set, &["--threads", "0"]), 2, &["threads"]);
     assert_refused(&load(&data_set, &["--engine", "magic"]), 2, &["magic", "uring"]);
+    assert_refused(&load(&data_set, &["--index", "maybe"]), 2, &["maybe", "required"]);
     assert_refused(&forebay(&["bench", "load"]), 2, &["DATASET"]);
 }
 

@@ -250,6 +250,25 @@ fn leb128(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
     numbers
 }
 
+/// What is wrong with a sample is said in the same words with and without an index.
+#[test]
+fn a_corrupt_sample_is_the_samples_error_not_the_indexes() {
+    let root = tempfile::tempdir().expect("folder");
+    let shards = common::shards(root.path(), &photos(4, SIDE, false), 4);
+    let augment = Augment::imagenet_val(32).build().expect("augmentation");
+    let open = || load(Indexed::open(&shards, Grain::default())).augment(augment);
+    let (builders, shard) = ([open(), open()], root.path().join("train-000.tar"));
+    let mut bytes = std::fs::read(&shard).expect("shard");
+    let end = bytes.windows(2).position(|marker| marker == [0xFF, 0xD9]).expect("an end of image");
+    // A marker in the middle of the first sample's scan.
+    bytes[end / 2..end / 2 + 2].copy_from_slice(&[0xFF, 0xD9]);
+    std::fs::write(&shard, bytes).expect("shard");
+    let [with, without] = builders;
+    let (with, without) = (error(with), error(without.index(IndexMode::Off)));
+    assert_eq!(with.kind(), ErrorKind::Truncated, "{with}");
+    assert_eq!(with.to_string(), without.to_string());
+}
+
 #[test]
 fn limits_hold_for_records_too() {
     let root = tempfile::tempdir().expect("folder");
