@@ -6,6 +6,7 @@ mod decode;
 mod demo;
 mod doctor;
 mod environment;
+mod index;
 mod load;
 mod picture;
 mod sheet;
@@ -30,6 +31,7 @@ enum Command {
     Demo(demo::Demo),
     Doctor(doctor::Doctor),
     Datagen(datagen::Datagen),
+    Index(index::Index),
     Decode(decode::Decode),
     #[command(subcommand)]
     Bench(Bench),
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Demo(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Datagen(command) => command.run(),
+        Command::Index(command) => command.run(),
         Command::Decode(command) => command.run(),
         Command::Bench(Bench::Load(command)) => command.run(),
     };
