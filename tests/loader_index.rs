@@ -314,3 +314,34 @@ fn a_read_that_fails_among_others_of_its_sample_is_the_samples_error() {
         }
     }
 }
+
+#[test]
+fn an_index_beside_the_data_is_built_by_the_first_epoch_and_used_by_the_next_loader() {
+    let root = tempfile::tempdir().expect("folder");
+    let mut samples = photos(9, SIDE, false);
+    samples.push(("class0/png".into(), 0, png()));
+    let folder = common::folder(root.path(), &samples).display().to_string();
+    let shards = common::shards(root.path(), &samples, 4);
+    let augment = Augment::imagenet_train(32).build().expect("augmentation");
+    let open = |data_set: &str, mode| Loader::open(data_set).augment(augment).batch_size(4).threads(2).index(mode);
+    for data_set in [&folder, &shards] {
+        let refused = open(data_set, IndexMode::Required).build().err().expect("no index is there");
+        assert!(refused.remedy().is_some_and(|remedy| remedy.contains("forebay index")), "{refused}");
+        let (expected, off) = run(open(data_set, IndexMode::Off));
+        // Two of the ten samples fill no batch: they are read for the index alone.
+        let (digest, first) = run(open(data_set, IndexMode::Build));
+        assert_eq!((digest, first.images, first.indexed), (expected.clone(), 8, 0), "{first}");
+        assert!(first.fallbacks.is_empty(), "{first}");
+        for (mode, direct) in [(IndexMode::Required, Direct::Off), (IndexMode::Build, Direct::Preferred)] {
+            for engine in engines() {
+                let (digest, report) = run(open(data_set, mode).direct(direct).engine(engine));
+                assert_eq!(digest, expected, "{data_set} {mode} {engine}");
+                assert!(report.indexed >= 7 && report.bytes_needed < off.bytes_needed * 8 / 10, "{report}");
+                assert_eq!(report.index_fallbacks, 0, "{report}");
+            }
+        }
+    }
+    let hidden = std::fs::read_dir(root.path().join("folder/.forebay")).expect("the index's folder");
+    let names: Vec<_> = hidden.map(|entry| entry.expect("entry").file_name()).collect();
+    assert_eq!(names, ["index-00000-of-00001.arrow"], "nothing else is left behind");
+}

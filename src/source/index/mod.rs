@@ -11,6 +11,7 @@ mod old;
 mod options;
 mod part;
 mod place;
+mod recorder;
 mod row;
 mod schema;
 mod unit;
@@ -20,11 +21,13 @@ mod write;
 use std::path::Path;
 
 pub use build::{BuildOptions, Built, build};
+pub(crate) use describe::Describer;
 pub(crate) use identity::{Modified, modified, wait_out_tick};
 pub(super) use lookup::{Set, fallback, find_shard, settle};
 pub(super) use map::Sidecar;
 pub use options::{IndexMode, IndexOptions};
 pub use part::Part;
+pub(crate) use recorder::{Origin, Recorder};
 pub(super) use row::{Listed, SPARSE, TOO_LONG, refuse_flags};
 
 use crate::error::{Error, ErrorKind};

@@ -1,0 +1,237 @@
+//! What is learned of samples while they are loaded anyway, so that building their index need not read them again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::build::{BuildOptions, Built, build_from};
+use super::describe::Described;
+use super::identity::{Modified, settled_before};
+use super::place::Parts;
+use super::row::{RecordNumbers, Stored};
+use crate::error::{Error, Result};
+use crate::report::lock;
+use crate::source::open::DataSet;
+
+/// Takes descriptions of samples from any thread and in any order, each sample's once, until the index is written.
+///
+/// They go to a file without a name in the folder of the index. A bit of memory for every sample stays, and 16 bytes
+/// for every one recorded.
+pub(crate) struct Recorder {
+    dataset: PathBuf,
+    options: BuildOptions,
+    /// A bit a sample: it was seen.
+    seen: Box<[AtomicU64]>,
+    /// What was modified since may have been modified again without showing it.
+    settled_before: Modified,
+    state: Mutex<State>,
+}
+
+enum State {
+    Empty,
+    Recording(Spill),
+    /// The index is written, or cannot be: why is said once.
+    Over(Option<Error>),
+}
+
+/// The bytes that a sample was described from.
+pub(crate) struct Origin<'a> {
+    pub path: &'a Path,
+    pub offset: u64,
+    pub len_bytes: u64,
+    /// Of the file, when it was opened.
+    pub modified: Modified,
+}
+
+impl Recorder {
+    /// For a data set of so many samples. Nothing is written before the first of them is recorded.
+    pub(crate) fn new(dataset: PathBuf, options: BuildOptions, samples: u64) -> Self {
+        let words = usize::try_from(samples.div_ceil(64)).unwrap_or(0);
+        Self {
+            dataset,
+            options,
+            seen: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            settled_before: settled_before(),
+            state: Mutex::new(State::Empty),
+        }
+    }
+
+    /// Whether a sample is to be described: the first time that it is asked for.
+    pub(crate) fn wants(&self, sample: u64) -> bool {
+        let bit = 1 << (sample % 64);
+        let word = usize::try_from(sample / 64).ok().and_then(|word| self.seen.get(word));
+        word.is_some_and(|word| word.fetch_or(bit, Relaxed) & bit == 0)
+    }
+
+    /// Keeps a description. What cannot be kept is read again when the index is written.
+    pub(crate) fn record(&self, origin: &Origin<'_>, described: &Described) {
+        if origin.modified >= self.settled_before {
+            return;
+        }
+        let mut state = lock(&self.state);
+        if let State::Empty = *state {
+            *state = match Spill::create(&self.dataset, self.options.dir.as_deref()) {
+                Ok(spill) => State::Recording(spill),
+                Err(error) => State::Over(Some(error)),
+            };
+        }
+        if let State::Recording(spill) = &mut *state
+            && let Err(error) = spill.push(origin, described)
+        {
+            *state = State::Over(Some(cannot_write(&self.dataset, error)));
+        }
+    }
+
+    /// Writes what is missing of the index, once, from what was recorded; other samples are read. `None` if there is
+    /// nothing to write.
+    ///
+    /// # Errors
+    /// As for building an index, the first where there are several; those of recording.
+    pub(crate) fn write_index(&self) -> Result<Option<Built>> {
+        let state = std::mem::replace(&mut *lock(&self.state), State::Over(None));
+        let spill = match state {
+            State::Empty | State::Over(None) => return Ok(None),
+            State::Over(Some(error)) => return Err(error),
+            State::Recording(spill) => spill,
+        };
+        let recorded = spill.finish().map_err(|error| cannot_write(&self.dataset, error))?;
+        let mut built = build_from(&self.dataset, &self.options, Some(&recorded), &|_, _| {})?;
+        if built.failed.is_empty() { Ok(Some(built)) } else { Err(built.failed.swap_remove(0)) }
+    }
+}
+
+/// The descriptions, in the order in which they came.
+struct Spill {
+    file: BufWriter<File>,
+    len_bytes: u64,
+    /// Hash of the origin, and where the description starts.
+    places: Vec<(u64, u64)>,
+    row: Vec<u8>,
+}
+
+impl Spill {
+    fn create(dataset: &Path, dir: Option<&Path>) -> Result<Self> {
+        let folder = match (DataSet::find(dataset)?, dir) {
+            (_, Some(dir)) => dir.to_owned(),
+            (DataSet::Shards(paths), None) => {
+                let first = paths.first().and_then(|path| path.parent());
+                first.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+            }
+            (DataSet::Files(files), None) => Parts::of(&files, None).folder().to_owned(),
+        };
+        let file = fs::create_dir_all(&folder).and_then(|()| unnamed_file(&folder));
+        let file = file.map_err(|error| cannot_write(&folder, error))?;
+        Ok(Self { file: BufWriter::with_capacity(1 << 18, file), len_bytes: 0, places: Vec::new(), row: Vec::new() })
+    }
+
+    fn push(&mut self, origin: &Origin<'_>, described: &Described) -> io::Result<()> {
+        self.row.clear();
+        for number in origin.numbers().into_iter().chain(described.numbers(0, 0)) {
+            self.row.extend_from_slice(&number.to_le_bytes());
+        }
+        for string in [described.cause.as_bytes(), &described.quant, &described.huffman, &described.entries] {
+            self.row.extend_from_slice(&(string.len() as u64).to_le_bytes());
+            self.row.extend_from_slice(string);
+        }
+        self.file.write_all(&(self.row.len() as u64).to_le_bytes())?;
+        self.file.write_all(&self.row)?;
+        self.places.push((origin.hash(), self.len_bytes));
+        self.len_bytes += 8 + self.row.len() as u64;
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<Recorded> {
+        self.places.sort_unstable();
+        Ok(Recorded { file: self.file.into_inner()?, places: self.places })
+    }
+}
+
+/// Descriptions to be found by their origin.
+pub(super) struct Recorded {
+    file: File,
+    /// Sorted.
+    places: Vec<(u64, u64)>,
+}
+
+impl Recorded {
+    /// What these bytes were described as, if they were. A description that cannot be read is none.
+    pub(super) fn find(&self, origin: &Origin<'_>) -> Option<Described> {
+        let hash = origin.hash();
+        let from = self.places.partition_point(|place| place.0 < hash);
+        let mut same_hash = self.places[from..].iter().take_while(|place| place.0 == hash);
+        same_hash.find_map(|(_, at)| self.read(*at, origin))
+    }
+
+    fn read(&self, at: u64, origin: &Origin<'_>) -> Option<Described> {
+        let mut len = [0; 8];
+        self.file.read_exact_at(&mut len, at).ok()?;
+        let mut row = vec![0; usize::try_from(u64::from_le_bytes(len)).ok()?];
+        self.file.read_exact_at(&mut row, at + 8).ok()?;
+        let mut rest = &row[..];
+        let mut is_same = true;
+        for number in origin.numbers() {
+            is_same &= take_number(&mut rest)? == number;
+        }
+        let mut numbers: RecordNumbers = Default::default();
+        for number in &mut numbers {
+            *number = take_number(&mut rest)?;
+        }
+        let [cause, quant, huffman, entries] =
+            [take_string(&mut rest)?, take_string(&mut rest)?, take_string(&mut rest)?, take_string(&mut rest)?];
+        let stored = Stored { numbers, cause, quant, huffman, entries };
+        if is_same { stored.described().ok() } else { None }
+    }
+}
+
+impl Origin<'_> {
+    /// All that tells it from another but for its path.
+    fn numbers(&self) -> [u64; 4] {
+        [self.offset, self.len_bytes, self.modified.0 as u64, self.modified.1.into()]
+    }
+
+    /// Of its path and all else.
+    fn hash(&self) -> u64 {
+        let path = xxh3_64_with_seed(self.path.as_os_str().as_bytes(), 0);
+        self.numbers().iter().fold(path, |hash, number| xxh3_64_with_seed(&number.to_le_bytes(), hash))
+    }
+}
+
+fn take_number(rest: &mut &[u8]) -> Option<u64> {
+    let (number, behind) = rest.split_first_chunk()?;
+    *rest = behind;
+    Some(u64::from_le_bytes(*number))
+}
+
+fn take_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(take_number(rest)?).ok()?;
+    let (string, behind) = rest.split_at_checked(len)?;
+    *rest = behind;
+    Some(string)
+}
+
+/// A file that is gone with its last descriptor, whatever ends the process.
+fn unnamed_file(folder: &Path) -> io::Result<File> {
+    for number in 0.. {
+        let path = folder.join(format!(".recording-{}-{number}", std::process::id()));
+        match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            created => {
+                let file = created?;
+                fs::remove_file(&path)?;
+                return Ok(file);
+            }
+        }
+    }
+    unreachable!("a number is free")
+}
+
+fn cannot_write(place: &Path, error: io::Error) -> Error {
+    Error::io(format!("cannot record an index in {}", place.display()), error)
+        .with_remedy("make room and give this user the rights to write there, or name another folder for the index")
+}
