@@ -235,3 +235,117 @@ fn cannot_write(place: &Path, error: io::Error) -> Error {
     Error::io(format!("cannot record an index in {}", place.display()), error)
         .with_remedy("make room and give this user the rights to write there, or name another folder for the index")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::Part;
+    use super::super::describe::Describer;
+    use super::*;
+    use crate::jpeg::Grain;
+    use crate::source::{self, Extent, IndexMode, IndexOptions};
+
+    fn options() -> BuildOptions {
+        BuildOptions { grain: Grain::default(), part: Part::WHOLE, dir: None, threads: 2, force: false }
+    }
+
+    fn jpeg(number: u16) -> Vec<u8> {
+        let (width, height) = (40 + number, 30);
+        let rgb: Vec<u8> = (0..width * height * 3).map(|value| (value % (7 + number)) as u8 * 20).collect();
+        let mut bytes = vec![];
+        let encoder = jpeg_encoder::Encoder::new(&mut bytes, 90);
+        encoder.encode(&rgb, width, height, jpeg_encoder::ColorType::Rgb).unwrap();
+        bytes
+    }
+
+    /// A folder, a list of its files and a shard of them, all last written long ago.
+    fn data_sets(root: &Path) -> [PathBuf; 3] {
+        let [folder, list, shard] = ["folder", "list.txt", "shard.tar"].map(|name| root.join(name));
+        fs::create_dir_all(folder.join("a")).unwrap();
+        let mut tar = tar::Builder::new(File::create(&shard).unwrap());
+        let mut lines = String::new();
+        for number in 0..5 {
+            let path = folder.join(format!("a/{number}.jpg"));
+            fs::write(&path, jpeg(number)).unwrap();
+            File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+            tar.append_path_with_name(&path, format!("{number}.jpg")).unwrap();
+            lines += &format!("folder/a/{number}.jpg 0\n");
+        }
+        tar.into_inner().unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        fs::write(&list, lines).unwrap();
+        [folder, list, shard]
+    }
+
+    /// Records all samples but the first, with `change` done to what is said of their origin.
+    fn record(dataset: &Path, change: impl Fn(&mut Origin<'_>)) -> Recorder {
+        let source = source::open(dataset).unwrap();
+        let recorder = Recorder::new(dataset.to_owned(), options(), source.len());
+        let mut describer = Describer::new(Grain::default());
+        for sample in 1..source.len() {
+            let extent = source.extent(sample).unwrap();
+            let (Extent::Object(object) | Extent::Range { object, .. }) = extent;
+            let mut path = PathBuf::new();
+            source.object_path(object, &mut path).unwrap();
+            let mut bytes = fs::read(&path).unwrap();
+            let mut offset = 0;
+            if let Extent::Range { offset: start, len_bytes, .. } = extent {
+                bytes = bytes[start as usize..][..len_bytes as usize].to_vec();
+                offset = start;
+            }
+            let mut origin = Origin { path: &path, offset, len_bytes: bytes.len() as u64, modified: (0, 0) };
+            change(&mut origin);
+            assert!(recorder.wants(sample) && !recorder.wants(sample));
+            recorder.record(&origin, &describer.describe(&bytes));
+        }
+        recorder
+    }
+
+    #[test]
+    fn an_index_from_recorded_samples_is_the_one_from_read_samples() {
+        let root = tempfile::tempdir().unwrap();
+        for dataset in data_sets(root.path()) {
+            let built = record(&dataset, |_| {}).write_index().unwrap().unwrap();
+            assert_eq!((built.samples, built.taken_over), (5, 4), "{}", dataset.display());
+            let index = IndexOptions { mode: IndexMode::Required, dir: None };
+            let said = || -> Vec<_> {
+                let source = source::open_with(&dataset, &index).unwrap();
+                let record = |sample| format!("{:?}", source.record(sample).unwrap().expect("a record"));
+                (0..source.len()).map(record).collect()
+            };
+            let recorded = said();
+            super::super::build(&dataset, &BuildOptions { force: true, ..options() }, &|_, _| {}).unwrap();
+            assert_eq!(recorded, said(), "{}", dataset.display());
+        }
+    }
+
+    #[test]
+    fn samples_that_changed_since_are_read_again() {
+        let changes: [fn(&mut Origin<'_>); 4] = [
+            |origin| origin.modified.1 += 1,
+            |origin| origin.len_bytes += 1,
+            |origin| origin.offset += 1,
+            |origin| origin.path = Path::new("elsewhere.jpg"),
+        ];
+        for change in changes {
+            let root = tempfile::tempdir().unwrap();
+            for dataset in data_sets(root.path()) {
+                let built = record(&dataset, change).write_index().unwrap().unwrap();
+                assert_eq!((built.samples, built.taken_over), (5, 0), "{}", dataset.display());
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_just_written_is_not_trusted_and_nothing_is_left_behind() {
+        let root = tempfile::tempdir().unwrap();
+        let [.., shard] = data_sets(root.path());
+        let now = settled_before();
+        let recorder = record(&shard, |origin| origin.modified = (now.0 + 1, 0));
+        assert!(recorder.write_index().unwrap().is_none(), "nothing was recorded");
+        let recorder = record(&shard, |_| {});
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 3, "the recording has no name");
+        assert!(recorder.write_index().unwrap().is_some() && recorder.write_index().unwrap().is_none());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 4);
+    }
+}
