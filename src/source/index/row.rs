@@ -73,8 +73,8 @@ impl Described {
         let colour = COLOURS.iter().position(|(colour, _)| Some(*colour) == self.colour).unwrap_or(0);
         let facts = self.facts.as_ref();
         let fact = |of: fn(&Facts) -> u64| facts.map_or(0, of);
-        let sampling = |facts: &Facts| facts.sampling.iter().fold(0, |all, (h, v)| octal(octal(all, *h), *v));
-        let slots = |facts: &Facts| facts.slots.iter().flatten().fold(0, |all, slot| octal(all, *slot));
+        let sampling = |facts: &Facts| facts.sampling.iter().fold(0, |all, (h, v)| with_digit(with_digit(all, *h), *v));
+        let slots = |facts: &Facts| facts.slots.iter().flatten().fold(0, |all, slot| with_digit(all, *slot));
         [
             self.format as u64,
             self.width.into(),
@@ -100,12 +100,14 @@ pub(super) fn checksum<const STRINGS: usize>(seed: u64, numbers: &[u64], strings
     strings.iter().fold(numbers_hash, |hash, string| xxh3_64_with_seed(string, hash))
 }
 
-fn octal(all: u64, digit: u8) -> u64 {
-    all << 3 | u64::from(digit & 7)
+/// Small numbers, up to 9, as the digits of one that people can read.
+fn with_digit(digits: u64, next: u8) -> u64 {
+    10 * digits + u64::from(next)
 }
 
-fn octal_digit(all: u64, place_from_right: usize) -> u8 {
-    (all >> (3 * place_from_right)) as u8 & 7
+/// A digit by its place from the right.
+fn digit(digits: u64, place: u32) -> u8 {
+    (digits / 10u64.pow(place) % 10) as u8
 }
 
 impl Sidecar {
@@ -254,8 +256,8 @@ impl Stored<'_> {
             width: width as u32,
             height: height as u32,
             colour: COLOURS.get(colour as usize).map_or(ColourModel::Unknown, |(colour, _)| *colour),
-            sampling: std::array::from_fn(|i| (octal_digit(sampling, 5 - 2 * i), octal_digit(sampling, 4 - 2 * i))),
-            slots: std::array::from_fn(|i| std::array::from_fn(|j| octal_digit(slots, 8 - 3 * i - j))),
+            sampling: [0, 1, 2].map(|i| (digit(sampling, 5 - 2 * i), digit(sampling, 4 - 2 * i))),
+            slots: [0, 1, 2].map(|i| [0, 1, 2].map(|j| digit(slots, 8 - 3 * i - j))),
             restart_interval: restart as u16,
             orientation: orientation as u8,
             scan_offset,
