@@ -73,6 +73,32 @@ fn the_result_holds_what_its_schema_promises() {
 }
 
 #[test]
+fn an_index_is_built_by_one_run_and_used_by_the_next() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let index = root.path().join("indexes").display().to_string();
+    let result = root.path().join("result.json").display().to_string();
+    assert_refused(&load(&data_set, &["--index", "required", "--index-dir", &index]), 1, &["index", "help:"]);
+    let run = |mode| -> Value {
+        let output = load(&data_set, &["--index", mode, "--index-dir", &index, "--digest", "--json", &result]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON")
+    };
+    let first = run("build");
+    assert_eq!((first["images_indexed"].as_u64(), first["bytes_skipped"].as_u64()), (Some(0), Some(0)));
+    for mode in ["auto", "required", "build"] {
+        let next = run(mode);
+        assert_eq!(
+            (next["images_indexed"].as_u64(), next["images_not_indexed"].as_u64()),
+            (Some(8), Some(0)),
+            "{mode}"
+        );
+        assert!(next["bytes_skipped"].as_u64() > Some(0), "{mode}: {next}");
+        assert_eq!(next["digest"], first["digest"], "{mode}");
+    }
+}
+
+#[test]
 fn every_preset_type_and_layout_runs() {
     let root = tempfile::tempdir().expect("folder");
     let data_set = data_set(root.path());

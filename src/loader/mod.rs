@@ -131,7 +131,8 @@ impl Loader {
         &*self.shared.source
     }
 
-    /// The memory it allocated: all that the data path ever takes.
+    /// The memory it allocated: all that the data path takes, but for the bytes of a sample that is read a second time
+    /// since its index was wrong.
     pub fn memory(&self) -> MemoryPlan {
         self.shared.memory
     }
