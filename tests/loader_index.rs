@@ -155,15 +155,16 @@ fn a_file_that_is_not_the_indexed_one_is_read_whole_or_refused() {
     let appended = || {
         std::fs::write(path(2), [&samples[2].2[..], b"more"].concat()).expect("longer sample");
     };
-    let replaced = || {
-        // As long as the one before, and another picture.
-        let mut other = samples[4].2.clone();
-        other.resize(samples[2].2.len().max(other.len()), 0);
-        std::fs::write(path(2), &other[..]).expect("other sample");
+    let edited = || {
+        // As long as the one before, with another quantisation table: what the index says of it would be other pixels.
+        let mut other = samples[2].2.clone();
+        let table = other.windows(2).position(|marker| marker == [0xFF, 0xDB]).expect("a quantisation table");
+        other[table + 6] ^= 0x10;
+        std::fs::write(path(2), other).expect("other sample");
         let file = std::fs::File::options().write(true).open(path(2)).expect("other sample");
         file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("time");
     };
-    for change in [&appended as &dyn Fn(), &replaced] {
+    for change in [&appended as &dyn Fn(), &edited] {
         let source = open();
         change();
         let (digest, report) = run(load(source));
