@@ -105,11 +105,6 @@ impl Sidecar {
         self.head.seen.clone()
     }
 
-    /// Bytes of the file.
-    pub(super) fn len_bytes(&self) -> u64 {
-        self.map.bytes().len() as u64
-    }
-
     /// A row.
     ///
     /// # Errors

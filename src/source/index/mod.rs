@@ -14,6 +14,7 @@ mod place;
 mod row;
 mod schema;
 mod unit;
+mod verify;
 mod work;
 mod write;
 
@@ -26,6 +27,7 @@ pub(super) use map::Sidecar;
 pub use options::{IndexMode, IndexOptions};
 pub use part::Part;
 pub(super) use row::{Listed, SPARSE, TOO_LONG, refuse_flags};
+pub use verify::{Verified, VerifyOptions, verify};
 
 use crate::error::{Error, ErrorKind};
 use crate::jpeg::{EntryPoints, Facts};

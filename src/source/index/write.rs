@@ -102,11 +102,6 @@ impl Writer {
         if self.rows.is_multiple_of(self.rows_per_batch) { self.flush() } else { Ok(()) }
     }
 
-    /// Rows so far.
-    pub(super) fn rows(&self) -> u64 {
-        self.rows
-    }
-
     /// Ends the file and gives it its name.
     ///
     /// # Errors
