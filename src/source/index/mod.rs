@@ -13,6 +13,8 @@ mod part;
 mod place;
 mod row;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod unit;
 mod verify;
 mod work;
