@@ -11,6 +11,7 @@ mod old;
 mod options;
 mod part;
 mod place;
+mod residency;
 mod row;
 mod schema;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub(super) use lookup::{Set, fallback, find_shard, settle};
 pub(super) use map::Sidecar;
 pub use options::{IndexMode, IndexOptions};
 pub use part::Part;
+pub(super) use residency::Residency;
 pub(super) use row::{Listed, SPARSE, TOO_LONG, refuse_flags};
 pub use verify::{Verified, VerifyOptions, verify};
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub(super) use self::shard::Shard;
-use super::index::{Listed, Sidecar, fallback, find_shard, refuse_flags, settle};
+use super::index::{Listed, Residency, Sidecar, fallback, find_shard, refuse_flags, settle};
 use super::labels::Label;
 use super::names::out_of_range;
 use super::notes::Seen;
@@ -40,6 +40,7 @@ pub struct TarShards {
     shards: Vec<Opened>,
     /// The number of the first sample of each shard, and at the end that of all samples.
     starts: Vec<u64>,
+    residency: Residency,
     notes: Vec<String>,
     fallbacks: Vec<Fallback>,
 }
@@ -94,11 +95,13 @@ impl TarShards {
         if samples == 0 {
             return Err(empty(paths, &notes));
         }
-        Ok(Self { shards, starts, notes, fallbacks: fallback(unfit, unindexed_samples) })
+        let residency = Residency::new(shards.iter().filter_map(Opened::index));
+        Ok(Self { shards, starts, residency, notes, fallbacks: fallback(unfit, unindexed_samples) })
     }
 
     /// The shard of a sample, its number, and the sample's number within it.
     fn find(&self, sample: u64) -> Result<(usize, &Opened, u64)> {
+        self.residency.count(|| self.shards.iter().filter_map(Opened::index));
         let shard = self.starts.partition_point(|start| *start <= sample) - 1;
         match self.shards.get(shard) {
             Some(found) => Ok((shard, found, sample - self.starts[shard])),
@@ -181,6 +184,13 @@ impl Opened {
             None => Samples::Scanned(Shard::scan(path)?),
         };
         Ok(Self { path: path.to_owned(), samples, unfit })
+    }
+
+    fn index(&self) -> Option<&Sidecar> {
+        match &self.samples {
+            Samples::Scanned(_) => None,
+            Samples::Indexed(sidecar) => Some(sidecar),
+        }
     }
 
     fn len(&self) -> u64 {
