@@ -1,4 +1,5 @@
-//! JPEG decoding on one thread: whole images, and rectangles as RandomResizedCrop draws them.
+//! JPEG decoding on one thread: whole images, and rectangles as RandomResizedCrop draws them, without entry
+//! points and with; and writing these down.
 //!
 //! ```text
 //! cargo bench --bench decode
@@ -7,7 +8,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use forebay::jpeg::{Decoder, Header};
+use forebay::jpeg::{Decoder, EntryPoints, Grain, Header, Piece};
 use forebay::pixels::{ROW_PADDING_BYTES, Rect, RowSink};
 
 /// A consumer that looks at no row.
@@ -63,6 +64,16 @@ fn decode(criterion: &mut Criterion) {
         let bytes = encode(width, height, sampling);
         let (w, h) = (u32::from(width), u32::from(height));
         group.throughput(Throughput::Bytes(bytes.len() as u64));
+        let header = Header::parse(&bytes).expect("just encoded");
+        let mut entries = Vec::new();
+        decoder.index(&bytes, &header, Grain::default(), &mut entries).expect("just encoded");
+        let entries = EntryPoints::new(&entries);
+        group.bench_function(BenchmarkId::new(name, "entry points"), |bencher| {
+            bencher.iter(|| {
+                let mut entries = Vec::new();
+                decoder.index(black_box(&bytes), &header, Grain::default(), &mut entries).expect("just encoded")
+            });
+        });
         for (region_name, region) in [
             ("whole", Rect::whole(w, h)),
             ("half the area", Rect { x: w / 5, y: h / 8, width: w * 7 / 10, height: h * 7 / 10 }),
@@ -72,6 +83,14 @@ fn decode(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     let header = Header::parse(black_box(&bytes)).expect("just encoded");
                     decoder.decode(&bytes, &header, region, &mut sink).expect("just encoded");
+                });
+            });
+            group.bench_function(BenchmarkId::new(name, format!("{region_name}, indexed")), |bencher| {
+                let file = [Piece { offset: 0, bytes: &bytes }];
+                bencher.iter(|| {
+                    decoder
+                        .decode_indexed(black_box(&file), &header, entries, region, &mut sink)
+                        .expect("just indexed");
                 });
             });
         }

@@ -65,10 +65,10 @@ impl<'a> ScanReader<'a> {
 
     /// Goes to an MCU not yet decoded.
     pub fn go_to(&mut self, plan: &McuPlan, mcu: u64) -> Result<()> {
-        if let Some(guide) = &mut self.guide {
-            if let Some((entry, at)) = guide.entry_before(self.mcu, mcu)? {
-                self.enter(&entry, at)?;
-            }
+        if let Some(guide) = &mut self.guide
+            && let Some((entry, at)) = guide.entry_before(self.mcu, mcu)?
+        {
+            self.enter(&entry, at)?;
         }
         self.skip(plan, mcu - self.mcu)
     }
@@ -87,19 +87,18 @@ impl<'a> ScanReader<'a> {
         Ok(())
     }
 
-    /// Passes over `mcus` MCUs.
+    /// Passes over `mcus` MCUs, none of them an entry point's.
     fn skip(&mut self, plan: &McuPlan, mcus: u64) -> Result<()> {
         let mut done = 0;
         while done < mcus {
             self.restart_if_due()?;
-            let run = (mcus - done).min(self.until_restart).min(self.until_entry());
+            let run = (mcus - done).min(self.until_restart);
             if run == self.until_restart && self.restart_interval > 0 {
                 self.skip_to_restart(run)?;
             } else {
                 self.run(run, isize::MAX, |reader, _| reader.skip_run(plan))?;
             }
             done += run;
-            self.check_entry()?;
         }
         Ok(())
     }
@@ -242,20 +241,24 @@ impl<'a> ScanReader<'a> {
         (self.data, self.data_offset, self.mcu) = (at.data, at.data_offset, at.mcu);
         if self.restart_interval > 0 {
             self.until_restart = self.restart_interval - at.mcu % self.restart_interval;
-            let begins_interval = self.until_restart == self.restart_interval;
-            if begins_interval && (entry.dc != [0; 3] || !entry.bit.is_multiple_of(8)) {
-                return Err(stale(format!(
-                    "MCU {} begins a restart interval with predictions or inside a byte",
-                    at.mcu
-                )));
+            if self.until_restart == self.restart_interval && at.mcu > 0 {
+                let marker = [0xFF, self.restart_marker()];
+                let is_marked = at.byte >= 2 && at.data[at.byte - 2..at.byte] == marker;
+                if !is_marked || !entry.bit.is_multiple_of(8) || entry.dc != [0; 3] {
+                    return Err(stale(format!("MCU {} begins no restart interval", at.mcu)));
+                }
             }
         }
-        let byte = (entry.bit / 8).checked_sub(at.data_offset).and_then(|byte| usize::try_from(byte).ok());
-        self.seek(byte.unwrap_or(usize::MAX).min(at.data.len()));
+        self.seek(at.byte);
         self.bits.skip(self.window.bytes(), (entry.bit % 8) as u32);
         let [a, b, c] = entry.dc.map(i32::from);
         self.predictions = [a, b, c, 0];
         Ok(())
+    }
+
+    /// The marker before the next MCU, where that begins a restart interval.
+    fn restart_marker(&self) -> u8 {
+        markers::RST0 + ((self.mcu / self.restart_interval + 7) % 8) as u8
     }
 
     /// The next bit, in bits from the start of the scan's data.
@@ -273,7 +276,7 @@ impl<'a> ScanReader<'a> {
     }
 
     fn restart(&mut self, code: u8, position: usize) -> Result<()> {
-        let expected = markers::RST0 + ((self.mcu / self.restart_interval + 7) % 8) as u8;
+        let expected = self.restart_marker();
         if code != expected {
             let mcu = self.mcu;
             return Err(corrupt(format!("marker {code:#04x} instead of {expected:#04x} before MCU {mcu}")));
