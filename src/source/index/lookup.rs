@@ -96,12 +96,11 @@ impl Set {
             }
             set.push(Sidecar::open(path)?, kind)?;
         }
-        let first = &set.files[0];
-        if listed.len() as u64 != count || set.len() != first.head.total {
-            let cause = format!("{} of {count} parts are there", listed.len());
-            return Err(stale(first.path(), &cause));
+        let is_complete = |first: &Sidecar| set.files.len() as u64 == count && set.len() == first.head.total;
+        if set.files.first().is_some_and(is_complete) && set.len() > 0 {
+            return Ok(set);
         }
-        Ok(set)
+        Err(stale(&parts.path(0, count), &format!("{} of {count} parts are there", set.files.len())))
     }
 
     fn push(&mut self, sidecar: Option<Sidecar>, kind: DataKind) -> Result<()> {
