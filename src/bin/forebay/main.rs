@@ -11,6 +11,7 @@ mod load;
 mod picture;
 mod sheet;
 mod ui;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Datagen(datagen::Datagen),
     Index(index::Index),
+    Verify(verify::Verify),
     Decode(decode::Decode),
     #[command(subcommand)]
     Bench(Bench),
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Doctor(command) => command.run(),
         Command::Datagen(command) => command.run(),
         Command::Index(command) => command.run(),
+        Command::Verify(command) => command.run(),
         Command::Decode(command) => command.run(),
         Command::Bench(Bench::Load(command)) => command.run(),
     };

@@ -160,7 +160,7 @@ fn targets(dataset: &Path, options: &BuildOptions) -> Result<Vec<Target>> {
     Ok(vec![Target::Files(Box::new(FilesTarget { files: Arc::new(files), samples, parts, head }))])
 }
 
-fn new_head(grain: Grain) -> Head {
+pub(super) fn new_head(grain: Grain) -> Head {
     Head {
         format: FORMAT_VERSION,
         forebay: env!("CARGO_PKG_VERSION").to_owned(),

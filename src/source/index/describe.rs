@@ -1,5 +1,7 @@
 //! From the bytes of a sample to what an index says of them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::schema::ENTRIES_MAX_BYTES;
@@ -147,20 +149,34 @@ impl Describer {
         Self { jpeg: jpeg::Decoder::new(), others: decode::Decoder::new(Limits::default()), grain }
     }
 
+    /// Changes how far apart entry points are to be.
+    pub(super) fn set_grain(&mut self, grain: Grain) {
+        self.grain = grain;
+    }
+
     /// Says what these bytes are. What is wrong with them is part of the answer.
     pub(crate) fn describe(&mut self, bytes: &[u8]) -> Described {
         let mut described = Described { data_checksum: xxh3_64(bytes), ..Described::default() };
-        let result = match bytes {
-            [0xFF, 0xD8, ..] => self.describe_jpeg(bytes, &mut described),
-            _ => self.others.inspect(bytes).map(|info| {
-                described.format = if info.route == decode::Route::Png { Format::Png } else { Format::WebP };
-                (described.width, described.height) = (info.width, info.height);
-            }),
-        };
+        let result = catch_unwind(AssertUnwindSafe(|| self.inspect(bytes, &mut described)));
+        let result = result.unwrap_or_else(|_| {
+            // A defect of ours; the scratch may be half written. One image shall not end the building of an index.
+            *self = Self::new(self.grain);
+            Err(Error::new(ErrorKind::Internal, "the decoder panicked on these bytes"))
+        });
         if let Err(error) = result {
             described.fail(&error);
         }
         described
+    }
+
+    fn inspect(&mut self, bytes: &[u8], described: &mut Described) -> Result<()> {
+        if bytes.starts_with(&[0xFF, 0xD8]) {
+            return self.describe_jpeg(bytes, described);
+        }
+        let info = self.others.inspect(bytes)?;
+        described.format = if info.route == decode::Route::Png { Format::Png } else { Format::WebP };
+        (described.width, described.height) = (info.width, info.height);
+        Ok(())
     }
 
     fn describe_jpeg(&mut self, bytes: &[u8], described: &mut Described) -> Result<()> {

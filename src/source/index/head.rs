@@ -9,6 +9,7 @@ use super::identity::Modified;
 use super::schema::{FORMAT_VERSION, ROWS_PER_BATCH};
 use super::stale;
 use crate::error::{Error, Result};
+use crate::jpeg::Grain;
 use crate::source::notes::Seen;
 
 /// The keys of the schema's metadata: the head, and its XXH3-64 in hexadecimal.
@@ -109,6 +110,11 @@ impl Head {
             && (1..=ROWS_PER_BATCH).contains(&self.rows_per_batch);
         if is_sound { Ok(()) } else { Err(stale(path, "its head contradicts itself")) }
     }
+}
+
+/// The grain that a head names.
+pub(super) fn parse_grain(name: &str) -> Option<Grain> {
+    if name == "rows" { Some(Grain::Rows) } else { name.parse().ok().map(Grain::Bits) }
 }
 
 /// Bytes as text from which they can be had back: what is no UTF-8, and "%", as `%` and two digits.

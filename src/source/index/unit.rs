@@ -28,6 +28,7 @@ const PIECE_BYTES: u64 = 4 << 20;
 const CHUNK_SAMPLES: u64 = 64;
 
 /// Where samples come from.
+#[allow(clippy::large_enum_variant, reason = "there is one a shard")]
 pub(super) enum Unit {
     Shard {
         shard: Shard,

@@ -102,9 +102,10 @@ impl Writer {
         if self.rows.is_multiple_of(self.rows_per_batch) { self.flush() } else { Ok(()) }
     }
 
-    /// Rows so far.
-    pub(super) fn rows(&self) -> u64 {
-        self.rows
+    /// Writes batches of another size than the head says.
+    #[cfg(test)]
+    pub(super) fn set_rows_per_batch(&mut self, rows: u64) {
+        self.rows_per_batch = rows;
     }
 
     /// Ends the file and gives it its name.
