@@ -71,9 +71,6 @@ impl Recorder {
 
     /// Keeps a description. What cannot be kept is read again when the index is written.
     pub(crate) fn record(&self, origin: &Origin<'_>, described: &Described) {
-        if origin.modified >= self.settled_before {
-            return;
-        }
         let mut state = lock(&self.state);
         if let State::Empty = *state {
             *state = match Spill::create(&self.dataset, self.options.dir.as_deref()) {
@@ -81,7 +78,9 @@ impl Recorder {
                 Err(error) => State::Over(Some(error)),
             };
         }
+        // What is not kept counts as missing from the index all the same.
         if let State::Recording(spill) = &mut *state
+            && origin.modified < self.settled_before
             && let Err(error) = spill.push(origin, described)
         {
             *state = State::Over(Some(cannot_write(&self.dataset, error)));
@@ -342,7 +341,9 @@ mod tests {
         let [.., shard] = data_sets(root.path());
         let now = settled_before();
         let recorder = record(&shard, |origin| origin.modified = (now.0 + 1, 0));
-        assert!(recorder.write_index().unwrap().is_none(), "nothing was recorded");
+        let built = recorder.write_index().unwrap().unwrap();
+        assert_eq!((built.samples, built.taken_over), (5, 0));
+        fs::remove_file(root.path().join("shard.tar.index.arrow")).unwrap();
         let recorder = record(&shard, |_| {});
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 3, "the recording has no name");
         assert!(recorder.write_index().unwrap().is_some() && recorder.write_index().unwrap().is_none());
