@@ -174,15 +174,16 @@ fn a_file_that_is_not_the_indexed_one_is_read_whole_or_refused() {
     let appended = || {
         std::fs::write(path(2), [&samples[2].2[..], b"more"].concat()).expect("longer sample");
     };
-    let replaced = || {
-        // As long as the one before, and another picture.
-        let mut other = samples[4].2.clone();
-        other.resize(samples[2].2.len().max(other.len()), 0);
-        std::fs::write(path(2), &other[..]).expect("other sample");
+    let edited = || {
+        // As long as the one before, with another quantisation table: what the index says of it would be other pixels.
+        let mut other = samples[2].2.clone();
+        let table = other.windows(2).position(|marker| marker == [0xFF, 0xDB]).expect("a quantisation table");
+        other[table + 6] ^= 0x10;
+        std::fs::write(path(2), other).expect("other sample");
         let file = std::fs::File::options().write(true).open(path(2)).expect("other sample");
         file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("time");
     };
-    for change in [&appended as &dyn Fn(), &replaced] {
+    for change in [&appended as &dyn Fn(), &edited] {
         let source = open();
         change();
         let (digest, report) = run(load(source));
@@ -269,6 +270,25 @@ fn leb128(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
     numbers
 }
 
+/// What is wrong with a sample is said in the same words with and without an index.
+#[test]
+fn a_corrupt_sample_is_the_samples_error_not_the_indexes() {
+    let root = tempfile::tempdir().expect("folder");
+    let shards = common::shards(root.path(), &photos(4, SIDE, false), 4);
+    let augment = Augment::imagenet_val(32).build().expect("augmentation");
+    let open = || load(Indexed::open(&shards, Grain::default())).augment(augment);
+    let (builders, shard) = ([open(), open()], root.path().join("train-000.tar"));
+    let mut bytes = std::fs::read(&shard).expect("shard");
+    let end = bytes.windows(2).position(|marker| marker == [0xFF, 0xD9]).expect("an end of image");
+    // A marker in the middle of the first sample's scan.
+    bytes[end / 2..end / 2 + 2].copy_from_slice(&[0xFF, 0xD9]);
+    std::fs::write(&shard, bytes).expect("shard");
+    let [with, without] = builders;
+    let (with, without) = (error(with), error(without.index(IndexMode::Off)));
+    assert_eq!(with.kind(), ErrorKind::Truncated, "{with}");
+    assert_eq!(with.to_string(), without.to_string());
+}
+
 #[test]
 fn limits_hold_for_records_too() {
     let root = tempfile::tempdir().expect("folder");
@@ -313,4 +333,35 @@ fn a_read_that_fails_among_others_of_its_sample_is_the_samples_error() {
             assert_eq!(loader.epoch(1).filter(Result::is_ok).count(), 1, "nothing was left behind");
         }
     }
+}
+
+#[test]
+fn an_index_beside_the_data_is_built_by_the_first_epoch_and_used_by_the_next_loader() {
+    let root = tempfile::tempdir().expect("folder");
+    let mut samples = photos(9, SIDE, false);
+    samples.push(("class0/png".into(), 0, png()));
+    let folder = common::folder(root.path(), &samples).display().to_string();
+    let shards = common::shards(root.path(), &samples, 4);
+    let augment = Augment::imagenet_train(32).build().expect("augmentation");
+    let open = |data_set: &str, mode| Loader::open(data_set).augment(augment).batch_size(4).threads(2).index(mode);
+    for data_set in [&folder, &shards] {
+        let refused = open(data_set, IndexMode::Required).build().err().expect("no index is there");
+        assert!(refused.remedy().is_some_and(|remedy| remedy.contains("forebay index")), "{refused}");
+        let (expected, off) = run(open(data_set, IndexMode::Off));
+        // Two of the ten samples fill no batch: they are read for the index alone.
+        let (digest, first) = run(open(data_set, IndexMode::Build));
+        assert_eq!((digest, first.images, first.indexed), (expected.clone(), 8, 0), "{first}");
+        assert!(first.fallbacks.is_empty(), "{first}");
+        for (mode, direct) in [(IndexMode::Required, Direct::Off), (IndexMode::Build, Direct::Preferred)] {
+            for engine in engines() {
+                let (digest, report) = run(open(data_set, mode).direct(direct).engine(engine));
+                assert_eq!(digest, expected, "{data_set} {mode} {engine}");
+                assert!(report.indexed >= 7 && report.bytes_needed < off.bytes_needed * 8 / 10, "{report}");
+                assert_eq!(report.index_fallbacks, 0, "{report}");
+            }
+        }
+    }
+    let hidden = std::fs::read_dir(root.path().join("folder/.forebay")).expect("the index's folder");
+    let names: Vec<_> = hidden.map(|entry| entry.expect("entry").file_name()).collect();
+    assert_eq!(names, ["index-00000-of-00001.arrow"], "nothing else is left behind");
 }

@@ -8,11 +8,13 @@ use std::time::Duration;
 use super::{Loader, Shared};
 use crate::engine::{Direct, Engine, EngineKind, EngineOptions, estimate_data_set_bytes};
 use crate::error::{Error, Result};
+use crate::jpeg::Grain;
 use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool};
 use crate::order::{EpochSteps, LastBatch, Order, Shuffle};
 use crate::plan::{Augment, Geometry};
 use crate::report::Counters;
+use crate::source::index::{BuildOptions, Part, Recorder};
 use crate::source::{self, IndexMode, IndexOptions, Source};
 
 /// Bytes for images of their own size in one slot, unless told otherwise.
@@ -44,6 +46,33 @@ pub(super) enum Origin {
     /// A data set that is not opened yet.
     Path(PathBuf),
     Source(Arc<dyn Source>),
+}
+
+impl Origin {
+    /// The samples, and what builds their index if that is wanted.
+    fn open(self, index: &IndexOptions) -> Result<(Arc<dyn Source>, Option<Recorder>)> {
+        let wants_index = index.mode == IndexMode::Build;
+        match self {
+            Self::Path(path) => {
+                let source = source::open_with(&path, index)?;
+                let options = BuildOptions {
+                    grain: Grain::default(),
+                    part: Part::WHOLE,
+                    dir: index.dir.clone(),
+                    // It works beside the decode threads.
+                    threads: 1,
+                    force: false,
+                };
+                let recorder = wants_index.then(|| Recorder::new(path, options, source.len()));
+                Ok((source, recorder))
+            }
+            Self::Source(_) if wants_index => {
+                let allowed = "of a source of your own no index can be built";
+                Err(Error::invalid_parameter("index", index.mode, allowed))
+            }
+            Self::Source(source) => Ok((source, None)),
+        }
+    }
 }
 
 impl LoaderBuilder {
@@ -144,6 +173,9 @@ impl LoaderBuilder {
 
     /// Whether an index decides which bytes of a sample are read. Default [`IndexMode::Auto`]. The tensors are the
     /// same either way.
+    ///
+    /// [`IndexMode::Build`] notes what the index lacks while the first epoch is loaded and writes it at the end of that
+    /// epoch, beside the next; ending the run waits for it. The next loader that opens the data set uses it.
     pub fn index(mut self, mode: IndexMode) -> Self {
         self.index.mode = mode;
         self
@@ -196,10 +228,7 @@ impl LoaderBuilder {
         if threads > 4096 {
             return Err(Error::invalid_parameter("threads", threads, "at most 4096 threads decode"));
         }
-        let source = match self.origin {
-            Origin::Path(path) => source::open_with(path, &self.index)?,
-            Origin::Source(source) => source,
-        };
+        let (source, recorder) = self.origin.open(&self.index)?;
         let steps = EpochSteps::new(source.len(), self.batch_size, self.last_batch)?;
         let order = Order::new(source.len(), self.seed, self.shuffle)?;
         let batch_size = usize::try_from(self.batch_size).unwrap_or(usize::MAX);
@@ -229,6 +258,7 @@ impl LoaderBuilder {
                 orientation: self.orientation,
                 limits: self.limits,
                 index: self.index.mode,
+                recorder,
                 engine: self.engine,
                 engine_options,
                 depth: self.depth,

@@ -39,7 +39,8 @@ use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool};
 use crate::order::{EpochSteps, Order};
 use crate::plan::Augment;
-use crate::report::{Counters, Report, Setting, lock};
+use crate::report::{Counters, Fallback, Report, Setting, lock};
+use crate::source::index::Recorder;
 use crate::source::{Extent, IndexMode, Source};
 
 /// Loads batches of a data set, epoch by epoch.
@@ -75,6 +76,8 @@ struct Shared {
     orientation: bool,
     limits: Limits,
     index: IndexMode,
+    /// What builds the index of what has none, if that is wanted.
+    recorder: Option<Recorder>,
     engine: EngineKind,
     engine_options: EngineOptions,
     depth: usize,
@@ -128,7 +131,8 @@ impl Loader {
         &*self.shared.source
     }
 
-    /// The memory it allocated: all that the data path ever takes.
+    /// The memory it allocated: all that the data path takes, but for the bytes of a sample that is read a second time
+    /// since its index was wrong.
     pub fn memory(&self) -> MemoryPlan {
         self.shared.memory
     }
@@ -142,6 +146,7 @@ impl Loader {
                 decode_threads: shared.threads,
                 engine: *lock(&shared.engine_name),
                 memory_bound_bytes: shared.memory.total_bytes() as u64,
+                fallbacks: shared.source.index_fallbacks().to_vec(),
                 notes: shared.source.notes().to_vec(),
             },
         )
@@ -149,6 +154,22 @@ impl Loader {
 }
 
 impl Shared {
+    /// Writes the index that the epoch just loaded has shown to be missing.
+    fn write_index(&self) {
+        let Some(recorder) = &self.recorder else { return };
+        match recorder.write_index() {
+            Ok(Some(built)) => log::info!("wrote an index of {} samples, {} files", built.samples, built.files),
+            Ok(None) => {}
+            Err(error) => self.counters.set_fallback(Fallback {
+                what: "building an index",
+                instead: "no index",
+                cause: error.cause(),
+                remedy: error.remedy().unwrap_or("build it with `forebay index`").to_owned(),
+                count: 1,
+            }),
+        }
+    }
+
     /// Says which sample an error is about: its key and where its bytes lie.
     fn name_sample(&self, tray: &Tray, index: usize, error: Error) -> Error {
         let key = tray.key(index);

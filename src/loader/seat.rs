@@ -156,14 +156,14 @@ impl Seat {
             asked: sum(self.reads.iter().map(|read| &read.range)),
         };
         let Waiting { tray, slot, index } = self.waiting.take()?;
-        self.file = None;
+        let modified = self.file.take()?.identity().modified;
         let mut landed = self
             .reads
             .drain(..)
             .filter_map(|Read { range, region }| region.map(|bytes| Landed { offset: range.start, bytes }));
         // Most samples come in one piece, for which `more` allocates nothing.
         let (first, more) = (landed.next()?, landed.collect());
-        Some((Job { tray, slot, index, plan: self.plan, first, more }, bytes))
+        Some((Job { tray, slot, index, modified, plan: self.plan, first, more }, bytes))
     }
 
     /// Lets go of a sample that has failed, its memory and the reads that have not started.

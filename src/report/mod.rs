@@ -94,7 +94,7 @@ pub struct Report {
     pub routes: Vec<(Route, u64)>,
     /// Images of which an index told what to read.
     pub indexed: u64,
-    /// Images that were read whole although an index describes them.
+    /// Images that were read whole because what an index says of them was wrong.
     pub index_fallbacks: u64,
     /// Storage, decode, consumer.
     pub stages: [StageReport; 3],
@@ -113,6 +113,8 @@ pub(crate) struct Setting {
     pub(crate) decode_threads: usize,
     pub(crate) engine: &'static str,
     pub(crate) memory_bound_bytes: u64,
+    /// Of the source.
+    pub(crate) fallbacks: Vec<Fallback>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -137,7 +139,7 @@ impl Report {
             }
         };
         let bytes_data = counters.bytes_data.load(Relaxed);
-        let fallbacks = lock(&counters.fallbacks).clone();
+        let taken = lock(&counters.fallbacks).clone();
         let decode_held = counters.decode.starved() + counters.decode.blocked();
         Self {
             images,
@@ -163,12 +165,8 @@ impl Report {
             engine: setting.engine,
             memory_bound_bytes: setting.memory_bound_bytes,
             indexed: counters.indexed.load(Relaxed),
-            index_fallbacks: fallbacks
-                .iter()
-                .filter(|taken| taken.what == Fallback::INDEX)
-                .map(|taken| taken.count)
-                .sum(),
-            fallbacks,
+            index_fallbacks: taken.iter().find(|taken| taken.what == Fallback::INDEX).map_or(0, |taken| taken.count),
+            fallbacks: [setting.fallbacks, taken].concat(),
             notes: setting.notes,
         }
     }

@@ -118,8 +118,12 @@ pub fn photos(count: usize, (width, height): (usize, usize), noisy: bool) -> Vec
         }
         let mut bytes = vec![];
         let mut encoder = Encoder::new(&mut bytes, 90);
-        encoder.set_sampling_factor(if number % 2 == 0 { SamplingFactor::F_2_2 } else { SamplingFactor::F_1_1 });
-        if number % 3 == 0 {
+        encoder.set_sampling_factor(if number.is_multiple_of(2) {
+            SamplingFactor::F_2_2
+        } else {
+            SamplingFactor::F_1_1
+        });
+        if number.is_multiple_of(3) {
             encoder.set_restart_interval(50);
         }
         encoder.encode(&rgb, width as u16, height as u16, ColorType::Rgb).expect("encoding");
