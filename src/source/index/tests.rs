@@ -175,6 +175,33 @@ fn declared_counts_cost_nothing() {
     assert!(open(&shard).is_ok());
 }
 
+/// Rows whose checksums are right, and which lie elsewhere than they were written.
+#[test]
+fn record_batches_in_another_order_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = shard(dir.path(), 1 << 20);
+    let head = Head { rows_per_batch: 2, ..head(&shard, 4) };
+    write(&shard, &head, (0..4).map(|sample| (listed(0, 512 * sample, 9), described())));
+    let path = of_shard(&shard, None);
+    let mut bytes = fs::read(&path).unwrap();
+    let offsets = {
+        let len = bytes.len();
+        let footer_len = u32::from_le_bytes(bytes[len - 10..len - 6].try_into().unwrap()) as usize;
+        let footer = arrow_ipc::root_as_footer(&bytes[len - 10 - footer_len..len - 10]).unwrap();
+        let blocks = footer.recordBatches().unwrap();
+        [0, 1].map(|block| blocks.get(block).offset().to_le_bytes())
+    };
+    let places = offsets.map(|offset| bytes.windows(8).rposition(|window| window == offset).unwrap());
+    for (place, offset) in places.into_iter().zip(offsets.into_iter().rev()) {
+        bytes[place..place + 8].copy_from_slice(&offset);
+    }
+    fs::write(&path, bytes).unwrap();
+    let source = open(&shard).unwrap();
+    for sample in 0..4 {
+        assert_eq!(kind(source.extent(sample)), Some(ErrorKind::IndexStale), "sample {sample}");
+    }
+}
+
 /// Names the folder of the tests below, which take some minutes and 2 GiB.
 const TEN_MILLION: &str = "FOREBAY_TEST_TEN_MILLION";
 const SAMPLES: u64 = 10_000_000;
