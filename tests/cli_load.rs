@@ -2,10 +2,12 @@
 #![cfg(feature = "cli")]
 
 mod common;
+mod loader_index_support;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
+use loader_index_support::photos;
 use serde_json::Value;
 
 fn forebay(arguments: &[&str]) -> Output {
@@ -75,7 +77,7 @@ fn the_result_holds_what_its_schema_promises() {
 #[test]
 fn an_index_is_built_by_one_run_and_used_by_the_next() {
     let root = tempfile::tempdir().expect("folder");
-    let data_set = data_set(root.path());
+    let data_set = common::folder(root.path(), &photos(10, (90, 70), false)).display().to_string();
     let index = root.path().join("indexes").display().to_string();
     let result = root.path().join("result.json").display().to_string();
     assert_refused(&load(&data_set, &["--index", "required", "--index-dir", &index]), 1, &["index", "help:"]);

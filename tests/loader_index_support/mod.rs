@@ -1,4 +1,5 @@
 //! A source whose index lies in memory, where a test can make it lie.
+#![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
