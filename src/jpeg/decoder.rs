@@ -1,17 +1,20 @@
 //! The decoder: a rectangle of a file to rows.
 
-use super::entropy::ScanReader;
-use super::entry::{EntryPoints, Facts, Grain, Piece};
+use super::compact::{EntryIter, EntryWriter};
+use super::entry::{EntryPoints, Facts, Grain, Grid, Piece, SCAN_BYTES_MAX, stale};
 use super::geometry::{BLOCK_SIDE, Geometry, Layout};
+use super::guide::Guide;
 use super::header::{Decodability, Header, Scan, restart_interval};
 use super::huffman::TableCache;
+use super::index;
 use super::markers::{self, Markers, corrupt, unsupported};
 use super::output::{Output, Samples};
+use super::reader::ScanReader;
 use super::scans::{Group, ScanPlan, derive_tables};
 use super::simd::Simd;
 use super::tables::{QuantTable, Tables};
 use super::window::Window;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::pixels::{Rect, RowSink};
 
 /// Decodes sequential JPEG of 8 bits; see the [module](super) for what exactly and how exactly.
@@ -70,47 +73,84 @@ impl Decoder {
     /// # Panics
     /// If the sink hands out shorter planes than it has agreed to.
     pub fn decode(&mut self, bytes: &[u8], header: &Header, region: Rect, sink: &mut impl RowSink) -> Result<()> {
-        if !region.fits(header.width, header.height) {
-            let allowed = format!("must lie inside the image of {}x{}", header.width, header.height);
-            return Err(Error::invalid_parameter("region", format!("{region:?}"), &allowed));
-        }
+        check_region(region, header.width, header.height)?;
         let geometry = Geometry::new(header, region);
         self.output.reset(&geometry);
         match header.support() {
-            Decodability::Streamed => self.decode_streamed(bytes, header, &geometry, sink),
+            Decodability::Streamed => self.decode_streamed(Data::Whole(bytes), header, &geometry, sink),
             Decodability::WholePlanes => self.decode_planes(bytes, header, &geometry, sink),
             other => Err(unsupported(other.name())),
         }
     }
 
-    /// Passes over the whole scan and appends its entry points to `entries`.
+    /// Passes over the whole scan of `bytes` and appends its entry points to `entries`, in their compact form.
     ///
     /// # Errors
-    /// `Unsupported` unless the file is [`Decodability::Streamed`]; `Truncated` and `Corrupt` as for decoding.
-    pub fn index(&mut self, _bytes: &[u8], _header: &Header, _grain: Grain, _entries: &mut Vec<u8>) -> Result<Facts> {
-        Err(unsupported("index"))
+    /// `Unsupported` unless the file is [`Decodability::Streamed`] and its scan shorter than 2^32 bits;
+    /// `Truncated` and `Corrupt` as for decoding. `entries` is then as it was.
+    pub fn index(&mut self, bytes: &[u8], header: &Header, grain: Grain, entries: &mut Vec<u8>) -> Result<Facts> {
+        let support = header.support();
+        if support != Decodability::Streamed {
+            return Err(unsupported(format!("{} has no entry points", support.name())));
+        }
+        let data = bytes.get(header.scan_offset..).unwrap_or_default();
+        let before = entries.len();
+        let end = self.write_entries(data, header, grain, entries).inspect_err(|_| entries.truncate(before))?;
+        Ok(Facts::new(header, end as u64))
     }
 
-    /// [`decode`](Self::decode) from the pieces of the file that [`Facts::ranges`] names for the region, in
-    /// ascending order. The same pixels.
+    /// Appends the entry points of a scan's data; returns where the data ends.
+    fn write_entries(&mut self, data: &[u8], header: &Header, grain: Grain, entries: &mut Vec<u8>) -> Result<usize> {
+        let geometry = Geometry::new(header, Rect::whole(header.width, header.height));
+        let layout = Layout::new(&geometry, &header.scan);
+        let quant = quant_tables(header, &header.tables, &header.scan)?;
+        let places = derive_tables(&mut self.cache, &header.tables, &header.scan)?;
+        let plan = ScanPlan::new(&layout, &self.cache, places, quant, self.simd)?;
+        let mut reader = ScanReader::new(data, &mut self.window, self.simd, header.tables.restart_interval);
+        let grid = Grid::of(header);
+        index::write_entries(&mut reader, plan.mcu(), grid, grain, &mut EntryWriter::new(entries, grid.components))?;
+        let end = index::scan_end(data, reader.finish());
+        if end as u64 > SCAN_BYTES_MAX { Err(unsupported("its scan is too long for entry points")) } else { Ok(end) }
+    }
+
+    /// [`decode`](Self::decode) from the pieces of the file that [`Facts::ranges`] names for the region, or larger
+    /// ones, in ascending order and each range in one piece. The same pixels. `header` is the file's own, or that
+    /// of [`Facts::header`].
+    ///
+    /// Every entry point that decoding passes on its way is compared with the decoder's own position and
+    /// predictions.
     ///
     /// # Errors
-    /// As `decode`, and `IndexStale` where the file contradicts an entry point.
+    /// As `decode`, but that `IndexStale` takes the place of `Truncated` and `Corrupt`: entry points are those of
+    /// a scan without fault, so where there is one, file and index do not belong together.
     pub fn decode_indexed(
         &mut self,
-        _pieces: &[Piece<'_>],
-        _header: &Header,
-        _entries: EntryPoints<'_>,
-        _region: Rect,
-        _sink: &mut impl RowSink,
+        pieces: &[Piece<'_>],
+        header: &Header,
+        entries: EntryPoints<'_>,
+        region: Rect,
+        sink: &mut impl RowSink,
     ) -> Result<()> {
-        Err(unsupported("index"))
+        check_region(region, header.width, header.height)?;
+        let support = header.support();
+        if support != Decodability::Streamed {
+            return Err(unsupported(format!("{} has no entry points", support.name())));
+        }
+        let geometry = Geometry::new(header, region);
+        self.output.reset(&geometry);
+        let decoded = self.decode_streamed(Data::Indexed(pieces, entries), header, &geometry, sink);
+        decoded.map_err(|error| match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::Truncated => {
+                stale(format!("file contradicts it: {error}")).with_source(error)
+            }
+            _ => error,
+        })
     }
 
     /// All components in one scan: an MCU row at a time.
     fn decode_streamed(
         &mut self,
-        bytes: &[u8],
+        data: Data<'_>,
         header: &Header,
         geometry: &Geometry,
         sink: &mut impl RowSink,
@@ -119,8 +159,7 @@ impl Decoder {
         let quant = quant_tables(header, &header.tables, &header.scan)?;
         let places = derive_tables(&mut self.cache, &header.tables, &header.scan)?;
         let plan = ScanPlan::new(&layout, &self.cache, places, quant, self.simd)?;
-        let interval = header.tables.restart_interval;
-        let mut reader = ScanReader::new(bytes, &mut self.window, self.simd, header.scan_offset, interval);
+        let mut reader = data.reader(header, &mut self.window, self.simd)?;
         let context_rows = usize::from(geometry.needs_row_below());
         for part in layout.parts() {
             let mcu_columns = BLOCK_SIDE * part.h;
@@ -201,12 +240,48 @@ impl Decoder {
             samples.reset(columns, BLOCK_SIDE * layout.rows.len() * part.v);
             samples.start_band(BLOCK_SIDE * layout.rows.start * part.v, 0);
         }
-        let mut reader = ScanReader::new(bytes, &mut self.window, self.simd, position, tables.restart_interval);
+        let data = bytes.get(position..).unwrap_or_default();
+        let mut reader = ScanReader::new(data, &mut self.window, self.simd, tables.restart_interval);
         for row in layout.rows.clone() {
             plan.decode_row(&mut reader, &mut self.group, geometry, &mut self.samples, row)?;
         }
-        Ok(reader.finish())
+        Ok(position + reader.finish())
     }
+}
+
+/// Where the entropy-coded data of a file's only scan comes from.
+enum Data<'a> {
+    /// The file.
+    Whole(&'a [u8]),
+    /// Pieces of it, which entry points lead to.
+    Indexed(&'a [Piece<'a>], EntryPoints<'a>),
+}
+
+impl<'a> Data<'a> {
+    fn reader(self, header: &Header, window: &'a mut Window, simd: Simd) -> Result<ScanReader<'a>> {
+        let interval = header.tables.restart_interval;
+        match self {
+            Self::Whole(bytes) => {
+                let data = bytes.get(header.scan_offset..).unwrap_or_default();
+                Ok(ScanReader::new(data, window, simd, interval))
+            }
+            Self::Indexed(pieces, entries) => {
+                let grid = Grid::of(header);
+                let entries = EntryIter::new(entries.as_bytes(), grid, SCAN_BYTES_MAX);
+                let guide = Guide::new(pieces, header.scan_offset as u64, grid, entries)?;
+                Ok(ScanReader::guided(guide, window, simd, interval))
+            }
+        }
+    }
+}
+
+/// Refuses a region that does not lie in an image.
+pub(super) fn check_region(region: Rect, width: u32, height: u32) -> Result<()> {
+    if region.fits(width, height) {
+        return Ok(());
+    }
+    let allowed = format!("must lie inside the image of {width}x{height}");
+    Err(Error::invalid_parameter("region", format!("{region:?}"), &allowed))
 }
 
 /// The quantisation tables of a scan's components.

@@ -5,11 +5,9 @@
 //! others are skipped, which keeps track of positions and DC predictions alone.
 
 use super::huffman::{AcEntry, AcTable, DcTable, END_OF_BLOCK, NO_CODE, extend};
-use super::markers::{self, corrupt, truncated};
 use super::simd::{Level, Simd};
-use super::window::{Bits, End, Window, WindowBytes};
+use super::window::{Bits, Window, WindowBytes};
 use super::{Block, ZIGZAG};
-use crate::error::{Error, Result};
 
 /// Blocks of an MCU at most.
 pub const MCU_BLOCKS: usize = super::header::MCU_BLOCKS_MAX as usize;
@@ -37,190 +35,28 @@ pub struct BlockPlan<'a> {
     pub stride: usize,
 }
 
-/// The decoder's state in a scan: everything that an entry point has to restore.
-pub struct ScanReader<'a> {
-    file: &'a [u8],
-    window: &'a mut Window,
-    simd: Simd,
-    bits: Bits,
-    predictions: [i32; 4],
-    /// The next MCU.
-    mcu: u64,
-    restart_interval: u64,
-    /// MCUs until a restart marker is due.
-    until_restart: u64,
-}
-
 /// What is wrong with a block; 0 is nothing.
-type Fault = u32;
-const FAULT_CODE: Fault = 1;
-const FAULT_INDEX: Fault = 2;
-
-impl<'a> ScanReader<'a> {
-    /// Starts at the first byte of a scan's entropy-coded data.
-    pub fn new(file: &'a [u8], window: &'a mut Window, simd: Simd, start: usize, restart_interval: u16) -> Self {
-        let bits = window.seek(file, start);
-        let restart_interval = u64::from(restart_interval);
-        let until_restart = if restart_interval == 0 { u64::MAX } else { restart_interval };
-        Self { file, window, simd, bits, predictions: [0; 4], mcu: 0, restart_interval, until_restart }
-    }
-
-    /// The next MCU's number.
-    pub fn mcu(&self) -> u64 {
-        self.mcu
-    }
-
-    /// Decodes `mcus` MCUs into `blocks` and puts the position of each block's last coefficient, in zigzag
-    /// order, into `last`.
-    pub fn decode(&mut self, plan: &McuPlan, mcus: u64, blocks: &mut [Block], last: &mut [u8]) -> Result<()> {
-        let mut done = 0;
-        while done < mcus {
-            self.restart_if_due()?;
-            let run = (mcus - done).min(self.until_restart);
-            self.run(run, |reader, index| reader.decode_run(plan, done as usize + index, blocks, last))?;
-            done += run;
-        }
-        Ok(())
-    }
-
-    /// Passes over `mcus` MCUs.
-    pub fn skip(&mut self, plan: &McuPlan, mcus: u64) -> Result<()> {
-        let mut done = 0;
-        while done < mcus {
-            self.restart_if_due()?;
-            let run = (mcus - done).min(self.until_restart);
-            if run == self.until_restart && self.restart_interval > 0 {
-                self.skip_to_restart(run)?;
-            } else {
-                self.run(run, |reader, _| reader.skip_run(plan))?;
-            }
-            done += run;
-        }
-        Ok(())
-    }
-
-    /// A position in the file from which the marker that ends the scan is the next but restart markers.
-    pub fn finish(self) -> usize {
-        match self.window.end() {
-            // Back onto the marker itself.
-            Some((End::Marker(_), position)) => position - 2,
-            _ => self.window.source(),
-        }
-    }
-
-    /// Has `step` decode the MCUs `0..mcus` of a run without restart, from the index it is given on, as far
-    /// as the window reaches.
-    fn run(&mut self, mcus: u64, mut step: impl FnMut(&mut Run<'_>, usize) -> Fault) -> Result<()> {
-        let mut run = Run {
-            window: self.window,
-            bits: self.bits,
-            predictions: self.predictions,
-            simd: self.simd,
-            mcus: mcus as usize,
-            done: 0,
-        };
-        let (fault, done) = loop {
-            let index = run.done;
-            let fault = step(&mut run, index);
-            if fault != 0 || run.done == run.mcus || run.window.is_overrun(&run.bits) {
-                break (fault, run.done as u64);
-            }
-            run.window.advance(self.file, &mut run.bits);
-        };
-        (self.bits, self.predictions) = (run.bits, run.predictions);
-        self.mcu += done;
-        self.until_restart -= done;
-        if self.window.is_overrun(&self.bits) { Err(self.overrun()) } else { self.check(fault) }
-    }
-
-    fn check(&self, fault: Fault) -> Result<()> {
-        let mcu = self.mcu;
-        match fault {
-            0 => Ok(()),
-            FAULT_CODE => Err(corrupt(format!("MCU {mcu} holds bits that are no Huffman code"))),
-            _ => Err(corrupt(format!("MCU {mcu} holds a coefficient past the 64th"))),
-        }
-    }
-
-    fn overrun(&self) -> Error {
-        let mcu = self.mcu;
-        match self.window.end() {
-            Some((End::Marker(code), _)) if code != markers::EOI => {
-                corrupt(format!("marker {code:#04x} cuts off the data of MCU {mcu}"))
-            }
-            Some((End::Marker(_), _)) => truncated(format!("image ends at MCU {mcu}")),
-            _ => truncated(format!("file ends in MCU {mcu}")),
-        }
-    }
-
-    /// Expects a restart marker if one is due here (T.81, F.2.2.5, E.2.4).
-    fn restart_if_due(&mut self) -> Result<()> {
-        if self.until_restart > 0 {
-            return Ok(());
-        }
-        let mcu = self.mcu;
-        while self.window.end().is_none() {
-            // The marker is near: the data of the interval has been used up.
-            let next = self.bits.next;
-            self.window.advance(self.file, &mut self.bits);
-            if next == self.bits.next && self.window.end().is_none() {
-                return Err(corrupt(format!("no restart marker before MCU {mcu}")));
-            }
-        }
-        if self.window.unused_bytes(&self.bits) != Some(0) {
-            return Err(corrupt(format!("stray bytes before the restart marker at MCU {mcu}")));
-        }
-        let Some((End::Marker(code), position)) = self.window.end() else {
-            return Err(truncated(format!("file ends at the restart marker before MCU {mcu}")));
-        };
-        self.restart(code, position)
-    }
-
-    /// Takes in the restart marker that a skipped interval of `mcus` MCUs ends at, without decoding it.
-    fn skip_to_restart(&mut self, mcus: u64) -> Result<()> {
-        self.mcu += mcus;
-        self.until_restart = 0;
-        let mut position = match self.window.end() {
-            Some((End::Marker(code), position)) => return self.restart(code, position),
-            Some((End::File, position)) => position,
-            None => self.window.source(),
-        };
-        while let Some(skipped) = memchr::memchr(0xFF, &self.file[position..]) {
-            position += skipped + 1;
-            match self.file.get(position) {
-                None | Some(0) => {}
-                Some(0xFF) => continue,
-                Some(&code) => return self.restart(code, position + 1),
-            }
-        }
-        Err(truncated(format!("file ends at the restart marker before MCU {}", self.mcu)))
-    }
-
-    fn restart(&mut self, code: u8, position: usize) -> Result<()> {
-        let expected = markers::RST0 + ((self.mcu / self.restart_interval + 7) % 8) as u8;
-        if code != expected {
-            let mcu = self.mcu;
-            return Err(corrupt(format!("marker {code:#04x} instead of {expected:#04x} before MCU {mcu}")));
-        }
-        self.bits = self.window.seek(self.file, position);
-        self.predictions = [0; 4];
-        self.until_restart = self.restart_interval;
-        Ok(())
-    }
-}
+pub type Fault = u32;
+pub const FAULT_CODE: Fault = 1;
+pub const FAULT_INDEX: Fault = 2;
 
 /// A stretch of MCUs without restart, its state in reach of the inner loops.
-struct Run<'a> {
-    window: &'a mut Window,
-    bits: Bits,
-    predictions: [i32; 4],
-    simd: Simd,
-    mcus: usize,
-    done: usize,
+pub struct Run<'a> {
+    pub window: &'a mut Window,
+    pub bits: Bits,
+    pub predictions: [i32; 4],
+    pub simd: Simd,
+    /// MCUs to decode.
+    pub mcus: usize,
+    /// Those that were.
+    pub done: usize,
+    /// Where [`skip_run`](Self::skip_run) stops although MCUs are left: at the first MCU that begins this many
+    /// bits behind the start of the window or later.
+    pub bits_end: isize,
 }
 
 impl Run<'_> {
-    fn decode_run(&mut self, plan: &McuPlan, index: usize, blocks: &mut [Block], last: &mut [u8]) -> Fault {
+    pub fn decode_run(&mut self, plan: &McuPlan, index: usize, blocks: &mut [Block], last: &mut [u8]) -> Fault {
         match self.simd.level() {
             Level::Scalar => decode_run(self, plan, index, blocks, last),
             #[cfg(target_arch = "x86_64")]
@@ -229,7 +65,7 @@ impl Run<'_> {
         }
     }
 
-    fn skip_run(&mut self, plan: &McuPlan) -> Fault {
+    pub fn skip_run(&mut self, plan: &McuPlan) -> Fault {
         match self.simd.level() {
             Level::Scalar => skip_run(self, plan),
             #[cfg(target_arch = "x86_64")]
@@ -281,7 +117,7 @@ fn decode_run(run: &mut Run, plan: &McuPlan, index: usize, blocks: &mut [Block],
 fn skip_run(run: &mut Run, plan: &McuPlan) -> Fault {
     let window = &*run.window;
     let (mut bits, mut fault, mut done) = (run.bits, 0, run.done);
-    while done < run.mcus && window.holds_mcu(&bits) {
+    while done < run.mcus && window.holds_mcu(&bits) && bits.position() < run.bits_end {
         for plan in &plan.blocks[..plan.count] {
             let difference = decode_dc(window.bytes(), &mut bits, plan.dc, &mut fault);
             let prediction = &mut run.predictions[plan.component & 3];

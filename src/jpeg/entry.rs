@@ -1,18 +1,31 @@
 //! Entry points: places in a scan where decoding can start, and the facts needed to do so without the file's header.
+//!
+//! A JPEG has no random access: codes have no fixed length, and DC coefficients are coded as differences
+//! (T.81, F.1.2.1). What a decoder carries from MCU to MCU is small, though: its position in bits and a
+//! prediction a component. With these noted for some MCUs, decoding starts at any of them, and the file
+//! stays as it is. The idea is that of Android's tiled JPEG decoding (`jpeg_build_huffman_index` in its
+//! libjpeg, for BitmapRegionDecoder), which keeps such an index in memory; here it is written down.
 
 use std::ops::Range;
 
-use super::header::{ColourModel, Header};
-use super::markers::unsupported;
-use crate::error::Result;
+use super::compact::EntryIter;
+use super::decoder::check_region;
+use super::geometry::{Geometry, Layout};
+use super::header::{ColourModel, Component, Header, MCU_BLOCKS_MAX, ScanComponent};
+use super::tables::TABLE_SLOTS;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pixels::Rect;
+
+/// Bytes of a scan that entry points reach into: the bits of it count in 32 bits.
+pub(super) const SCAN_BYTES_MAX: u64 = 1 << 29;
 
 /// How far apart entry points lie. Every MCU row and every restart interval begins with one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grain {
     /// One an MCU row.
     Rows,
-    /// Within a row, also at the first MCU that begins this many bits or more behind the last entry point.
+    /// Within a row, also at the first MCU that begins this many bits or more behind the last entry point,
+    /// stuffed bytes not counted.
     Bits(u32),
 }
 
@@ -35,7 +48,7 @@ pub struct Facts {
     pub colour: ColourModel,
     /// Sampling factors of each component, horizontal and vertical; (0, 0) where there is none.
     pub sampling: [(u8, u8); 3],
-    /// The slots of each component's quantisation, DC and AC tables.
+    /// The slots of each component's quantisation, DC and AC tables; the first's again where there is none.
     pub slots: [[u8; 3]; 3],
     /// MCUs between restart markers; 0 where there are none.
     pub restart_interval: u16,
@@ -56,11 +69,22 @@ pub struct EntryPoint {
     pub column: u32,
     /// Its first bit, from the start of the scan's data, stuffed bytes and markers included.
     pub bit: u64,
-    /// The DC predictions of the components.
+    /// The DC predictions of the components, of which no more than 16 bits ever matter.
     pub dc: [i16; 3],
 }
 
 /// The entry points of a scan in the compact form that an index stores.
+///
+/// The first one, at bit 0 with predictions 0, is not stored. Each of the others is a record of unsigned
+/// LEB128 numbers of up to 32 bits:
+///
+/// | number | means |
+/// |---|---|
+/// | step | MCUs behind the last entry point in its row; 0 for the first MCU of the next row |
+/// | bits | bits behind the last entry point |
+/// | DC, one a component | difference to the last entry point's prediction modulo 2^16, zigzag coded |
+///
+/// Six or seven bytes an entry on photos.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EntryPoints<'a> {
     bytes: &'a [u8],
@@ -76,29 +100,132 @@ pub struct Piece<'a> {
 }
 
 impl Facts {
+    /// Of a file of which no more than this is decoded: `scan_bytes` from `header` on.
+    pub(super) fn new(header: &Header, scan_bytes: u64) -> Self {
+        let mut sampling = [(0, 0); 3];
+        for (sampling, component) in sampling.iter_mut().zip(header.components()) {
+            *sampling = (component.h, component.v);
+        }
+        let slots = header.scan.components().iter().zip(header.components());
+        let mut slots = slots.map(|(scan, frame)| [frame.quant, scan.dc, scan.ac]);
+        let first = slots.next().unwrap_or_default();
+        Self {
+            width: header.width,
+            height: header.height,
+            colour: header.colour,
+            sampling,
+            slots: [first, slots.next().unwrap_or(first), slots.next().unwrap_or(first)],
+            restart_interval: header.tables.restart_interval,
+            orientation: header.orientation,
+            scan_offset: header.scan_offset as u64,
+            scan_bytes,
+        }
+    }
+
     /// Whether the fields make sense together, as those of a JPEG that is decoded in one scan do.
     ///
     /// # Errors
-    /// `Corrupt`, naming the field.
+    /// `IndexStale`, naming the field.
     pub fn check(&self) -> Result<()> {
-        Err(unsupported("facts"))
+        let sides = 1..=u32::from(u16::MAX);
+        if !sides.contains(&self.width) || !sides.contains(&self.height) {
+            return Err(stale(format!("it has an image of {}x{}", self.width, self.height)));
+        }
+        let present = match self.colour {
+            ColourModel::Grey => 1,
+            ColourModel::YCbCr | ColourModel::Rgb => 3,
+            other => return Err(stale(format!("it has an indexed image in {other:?}"))),
+        };
+        let (sampling, absent) = self.sampling.split_at(present);
+        let (h_max, v_max) = sampling.iter().fold((1, 1), |max, factors| (max.0.max(factors.0), max.1.max(factors.1)));
+        let divides = |factor: u8, max: u8| (1..=4).contains(&factor) && max.is_multiple_of(factor);
+        if !sampling.iter().all(|&(h, v)| divides(h, h_max) && divides(v, v_max)) || absent.iter().any(|&f| f != (0, 0))
+        {
+            return Err(stale(format!("it has sampling factors {:?}", self.sampling)));
+        }
+        let blocks: u32 = sampling.iter().map(|&(h, v)| u32::from(h * v)).sum();
+        if present > 1 && blocks > MCU_BLOCKS_MAX {
+            return Err(stale(format!("it has MCUs of {blocks} blocks")));
+        }
+        if self.slots.as_flattened().iter().any(|&slot| usize::from(slot) >= TABLE_SLOTS) {
+            return Err(stale(format!("it has table slots {:?}", self.slots)));
+        }
+        if !(1..=8).contains(&self.orientation) {
+            return Err(stale(format!("it has orientation {}", self.orientation)));
+        }
+        if self.scan_bytes > SCAN_BYTES_MAX || self.scan_offset.checked_add(self.scan_bytes).is_none() {
+            return Err(stale(format!("it has a scan of {} bytes at {}", self.scan_bytes, self.scan_offset)));
+        }
+        Ok(())
     }
 
-    /// The header of the file, given the payloads of its DQT and DHT segments that the index holds.
+    /// The header of the file, given the payloads of its DQT and DHT segments that the index holds. It decodes
+    /// the same pixels as the file's own.
     ///
     /// # Errors
-    /// `Corrupt` as for a file's own header.
-    pub fn header(&self, _quant: &[u8], _huffman: &[u8]) -> Result<Header> {
-        Err(unsupported("facts"))
+    /// `IndexStale` as for [`check`](Self::check), or where a payload is none.
+    pub fn header(&self, quant: &[u8], huffman: &[u8]) -> Result<Header> {
+        self.check()?;
+        let mut header = self.frame();
+        let tables = &mut header.tables;
+        let defined = tables.define_quant(quant).and_then(|()| tables.define_huffman(huffman));
+        defined.map_err(|error| stale(format!("its tables are none: {error}")).with_source(error))?;
+        header.scan_offset = usize::try_from(self.scan_offset).map_err(|_| stale("its scan is out of reach"))?;
+        Ok(header)
     }
 
     /// The bytes of the file that a region needs: for every MCU row it touches, from the entry point at or
-    /// before its first MCU to the one behind its last. Ascending; ranges that touch or overlap are one.
+    /// before its first MCU to the one behind its last. Appended in ascending order; ranges that touch or
+    /// overlap are one.
     ///
     /// # Errors
-    /// `Corrupt` for entry points that contradict themselves or the facts.
-    pub fn ranges(&self, _entries: EntryPoints<'_>, _region: Rect, _ranges: &mut Vec<Range<u64>>) -> Result<()> {
-        Err(unsupported("facts"))
+    /// `IndexStale` as for [`check`](Self::check), and for entry points that contradict themselves or the
+    /// facts; `InvalidParameter` for a region outside the image.
+    pub fn ranges(&self, entries: EntryPoints<'_>, region: Rect, ranges: &mut Vec<Range<u64>>) -> Result<()> {
+        self.check()?;
+        check_region(region, self.width, self.height)?;
+        let header = self.frame();
+        let layout = Layout::new(&Geometry::new(&header, region), &header.scan);
+        let (rows, columns) = (&layout.rows, &layout.columns);
+        let first = ranges.len();
+        let mut take = |from: EntryPoint, end: u64| {
+            let range = self.scan_offset + from.bit / 8..self.scan_offset + end.min(self.scan_bytes);
+            match ranges[first..].last_mut() {
+                Some(last) if last.end >= range.start => last.end = range.end,
+                _ => ranges.push(range),
+            }
+        };
+        let mut last = EntryPoint::default();
+        for entry in entries.iter(self) {
+            let entry = entry?;
+            let ends_row = entry.row > last.row;
+            if rows.contains(&(last.row as usize))
+                && (last.column as usize) < columns.end
+                && (ends_row || entry.column as usize > columns.start)
+            {
+                // The next MCU's first bits are in this one's last byte, which may be an FF and its stuffing.
+                take(last, if entry.bit % 8 == 0 { entry.bit / 8 } else { entry.bit / 8 + 2 });
+            }
+            last = entry;
+        }
+        if rows.contains(&(last.row as usize)) && (last.column as usize) < columns.end {
+            take(last, self.scan_bytes);
+        }
+        Ok(())
+    }
+
+    /// The header but for its tables, of facts that were checked.
+    fn frame(&self) -> Header {
+        let count = self.sampling.iter().filter(|&&factors| factors != (0, 0)).count();
+        let (mut frame, mut scan) = ([Component::default(); 3], [ScanComponent::default(); 3]);
+        for i in 0..count {
+            let ((h, v), [quant, dc, ac]) = (self.sampling[i], self.slots[i]);
+            frame[i] = Component { id: i as u8 + 1, h, v, quant };
+            scan[i] = ScanComponent { index: i as u8, dc, ac };
+        }
+        let mut header = Header::in_one_scan((self.width, self.height), self.colour, &frame[..count], &scan[..count]);
+        (header.tables.restart_interval, header.orientation) = (self.restart_interval, self.orientation);
+        header
     }
 }
 
@@ -113,8 +240,50 @@ impl<'a> EntryPoints<'a> {
         self.bytes
     }
 
-    /// The entry points in the order of the scan.
-    pub fn iter(&self, _facts: &Facts) -> impl Iterator<Item = Result<EntryPoint>> + 'a {
-        std::iter::empty()
+    /// The entry points in the order of the scan. The first that contradicts the facts or itself comes as an
+    /// `IndexStale`, and is the last.
+    pub fn iter(&self, facts: &Facts) -> impl Iterator<Item = Result<EntryPoint>> + 'a {
+        EntryIter::new(self.bytes, Grid::of_facts(facts), facts.scan_bytes)
     }
+}
+
+/// The MCUs of a scan.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grid {
+    /// MCUs in a row.
+    pub columns: u32,
+    /// Rows of MCUs.
+    pub rows: u32,
+    /// Components, and so predictions.
+    pub components: usize,
+}
+
+impl Grid {
+    /// Of a file that is decoded in one scan.
+    pub fn of(header: &Header) -> Self {
+        Self::new(header.width, header.height, header.components().len(), header.max_sampling())
+    }
+
+    fn of_facts(facts: &Facts) -> Self {
+        let components = facts.sampling.iter().filter(|&&factors| factors != (0, 0)).count();
+        let max = facts.sampling.iter().fold((1, 1), |max, factors| (max.0.max(factors.0), max.1.max(factors.1)));
+        Self::new(facts.width, facts.height, components, max)
+    }
+
+    fn new(width: u32, height: u32, components: usize, (h, v): (u8, u8)) -> Self {
+        // A component alone is not interleaved: its MCU is a block whatever its factors (T.81, A.2.2).
+        let (h, v) = if components == 1 { (1, 1) } else { (u32::from(h), u32::from(v)) };
+        Self { columns: width.div_ceil(8 * h), rows: height.div_ceil(8 * v), components }
+    }
+
+    /// The number of an entry point's MCU in the scan.
+    pub fn mcu(&self, entry: &EntryPoint) -> u64 {
+        u64::from(entry.row) * u64::from(self.columns) + u64::from(entry.column)
+    }
+}
+
+/// An error about an index that contradicts itself or its file.
+pub(super) fn stale(cause: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::IndexStale, format!("index is stale: {cause}"))
+        .with_remedy("build the index again: forebay index")
 }

@@ -168,6 +168,31 @@ impl Header {
         parser.finish(&mut markers)
     }
 
+    /// Of a file of one scan that holds all of up to four components; without tables, the scan at the start.
+    pub(super) fn in_one_scan(
+        (width, height): (u32, u32),
+        colour: ColourModel,
+        frame: &[Component],
+        scan: &[ScanComponent],
+    ) -> Self {
+        fn four<T: Copy + Default>(listed: &[T]) -> [T; 4] {
+            std::array::from_fn(|i| listed.get(i).copied().unwrap_or_default())
+        }
+        Self {
+            width,
+            height,
+            process: Process::Extended,
+            precision: 8,
+            component_count: frame.len() as u8,
+            components: four(frame),
+            colour,
+            orientation: 1,
+            tables: Tables::EMPTY,
+            scan: Scan { components: four(scan), count: scan.len() as u8 },
+            scan_offset: 0,
+        }
+    }
+
     /// The components of the frame, in its order; the first four where there are more.
     pub fn components(&self) -> &[Component] {
         &self.components[..usize::from(self.component_count).min(4)]

@@ -16,16 +16,20 @@
 //! vector files agree with them for every input.
 
 mod colour;
+mod compact;
 mod decoder;
 mod entropy;
 mod entry;
 mod exif;
 mod geometry;
+mod guide;
 mod header;
 mod huffman;
 mod idct;
+mod index;
 mod markers;
 mod output;
+mod reader;
 mod scans;
 mod simd;
 mod tables;

@@ -1,13 +1,14 @@
 //! One MCU row of a scan: from the entropy decoder to the samples of its components.
 
 use super::Block;
-use super::entropy::{BlockPlan, MCU_BLOCKS, McuPlan, ScanReader};
+use super::entropy::{BlockPlan, MCU_BLOCKS, McuPlan};
 use super::geometry::{BLOCK_SIDE, Geometry, Layout, Part};
 use super::header::Scan;
 use super::huffman::{AcTable, DcTable, TableCache};
 use super::idct;
 use super::markers::corrupt;
 use super::output::Samples;
+use super::reader::ScanReader;
 use super::simd::Simd;
 use super::tables::{QuantTable, Tables};
 use crate::error::Result;
@@ -80,6 +81,11 @@ impl<'a> ScanPlan<'a> {
         Ok(Self { layout, mcu: McuPlan { blocks, count }, quant, simd })
     }
 
+    /// How its MCUs are coded.
+    pub fn mcu(&self) -> &McuPlan<'a> {
+        &self.mcu
+    }
+
     /// Decodes what the region needs of MCU row `row`.
     pub fn decode_row(
         &self,
@@ -91,7 +97,7 @@ impl<'a> ScanPlan<'a> {
     ) -> Result<()> {
         let layout = self.layout;
         let first = (row * layout.mcus_per_row + layout.columns.start) as u64;
-        reader.skip(&self.mcu, first - reader.mcu())?;
+        reader.go_to(&self.mcu, first)?;
         for column in layout.columns.clone().step_by(GROUP_MCUS) {
             let mcus = GROUP_MCUS.min(layout.columns.end - column);
             reader.decode(&self.mcu, mcus as u64, &mut group.blocks, &mut group.last)?;

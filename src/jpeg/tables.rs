@@ -50,9 +50,24 @@ impl Tables {
         self.ac.get(slot as usize)?.as_ref().or_else(|| standard.get(slot as usize).copied())
     }
 
-    /// Appends the payload of a DQT segment that defines the tables in use by the components `slots` to `quant`,
-    /// and that of a DHT segment to `huffman`. Standard tables that the file leaves out stay out.
-    pub fn write_used(&self, _slots: &[[u8; 3]; 3], _quant: &mut Vec<u8>, _huffman: &mut Vec<u8>) {}
+    /// Appends the payload of a DQT segment that defines the tables in use by the components `slots` (of each, its
+    /// quantisation, DC and AC table) to `quant`, and that of a DHT segment to `huffman`. Equal tables make equal
+    /// payloads, however the file wrote them. Standard tables that the file leaves out stay out.
+    pub fn write_used(&self, slots: &[[u8; 3]; 3], quant: &mut Vec<u8>, huffman: &mut Vec<u8>) {
+        for slot in 0..TABLE_SLOTS as u8 {
+            let is_used = |class: usize| slots.iter().any(|slots| slots[class] == slot);
+            if let Some(table) = self.quant[usize::from(slot)].as_ref().filter(|_| is_used(0)) {
+                table.write(slot, quant);
+            }
+            for (class, tables) in [(1, &self.dc), (2, &self.ac)] {
+                if let Some(spec) = tables[usize::from(slot)].as_ref().filter(|_| is_used(class)) {
+                    huffman.push((class as u8 - 1) << 4 | slot);
+                    huffman.extend_from_slice(&spec.counts);
+                    huffman.extend_from_slice(&spec.symbols[..spec.len().min(256)]);
+                }
+            }
+        }
+    }
 
     /// Takes in the payload of a DHT segment.
     pub(super) fn define_huffman(&mut self, mut payload: &[u8]) -> Result<()> {
@@ -89,6 +104,18 @@ impl Tables {
             payload = rest;
         }
         Ok(())
+    }
+}
+
+impl QuantTable {
+    /// Appends the table as a DQT segment's payload holds it (T.81, B.2.4.1), in bytes where they suffice.
+    fn write(&self, slot: u8, payload: &mut Vec<u8>) {
+        let is_wide = self.0.iter().any(|&entry| entry > 255);
+        payload.push(u8::from(is_wide) << 4 | slot);
+        for entry in ZIGZAG.map(|position| self.0[usize::from(position)]) {
+            let bytes = entry.to_be_bytes();
+            payload.extend_from_slice(if is_wide { &bytes } else { &bytes[1..] });
+        }
     }
 }
 

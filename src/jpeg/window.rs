@@ -20,6 +20,8 @@ pub struct Window {
     bytes: Box<WindowBytes>,
     /// Unstuffed bytes held.
     len: usize,
+    /// Unstuffed bytes of the stretch that were dropped.
+    dropped: usize,
     /// The next byte of the file to unstuff.
     source: usize,
     /// What the stretch ended at, once it was seen.
@@ -49,12 +51,18 @@ pub struct Bits {
 impl Window {
     pub fn new() -> Self {
         let bytes = vec![0; CAPACITY + 8].into_boxed_slice().try_into();
-        Self { bytes: bytes.unwrap_or_else(|_| unreachable!("length is CAPACITY + 8")), len: 0, source: 0, end: None }
+        Self {
+            bytes: bytes.unwrap_or_else(|_| unreachable!("length is CAPACITY + 8")),
+            len: 0,
+            dropped: 0,
+            source: 0,
+            end: None,
+        }
     }
 
     /// Moves to the byte of the file at `source` and drops what was held.
     pub fn seek(&mut self, file: &[u8], source: usize) -> Bits {
-        self.len = 0;
+        (self.len, self.dropped) = (0, 0);
         self.source = source;
         self.end = None;
         let mut bits = Bits { buffer: 0, count: 0, next: 0 };
@@ -72,6 +80,16 @@ impl Window {
     #[inline(always)]
     pub fn is_overrun(&self, bits: &Bits) -> bool {
         bits.next * 8 > self.len * 8 + bits.count as usize
+    }
+
+    /// Bits of the stretch before `bits`, those of stuffed bytes not counted.
+    pub fn position(&self, bits: &Bits) -> isize {
+        (self.dropped * 8) as isize + bits.position()
+    }
+
+    /// A position in bits of the stretch as one of those that are held.
+    pub fn held_position(&self, position: isize) -> isize {
+        position - (self.dropped * 8) as isize
     }
 
     /// Whole bytes that were not used up to the end of the stretch, if its end was seen.
@@ -98,6 +116,7 @@ impl Window {
         let keep: Range<usize> = bits.next.min(self.len)..self.len;
         let kept = keep.len();
         self.bytes.copy_within(keep, 0);
+        self.dropped += bits.next.min(self.len);
         bits.next -= bits.next.min(self.len);
         self.len = kept;
         if self.end.is_none() {
@@ -152,7 +171,37 @@ impl Window {
     }
 }
 
+/// The position in the file of the unstuffed byte that lies `bytes` behind the one at `position`. Of an FF with
+/// fill bytes before it, that of the last FF.
+pub fn stuffed_position(file: &[u8], mut position: usize, mut bytes: usize) -> usize {
+    loop {
+        let rest = &file[position.min(file.len())..];
+        let Some(run) = memchr::memchr(0xFF, &rest[..rest.len().min(bytes + 1)]) else {
+            return position + bytes;
+        };
+        let fill = rest[run..].iter().take_while(|&&byte| byte == 0xFF).count();
+        position += run + fill - 1;
+        if bytes == run {
+            return position;
+        }
+        bytes -= run + 1;
+        position += 2;
+    }
+}
+
 impl Bits {
+    /// Bits of the window before these; fewer than none where bytes that they came from were dropped.
+    #[inline(always)]
+    pub fn position(&self) -> isize {
+        (self.next * 8) as isize - self.count as isize
+    }
+
+    /// Drops up to 7 bits where none may be in the buffer yet.
+    pub fn skip(&mut self, bytes: &WindowBytes, bit: u32) {
+        self.refill(bytes);
+        self.drop(bit);
+    }
+
     /// Loads bits until at least 56 count.
     #[inline(always)]
     pub fn refill(&mut self, bytes: &WindowBytes) {
@@ -168,5 +217,27 @@ impl Bits {
     pub fn drop(&mut self, count: u32) {
         self.buffer <<= count & 63;
         self.count = self.count.wrapping_sub(count) & 63;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_stuffing_and_fill_bytes() {
+        let file = [1, 0xFF, 0, 2, 0xFF, 0xFF, 0xFF, 0, 0xFF, 0, 3, 0xFF, 0xD9];
+        // The unstuffed bytes are 1, FF, 2, FF, FF, 3.
+        let expected = [0, 1, 3, 6, 8, 10];
+        for (from, &start) in expected.iter().enumerate() {
+            for (to, &position) in expected.iter().enumerate().skip(from) {
+                assert_eq!(stuffed_position(&file, start, to - from), position, "{from} to {to}");
+            }
+        }
+        for start in 0..20 {
+            for bytes in 0..20 {
+                stuffed_position(&file, start, bytes);
+            }
+        }
     }
 }

@@ -56,8 +56,13 @@ impl Image {
     pub fn decode(decoder: &mut Decoder, bytes: &[u8], region: Option<Rect>) -> Result<Self> {
         let header = Header::parse(bytes)?;
         let region = region.unwrap_or(Rect::whole(header.width, header.height));
+        Self::collect(region, |sink| decoder.decode(bytes, &header, region, sink))
+    }
+
+    /// The rows that a decoder hands to a sink.
+    pub fn collect(region: Rect, decode: impl FnOnce(&mut Sink) -> Result<()>) -> Result<Self> {
         let mut image = Self { width: region.width as usize, rows: Vec::new() };
-        decoder.decode(bytes, &header, region, &mut Sink { image: &mut image, next: None })?;
+        decode(&mut Sink { image: &mut image, next: None })?;
         assert_eq!(image.rows.len(), region.height as usize, "rows handed out");
         Ok(image)
     }
@@ -78,7 +83,8 @@ impl Image {
     }
 }
 
-struct Sink<'a> {
+/// Keeps the rows.
+pub struct Sink<'a> {
     image: &'a mut Image,
     next: Option<[Vec<u8>; 3]>,
 }

@@ -1,0 +1,72 @@
+//! The way through pieces of a file: which entry point to start at, where its bytes are, which one comes next.
+
+use super::compact::EntryIter;
+use super::entry::{EntryPoint, Grid, Piece, stale};
+use crate::error::Result;
+
+/// The entry points of a scan, passed in their order, and the pieces of the file they lie in.
+pub struct Guide<'a> {
+    pieces: &'a [Piece<'a>],
+    scan_offset: u64,
+    grid: Grid,
+    entries: EntryIter<'a>,
+    /// The first entry point that was not passed, and its MCU.
+    next: Option<(EntryPoint, u64)>,
+}
+
+/// Where an entry point leads.
+pub struct Entrance<'a> {
+    /// The piece it lies in, as far as that belongs to the scan.
+    pub data: &'a [u8],
+    /// Where that starts, in bytes from the start of the scan's data.
+    pub data_offset: u64,
+    /// Its MCU.
+    pub mcu: u64,
+}
+
+impl<'a> Guide<'a> {
+    /// By entry points that may lie, through pieces in ascending order.
+    pub fn new(pieces: &'a [Piece<'a>], scan_offset: u64, grid: Grid, entries: EntryIter<'a>) -> Result<Self> {
+        let mut guide = Self { pieces, scan_offset, grid, entries, next: None };
+        guide.pass()?;
+        Ok(guide)
+    }
+
+    /// The MCU of the next entry point; behind every MCU where there is none.
+    pub fn next_mcu(&self) -> u64 {
+        self.next.map_or(u64::MAX, |(_, mcu)| mcu)
+    }
+
+    /// Passes the next entry point and returns it.
+    pub fn pass(&mut self) -> Result<Option<EntryPoint>> {
+        let next = self.entries.next().transpose()?;
+        let passed = std::mem::replace(&mut self.next, next.map(|entry| (entry, self.grid.mcu(&entry))));
+        Ok(passed.map(|(entry, _)| entry))
+    }
+
+    /// The last entry point on the way from the MCU `from` to the MCU `to`, which are passed; `None` where none is
+    /// left there.
+    pub fn entry_before(&mut self, from: u64, to: u64) -> Result<Option<(EntryPoint, Entrance<'a>)>> {
+        debug_assert!(from <= to, "entry points are passed in order");
+        let mut found = None;
+        while let Some((entry, mcu)) = self.next.filter(|&(_, mcu)| mcu <= to) {
+            found = Some((entry, mcu));
+            self.pass()?;
+        }
+        found.map(|(entry, mcu)| Ok((entry, self.entrance(&entry, mcu)?))).transpose()
+    }
+
+    fn entrance(&self, entry: &EntryPoint, mcu: u64) -> Result<Entrance<'a>> {
+        let byte = self.scan_offset.checked_add(entry.bit / 8);
+        let piece = byte.and_then(|byte| {
+            let behind = self.pieces.partition_point(|piece| piece.offset <= byte);
+            let piece = &self.pieces[behind.checked_sub(1)?];
+            (byte - piece.offset < piece.bytes.len() as u64).then_some(piece)
+        });
+        let piece = piece.ok_or_else(|| stale(format!("no piece of the file holds the start of MCU {mcu}")))?;
+        // A piece may start in the header.
+        let header_bytes = self.scan_offset.saturating_sub(piece.offset).min(piece.bytes.len() as u64);
+        let data_offset = piece.offset.saturating_sub(self.scan_offset);
+        Ok(Entrance { data: &piece.bytes[header_bytes as usize..], data_offset, mcu })
+    }
+}
