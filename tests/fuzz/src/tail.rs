@@ -4,6 +4,7 @@ use forebay::pixels::Rect;
 
 /// Takes bytes from an input's end. Behind its last marker a JPEG may hold anything, so files as they are make good
 /// inputs, and inputs that were found make valid files. An empty input gives zeros.
+#[derive(Clone)]
 pub struct Tail<'a>(&'a [u8]);
 
 impl<'a> Tail<'a> {
