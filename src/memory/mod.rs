@@ -6,10 +6,12 @@
 //! [`MemoryPlan`] says how much that is; in steady state nothing is allocated.
 
 mod arena;
+mod file_map;
 mod mapping;
 mod plan;
 mod slots;
 
 pub use arena::{Arena, REGION_ALIGN_BYTES, Region};
+pub(crate) use file_map::FileMap;
 pub use plan::MemoryPlan;
 pub use slots::{FilledSlot, SampleOut, Slot, SlotPool};

@@ -3,11 +3,13 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::index::{Listed, Modified, Set, fallback, settle};
 use super::names::{Names, out_of_range};
 use super::notes::Seen;
 use super::walk::{Found, Listing, walk};
-use super::{Extent, Source, UNLABELLED, refill_key, refill_path, without_extension};
+use super::{Extent, IndexMode, IndexOptions, Record, Source, UNLABELLED, refill_key, refill_path, without_extension};
 use crate::error::{Error, ErrorKind, Result};
+use crate::report::Fallback;
 
 const BESIDE_CLASSES: &str = "images beside the class folders, so of no class, left out";
 const EMPTY_CLASSES: &str = "class folders without images, which keep their label";
@@ -29,12 +31,29 @@ const EMPTY_CLASSES: &str = "class folders without images, which keep their labe
 pub struct Folder {
     /// With a slash at its end.
     root: Vec<u8>,
+    files: Files,
+    classes: Vec<String>,
+    notes: Vec<String>,
+    fallbacks: Vec<Fallback>,
+}
+
+/// Where paths and labels come from.
+enum Files {
+    Walked(Walked),
+    Indexed(Set),
+}
+
+/// What a walk found.
+#[derive(Default)]
+pub(super) struct Walked {
     /// Paths below the root.
     paths: Names,
-    classes: Vec<String>,
+    pub classes: Vec<String>,
     /// The first sample of each class that has any, and its label.
     starts: Vec<(u64, u32)>,
-    notes: Vec<String>,
+    /// Every folder, by its path below the root, and when it last changed before it was listed.
+    pub folders: Vec<(Vec<u8>, Modified)>,
+    pub seen: Seen,
 }
 
 impl Folder {
@@ -43,29 +62,72 @@ impl Folder {
     /// # Errors
     /// `NotFound` or `Io` for a folder that cannot be listed, `EmptyDataset` if there is no image.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(root, &IndexOptions { mode: IndexMode::Off, dir: None })
+    }
+
+    /// Takes what an index says, if there is one that fits, and lists nothing; else as [`open`](Self::open).
+    ///
+    /// # Errors
+    /// As `open`; `IndexStale` or `NotFound` where an index is [required](IndexMode::Required).
+    pub fn open_with(root: impl AsRef<Path>, options: &IndexOptions) -> Result<Self> {
         let root = root.as_ref();
-        let mut listings = walk(root)?;
-        let mut folder = Self {
-            root: root.join("").as_os_str().as_bytes().to_vec(),
-            paths: Names::default(),
-            classes: Vec::new(),
-            starts: Vec::new(),
-            notes: Vec::new(),
-        };
-        let mut seen = Seen::default();
-        let class_names = class_names(&listings);
-        folder.take(&mut listings, &class_names, &mut seen);
-        folder.classes = class_names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-        folder.paths.shrink();
-        folder.notes = seen.lines();
-        if folder.paths.len() == 0 {
-            return Err(empty(root, &folder.notes));
+        let (indexed, unfit) = settle(options, root, |dir| Set::of_folder(root, dir))?;
+        let root_bytes = root.join("").as_os_str().as_bytes().to_vec();
+        if let Some(set) = indexed.filter(|set| set.len() > 0) {
+            let (classes, notes) = (set.classes(), set.notes());
+            return Ok(Self { root: root_bytes, files: Files::Indexed(set), classes, notes, fallbacks: Vec::new() });
         }
-        Ok(folder)
+        let mut walked = Walked::walk(root)?;
+        let (classes, notes) = (std::mem::take(&mut walked.classes), walked.seen.lines());
+        walked.folders = Vec::new();
+        let fallbacks = fallback(unfit.into_iter().collect(), walked.len());
+        Ok(Self { root: root_bytes, files: Files::Walked(walked), classes, notes, fallbacks })
+    }
+
+    fn path(&self, sample: u64, bytes: &mut Vec<u8>) -> Result<()> {
+        match &self.files {
+            Files::Walked(walked) => walked.paths.append(sample, bytes),
+            Files::Indexed(set) => set.path(sample, bytes),
+        }
+    }
+}
+
+impl Walked {
+    /// Lists a folder, on several threads.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn walk(root: &Path) -> Result<Self> {
+        let mut listings = walk(root)?;
+        let mut walked = Self::default();
+        let class_names = class_names(&listings);
+        walked.take(&mut listings, &class_names);
+        walked.classes = class_names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        walked.paths.shrink();
+        if walked.len() == 0 {
+            return Err(empty(root, &walked.seen.lines()));
+        }
+        Ok(walked)
+    }
+
+    pub fn len(&self) -> u64 {
+        self.paths.len()
+    }
+
+    /// A sample, but for what is learned when its file is opened.
+    pub fn listed(&self, sample: u64) -> Result<Listed<'static>> {
+        let mut path = Vec::new();
+        self.paths.append(sample, &mut path)?;
+        Ok(Listed::of_file(path, self.label(sample)))
+    }
+
+    fn label(&self, sample: u64) -> i64 {
+        let classes_begun = self.starts.partition_point(|(start, _)| *start <= sample);
+        classes_begun.checked_sub(1).map_or(UNLABELLED, |class| i64::from(self.starts[class].1))
     }
 
     /// Takes over all images, depth first, which is the order of their paths.
-    fn take(&mut self, listings: &mut [Listing], classes: &[Vec<u8>], seen: &mut Seen) {
+    fn take(&mut self, listings: &mut [Listing], classes: &[Vec<u8>]) {
         let mut path = Vec::new();
         // For each folder from the root to the current one: its listing, the next entry, and how long the
         // path is up to it. A stack of our own, since the depth is the data set's to choose.
@@ -76,7 +138,7 @@ impl Folder {
                 Some(Found::Image(name)) => {
                     stack.push((listing, next + 1, path_len));
                     if path_len == 0 && !classes.is_empty() {
-                        seen.add(BESIDE_CLASSES, name);
+                        self.seen.add(BESIDE_CLASSES, name);
                     } else {
                         path.extend_from_slice(name);
                         self.paths.push(&path);
@@ -86,34 +148,41 @@ impl Folder {
                     stack.push((listing, next + 1, path_len));
                     path.extend_from_slice(name);
                     if path_len == 0 {
-                        self.begin_class(classes, &name[..name.len() - 1], seen);
+                        self.begin_class(classes, &name[..name.len() - 1]);
                     }
                     stack.push((subfolder, 0, path.len()));
                 }
                 // Its memory goes back before the next is taken over.
-                None => seen.merge(std::mem::take(&mut listings[listing]).seen, &path),
+                None => {
+                    let Listing { seen, modified, .. } = std::mem::take(&mut listings[listing]);
+                    self.seen.merge(seen, &path);
+                    self.folders.push((path.clone(), modified));
+                }
             }
         }
-        self.drop_empty_class(classes, seen);
+        self.drop_empty_class(classes);
     }
 
-    fn begin_class(&mut self, classes: &[Vec<u8>], name: &[u8], seen: &mut Seen) {
-        self.drop_empty_class(classes, seen);
+    fn begin_class(&mut self, classes: &[Vec<u8>], name: &[u8]) {
+        self.drop_empty_class(classes);
         if let Ok(label) = classes.binary_search_by(|class| class.as_slice().cmp(name)) {
             self.starts.push((self.paths.len(), label as u32));
         }
     }
 
-    fn drop_empty_class(&mut self, classes: &[Vec<u8>], seen: &mut Seen) {
+    fn drop_empty_class(&mut self, classes: &[Vec<u8>]) {
         if let Some((_, label)) = self.starts.pop_if(|(start, _)| *start == self.paths.len()) {
-            seen.add(EMPTY_CLASSES, &classes[label as usize]);
+            self.seen.add(EMPTY_CLASSES, &classes[label as usize]);
         }
     }
 }
 
 impl Source for Folder {
     fn len(&self) -> u64 {
-        self.paths.len()
+        match &self.files {
+            Files::Walked(walked) => walked.len(),
+            Files::Indexed(set) => set.len(),
+        }
     }
 
     fn extent(&self, sample: u64) -> Result<Extent> {
@@ -123,7 +192,7 @@ impl Source for Folder {
     fn object_path(&self, object: u64, path: &mut PathBuf) -> Result<()> {
         refill_path(path, |bytes| {
             bytes.extend_from_slice(&self.root);
-            self.paths.append(object, bytes)
+            self.path(object, bytes)
         })
     }
 
@@ -131,16 +200,25 @@ impl Source for Folder {
         if sample >= self.len() {
             return Err(out_of_range(sample, self.len()));
         }
-        let classes_begun = self.starts.partition_point(|(start, _)| *start <= sample);
-        Ok(classes_begun.checked_sub(1).map_or(UNLABELLED, |class| i64::from(self.starts[class].1)))
+        match &self.files {
+            Files::Walked(walked) => Ok(walked.label(sample)),
+            Files::Indexed(set) => set.label(sample),
+        }
     }
 
     fn key(&self, sample: u64, key: &mut String) -> Result<()> {
         refill_key(key, |bytes| {
-            self.paths.append(sample, bytes)?;
+            self.path(sample, bytes)?;
             bytes.truncate(without_extension(bytes).len());
             Ok(())
         })
+    }
+
+    fn record(&self, sample: u64) -> Result<Option<Record<'_>>> {
+        match &self.files {
+            Files::Walked(_) => Ok(None),
+            Files::Indexed(set) => set.record(sample),
+        }
     }
 
     fn classes(&self) -> &[String] {
@@ -149,6 +227,10 @@ impl Source for Folder {
 
     fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    fn index_fallbacks(&self) -> &[Fallback] {
+        &self.fallbacks
     }
 }
 

@@ -5,13 +5,16 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::index::{Listed, Set, fallback, settle};
 use super::labels::{Label, Labels};
 use super::names::{Names, out_of_range};
 use super::notes::Seen;
 use super::{
-    Extent, Source, UNLABELLED, has_image_extension, refill_key, refill_path, without_current_folder, without_extension,
+    Extent, IndexMode, IndexOptions, Record, Source, UNLABELLED, has_image_extension, refill_key, refill_path,
+    without_current_folder, without_extension,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::report::Fallback;
 
 /// The longest line that is read, beyond any path that a system takes.
 const LINE_MAX_BYTES: u64 = 64 << 10;
@@ -29,10 +32,24 @@ const COLUMN_NAMES: &str = "lines of column names skipped";
 pub struct List {
     /// The list's folder, with a slash at its end.
     root: Vec<u8>,
+    lines: Lines,
+    notes: Vec<String>,
+    fallbacks: Vec<Fallback>,
+}
+
+/// Where paths and labels come from.
+enum Lines {
+    Listed(Listing),
+    Indexed(Set),
+}
+
+/// What the lines of a list say.
+#[derive(Default)]
+pub(super) struct Listing {
     /// Paths as listed.
     paths: Names,
     labels: Labels,
-    notes: Vec<String>,
+    pub seen: Seen,
 }
 
 impl List {
@@ -42,17 +59,55 @@ impl List {
     /// `NotFound` or `Io` if it cannot be read, `Corrupt` with the number of a line that makes no sense,
     /// `EmptyDataset` if it lists nothing.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &IndexOptions { mode: IndexMode::Off, dir: None })
+    }
+
+    /// Takes what an index says, if there is one that fits, and does not read the list; else as
+    /// [`open`](Self::open).
+    ///
+    /// # Errors
+    /// As `open`; `IndexStale` or `NotFound` where an index is [required](IndexMode::Required).
+    pub fn open_with(path: impl AsRef<Path>, options: &IndexOptions) -> Result<Self> {
         let path = path.as_ref();
+        let (indexed, unfit) = settle(options, path, |dir| Set::of_list(path, dir))?;
+        let root = root_of(path);
+        if let Some(set) = indexed.filter(|set| set.len() > 0) {
+            let notes = set.notes();
+            return Ok(Self { root, lines: Lines::Indexed(set), notes, fallbacks: Vec::new() });
+        }
+        let listing = Listing::read(path)?;
+        let fallbacks = fallback(unfit.into_iter().collect(), listing.len());
+        let notes = listing.seen.lines();
+        Ok(Self { root, lines: Lines::Listed(listing), notes, fallbacks })
+    }
+
+    fn path(&self, sample: u64, bytes: &mut Vec<u8>) -> Result<()> {
+        match &self.lines {
+            Lines::Listed(listing) => listing.paths.append(sample, bytes),
+            Lines::Indexed(set) => set.path(sample, bytes),
+        }
+    }
+}
+
+/// The folder that the paths of a list are relative to, with a slash at its end.
+fn root_of(list: &Path) -> Vec<u8> {
+    let root = list.parent().unwrap_or(Path::new(""));
+    let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+    root.join("").as_os_str().as_bytes().to_vec()
+}
+
+impl Listing {
+    /// Reads a list.
+    ///
+    /// # Errors
+    /// As [`List::open`].
+    pub fn read(path: &Path) -> Result<Self> {
         let failed = |error| {
             let error = Error::io(format!("cannot read list {}", path.display()), error);
             error.with_remedy("check the name and that this user may read it")
         };
         let mut reader = BufReader::new(File::open(path).map_err(failed)?);
-        let root = path.parent().unwrap_or(Path::new(""));
-        let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
-        let root = root.join("").as_os_str().as_bytes().to_vec();
-        let mut list = Self { root, paths: Names::default(), labels: Labels::default(), notes: Vec::new() };
-        let mut seen = Seen::default();
+        let mut list = Self::default();
         let mut line = Vec::new();
         for number in 1u64.. {
             line.clear();
@@ -64,7 +119,7 @@ impl List {
                 line.drain(..3);
             }
             if number == 1 && is_table(path) && names_columns(&line) {
-                seen.add(COLUMN_NAMES, line.trim_ascii());
+                list.seen.add(COLUMN_NAMES, line.trim_ascii());
                 continue;
             }
             let sample = parse(&line).map_err(|malformed| bad_line(path, number, &line, malformed))?;
@@ -75,18 +130,35 @@ impl List {
         }
         list.paths.shrink();
         list.labels.shrink();
-        list.notes = seen.lines();
         if list.paths.len() == 0 {
             let message = format!("list {} names no image", path.display());
             return Err(Error::new(ErrorKind::EmptyDataset, message).with_remedy("write one path and label a line"));
         }
         Ok(list)
     }
+
+    pub fn len(&self) -> u64 {
+        self.paths.len()
+    }
+
+    /// A sample, but for what is learned when its file is opened.
+    pub fn listed(&self, sample: u64) -> Result<Listed<'static>> {
+        let mut path = Vec::new();
+        self.paths.append(sample, &mut path)?;
+        Ok(Listed::of_file(path, self.label(sample)))
+    }
+
+    fn label(&self, sample: u64) -> i64 {
+        self.labels.label(sample).unwrap_or(UNLABELLED)
+    }
 }
 
 impl Source for List {
     fn len(&self) -> u64 {
-        self.paths.len()
+        match &self.lines {
+            Lines::Listed(listing) => listing.len(),
+            Lines::Indexed(set) => set.len(),
+        }
     }
 
     fn extent(&self, sample: u64) -> Result<Extent> {
@@ -96,7 +168,7 @@ impl Source for List {
     fn object_path(&self, object: u64, path: &mut PathBuf) -> Result<()> {
         refill_path(path, |bytes| {
             bytes.extend_from_slice(&self.root);
-            self.paths.append(object, bytes)?;
+            self.path(object, bytes)?;
             if bytes.get(self.root.len()) == Some(&b'/') {
                 bytes.drain(..self.root.len());
             }
@@ -108,19 +180,33 @@ impl Source for List {
         if sample >= self.len() {
             return Err(out_of_range(sample, self.len()));
         }
-        Ok(self.labels.label(sample).unwrap_or(UNLABELLED))
+        match &self.lines {
+            Lines::Listed(listing) => Ok(listing.label(sample)),
+            Lines::Indexed(set) => set.label(sample),
+        }
     }
 
     fn key(&self, sample: u64, key: &mut String) -> Result<()> {
         refill_key(key, |bytes| {
-            self.paths.append(sample, bytes)?;
+            self.path(sample, bytes)?;
             bytes.truncate(without_extension(bytes).len());
             Ok(())
         })
     }
 
+    fn record(&self, sample: u64) -> Result<Option<Record<'_>>> {
+        match &self.lines {
+            Lines::Listed(_) => Ok(None),
+            Lines::Indexed(set) => set.record(sample),
+        }
+    }
+
     fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    fn index_fallbacks(&self) -> &[Fallback] {
+        &self.fallbacks
     }
 }
 

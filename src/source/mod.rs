@@ -27,6 +27,7 @@ pub use open::{open, open_with};
 pub use tar::TarShards;
 
 use crate::error::Result;
+use crate::report::Fallback;
 
 /// The label of a sample that has none.
 pub const UNLABELLED: i64 = -1;
@@ -140,6 +141,11 @@ pub trait Source: Send + Sync {
 
     /// What was seen and left out while listing, such as links or files of other kinds: a line each.
     fn notes(&self) -> &[String] {
+        &[]
+    }
+
+    /// Indexes that are there and could not be used, and why. Logged already.
+    fn index_fallbacks(&self) -> &[Fallback] {
         &[]
     }
 }

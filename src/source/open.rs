@@ -32,28 +32,49 @@ pub fn open(spec: impl AsRef<Path>) -> Result<Arc<dyn Source>> {
 ///
 /// # Errors
 /// As `open`; `IndexStale` or `NotFound` where an index is [required](IndexMode::Required).
-pub fn open_with(spec: impl AsRef<Path>, _index: &IndexOptions) -> Result<Arc<dyn Source>> {
-    let path = spec.as_ref();
-    let spec = path.as_os_str().as_bytes();
-    if spec.windows(3).any(|part| part == b"://") {
-        let message = format!("{} is an address; only files on this machine can be read", path.display());
-        return Err(
-            Error::new(ErrorKind::Unsupported, message).with_remedy("copy or mount the data set, and name its path")
-        );
-    }
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => open_folder(path),
-        Ok(_) if has_tar_extension(path) => Ok(Arc::new(TarShards::open(&[path.to_owned()])?)),
-        Ok(_) if is_list(path) => Ok(Arc::new(List::open(path)?)),
-        Ok(_) => Err(no_dataset(path)),
-        Err(_) if pattern::is_pattern(spec) => Ok(Arc::new(TarShards::open(&pattern::expand(path)?)?)),
-        Err(error) => Err(Error::io(format!("cannot open data set \"{}\"", path.display()), error).with_remedy(REMEDY)),
-    }
+pub fn open_with(spec: impl AsRef<Path>, index: &IndexOptions) -> Result<Arc<dyn Source>> {
+    Ok(match DataSet::find(spec.as_ref())? {
+        DataSet::Shards(paths) => Arc::new(TarShards::open_with(&paths, index)?),
+        DataSet::Files(FileSet::Folder(root)) => Arc::new(Folder::open_with(root, index)?),
+        DataSet::Files(FileSet::List(path)) => Arc::new(List::open_with(path, index)?),
+    })
 }
 
-fn open_folder(path: &Path) -> Result<Arc<dyn Source>> {
-    let shards = shards_in(path)?;
-    if shards.is_empty() { Ok(Arc::new(Folder::open(path)?)) } else { Ok(Arc::new(TarShards::open(&shards)?)) }
+/// What a path or pattern names.
+pub(super) enum DataSet {
+    Shards(Vec<PathBuf>),
+    Files(FileSet),
+}
+
+/// A data set whose samples are files of their own.
+pub(super) enum FileSet {
+    Folder(PathBuf),
+    List(PathBuf),
+}
+
+impl DataSet {
+    /// Finds out, without opening it.
+    pub(super) fn find(path: &Path) -> Result<Self> {
+        let spec = path.as_os_str().as_bytes();
+        if spec.windows(3).any(|part| part == b"://") {
+            let message = format!("{} is an address; only files on this machine can be read", path.display());
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .with_remedy("copy or mount the data set, and name its path"));
+        }
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => {
+                let shards = shards_in(path)?;
+                Ok(if shards.is_empty() { Self::Files(FileSet::Folder(path.to_owned())) } else { Self::Shards(shards) })
+            }
+            Ok(_) if has_tar_extension(path) => Ok(Self::Shards(vec![path.to_owned()])),
+            Ok(_) if is_list(path) => Ok(Self::Files(FileSet::List(path.to_owned()))),
+            Ok(_) => Err(no_dataset(path)),
+            Err(_) if pattern::is_pattern(spec) => Ok(Self::Shards(pattern::expand(path)?)),
+            Err(error) => {
+                Err(Error::io(format!("cannot open data set \"{}\"", path.display()), error).with_remedy(REMEDY))
+            }
+        }
+    }
 }
 
 /// The `.tar` files that lie in a folder itself, by name.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::has_image_extension;
+use super::index::{Modified, modified, wait_out_tick};
 use super::notes::Seen;
 use super::parallel::{LISTING_THREADS, in_parallel};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +26,8 @@ pub(super) struct Listing {
     names: Vec<u8>,
     entries: Vec<Entry>,
     pub seen: Seen,
+    /// When the folder last changed, as it was before it was listed.
+    pub modified: Modified,
 }
 
 /// 12 bytes for each image while listing.
@@ -170,7 +173,10 @@ impl Walk<'_> {
     }
 
     fn list(&self, folder: &Folder) -> io::Result<Listing> {
-        let mut listing = Listing::default();
+        let modified = modified(&fs::metadata(&folder.path)?);
+        // So that what comes or goes from here on shows in that time.
+        wait_out_tick(modified);
+        let mut listing = Listing { modified, ..Listing::default() };
         for entry in fs::read_dir(&folder.path)? {
             let entry = entry?;
             let name = entry.file_name();

@@ -7,10 +7,12 @@ mod decode;
 mod demo;
 mod doctor;
 mod environment;
+mod index;
 mod load;
 mod picture;
 mod sheet;
 mod ui;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,8 @@ enum Command {
     Demo(demo::Demo),
     Doctor(doctor::Doctor),
     Datagen(datagen::Datagen),
+    Index(index::Index),
+    Verify(verify::Verify),
     Decode(decode::Decode),
     #[command(subcommand)]
     Bench(Bench),
@@ -49,6 +53,8 @@ fn main() -> ExitCode {
         Command::Demo(command) => command.run(),
         Command::Doctor(command) => command.run(),
         Command::Datagen(command) => command.run(),
+        Command::Index(command) => command.run(),
+        Command::Verify(command) => command.run(),
         Command::Decode(command) => command.run(),
         Command::Bench(Bench::Decode(command)) => command.run(),
         Command::Bench(Bench::Load(command)) => command.run(),

@@ -8,12 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use self::shard::Shard;
+pub(super) use self::shard::Shard;
+use super::index::{Listed, Sidecar, fallback, find_shard, refuse_flags, settle};
+use super::labels::Label;
 use super::names::out_of_range;
 use super::notes::Seen;
 use super::parallel::{LISTING_THREADS, in_parallel};
-use super::{Extent, Source, refill_key, refill_path};
+use super::{Extent, IndexMode, IndexOptions, Record, Source, UNLABELLED, refill_key, refill_path};
 use crate::error::{Error, ErrorKind, Result};
+use crate::report::Fallback;
+
+const UNINDEXED: &str = "shards without an index, whose samples are read whole";
 
 /// Tar shards as WebDataset writes them, read where they lie.
 ///
@@ -32,10 +37,24 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// Memory is about 20 bytes a sample.
 pub struct TarShards {
-    shards: Vec<Shard>,
+    shards: Vec<Opened>,
     /// The number of the first sample of each shard, and at the end that of all samples.
     starts: Vec<u64>,
     notes: Vec<String>,
+    fallbacks: Vec<Fallback>,
+}
+
+/// A shard, and where its samples are known from.
+struct Opened {
+    path: PathBuf,
+    samples: Samples,
+    /// Why an index that is there is not used.
+    unfit: Option<Error>,
+}
+
+enum Samples {
+    Scanned(Shard),
+    Indexed(Sidecar),
 }
 
 impl TarShards {
@@ -45,24 +64,41 @@ impl TarShards {
     /// `NotFound`, `Io`, `Truncated`, `Corrupt`, `Unsupported` or `LimitExceeded`, naming the first shard
     /// that has something wrong, the place in it and the remedy; `EmptyDataset` if there is no sample.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
-        let mut shards = scan_all(paths)?;
+        Self::open_with(paths, &IndexOptions { mode: IndexMode::Off, dir: None })
+    }
+
+    /// Takes what the index beside a shard says, where there is one that fits, and reads the headers of
+    /// the others.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `IndexStale` or `NotFound` where an index is
+    /// [required](IndexMode::Required).
+    pub fn open_with(paths: &[PathBuf], options: &IndexOptions) -> Result<Self> {
+        let mut shards = open_all(paths, options)?;
         let mut seen = Seen::default();
         let mut starts = vec![0];
-        let mut samples = 0;
+        let (mut samples, mut unindexed_samples) = (0u64, 0);
+        let mut unfit = Vec::new();
+        let has_index = shards.iter().any(|shard| matches!(shard.samples, Samples::Indexed(_)));
         for shard in &mut shards {
-            seen.merge(std::mem::take(&mut shard.seen), b"");
-            samples += shard.keys.len();
+            seen.merge(shard.take_seen(), b"");
+            if has_index && shard.unfit.is_none() && matches!(shard.samples, Samples::Scanned(_)) {
+                seen.add(UNINDEXED, shard.path.as_os_str().as_encoded_bytes());
+            }
+            unindexed_samples += if shard.unfit.is_some() { shard.len() } else { 0 };
+            unfit.extend(shard.unfit.take());
+            samples = samples.checked_add(shard.len()).ok_or_else(too_many)?;
             starts.push(samples);
         }
         let notes = seen.lines();
         if samples == 0 {
             return Err(empty(paths, &notes));
         }
-        Ok(Self { shards, starts, notes })
+        Ok(Self { shards, starts, notes, fallbacks: fallback(unfit, unindexed_samples) })
     }
 
     /// The shard of a sample, its number, and the sample's number within it.
-    fn find(&self, sample: u64) -> Result<(usize, &Shard, u64)> {
+    fn find(&self, sample: u64) -> Result<(usize, &Opened, u64)> {
         let shard = self.starts.partition_point(|start| *start <= sample) - 1;
         match self.shards.get(shard) {
             Some(found) => Ok((shard, found, sample - self.starts[shard])),
@@ -78,7 +114,13 @@ impl Source for TarShards {
 
     fn extent(&self, sample: u64) -> Result<Extent> {
         let (object, shard, sample) = self.find(sample)?;
-        let (offset, len_bytes) = shard.range(sample)?;
+        let (offset, len_bytes) = match &shard.samples {
+            Samples::Scanned(scanned) => match scanned.place(sample) {
+                Some(place) => place,
+                None => shard.range(scanned.listed(sample)?)?,
+            },
+            Samples::Indexed(sidecar) => shard.range(sidecar.listed(sample)?)?,
+        };
         Ok(Extent::Range { object: object as u64, offset, len_bytes })
     }
 
@@ -96,29 +138,96 @@ impl Source for TarShards {
 
     fn label(&self, sample: u64) -> Result<i64> {
         let (_, shard, sample) = self.find(sample)?;
-        shard.labels.label(sample).ok_or_else(|| {
-            let message = format!("shard {}: its .cls or .json holds no integer label", shard.path.display());
-            let error = Error::new(ErrorKind::Corrupt, message).with_sample(shard.key_lossy(sample));
-            error.with_remedy("a .cls holds one integer as text; a .json is an object, of up to 1 MiB")
-        })
+        match shard.label(sample)? {
+            Label::Is(label) => Ok(label),
+            Label::Missing => Ok(UNLABELLED),
+            Label::Unreadable => {
+                let message = format!("shard {}: its .cls or .json holds no integer label", shard.path.display());
+                let mut key = Vec::new();
+                shard.key(sample, &mut key)?;
+                let error = Error::new(ErrorKind::Corrupt, message).with_sample(String::from_utf8_lossy(&key));
+                Err(error.with_remedy("a .cls holds one integer as text; a .json is an object, of up to 1 MiB"))
+            }
+        }
     }
 
     fn key(&self, sample: u64, key: &mut String) -> Result<()> {
         let (_, shard, sample) = self.find(sample)?;
-        refill_key(key, |bytes| shard.keys.append(sample, bytes))
+        refill_key(key, |bytes| shard.key(sample, bytes))
+    }
+
+    fn record(&self, sample: u64) -> Result<Option<Record<'_>>> {
+        let (_, shard, sample) = self.find(sample)?;
+        match &shard.samples {
+            Samples::Scanned(_) => Ok(None),
+            Samples::Indexed(sidecar) => sidecar.record(sample),
+        }
     }
 
     fn notes(&self) -> &[String] {
         &self.notes
     }
+
+    fn index_fallbacks(&self) -> &[Fallback] {
+        &self.fallbacks
+    }
+}
+
+impl Opened {
+    fn open(path: &Path, options: &IndexOptions) -> Result<Self> {
+        let (indexed, unfit) = settle(options, path, |dir| find_shard(path, dir))?;
+        let samples = match indexed {
+            Some(sidecar) => Samples::Indexed(sidecar),
+            None => Samples::Scanned(Shard::scan(path)?),
+        };
+        Ok(Self { path: path.to_owned(), samples, unfit })
+    }
+
+    fn len(&self) -> u64 {
+        match &self.samples {
+            Samples::Scanned(shard) => shard.keys.len(),
+            Samples::Indexed(sidecar) => sidecar.len(),
+        }
+    }
+
+    fn take_seen(&mut self) -> Seen {
+        match &mut self.samples {
+            Samples::Scanned(shard) => std::mem::take(&mut shard.seen),
+            Samples::Indexed(sidecar) => sidecar.seen(),
+        }
+    }
+
+    fn label(&self, sample: u64) -> Result<Label> {
+        match &self.samples {
+            Samples::Scanned(shard) => Ok(shard.label(sample)),
+            Samples::Indexed(sidecar) => Ok(sidecar.listed(sample)?.label),
+        }
+    }
+
+    fn key(&self, sample: u64, bytes: &mut Vec<u8>) -> Result<()> {
+        match &self.samples {
+            Samples::Scanned(shard) => shard.keys.append(sample, bytes),
+            Samples::Indexed(sidecar) => {
+                bytes.extend_from_slice(sidecar.listed(sample)?.key.as_bytes());
+                Ok(())
+            }
+        }
+    }
+
+    /// Offset and length in bytes of a sample, or why it has none.
+    fn range(&self, listed: Listed<'_>) -> Result<(u64, u64)> {
+        let Some((cause, remedy)) = refuse_flags(listed.flags) else { return Ok((listed.offset, listed.length)) };
+        let error = Error::new(ErrorKind::Unsupported, format!("shard {}: {cause}", self.path.display()));
+        Err(error.with_sample(listed.key).with_remedy(remedy))
+    }
 }
 
 /// All shards in order, or the error of the first bad one: shards are begun in order, so that no error
 /// of an earlier one can be missed.
-fn scan_all(paths: &[PathBuf]) -> Result<Vec<Shard>> {
+fn open_all(paths: &[PathBuf], options: &IndexOptions) -> Result<Vec<Opened>> {
     let next = AtomicUsize::new(0);
     let first_bad = AtomicUsize::new(usize::MAX);
-    let scanned: Mutex<Vec<(usize, Result<Shard>)>> = Mutex::default();
+    let opened: Mutex<Vec<(usize, Result<Opened>)>> = Mutex::default();
     in_parallel(LISTING_THREADS.min(paths.len()), || {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -126,16 +235,20 @@ fn scan_all(paths: &[PathBuf]) -> Result<Vec<Shard>> {
             if first_bad.load(Ordering::Relaxed) < number {
                 return;
             }
-            let shard = Shard::scan(path);
+            let shard = Opened::open(path, options);
             if shard.is_err() {
                 first_bad.fetch_min(number, Ordering::Relaxed);
             }
-            scanned.lock().unwrap_or_else(PoisonError::into_inner).push((number, shard));
+            opened.lock().unwrap_or_else(PoisonError::into_inner).push((number, shard));
         }
     });
-    let mut scanned = scanned.into_inner().unwrap_or_else(PoisonError::into_inner);
-    scanned.sort_unstable_by_key(|(number, _)| *number);
-    scanned.into_iter().map(|(_, shard)| shard).collect()
+    let mut opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
+    opened.sort_unstable_by_key(|(number, _)| *number);
+    opened.into_iter().map(|(_, shard)| shard).collect()
+}
+
+fn too_many() -> Error {
+    Error::new(ErrorKind::IndexStale, "the indexes declare more samples than can be counted")
 }
 
 fn empty(paths: &[PathBuf], notes: &[String]) -> Error {

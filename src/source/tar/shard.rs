@@ -1,5 +1,6 @@
 //! The samples of one shard: entries put together by WebDataset's rule.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -8,10 +9,11 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::archive::{Archive, EXTENSION_MAX_BYTES, End, Entry, Kind};
 use super::header::BLOCK_LEN_BYTES;
 use crate::error::{Error, ErrorKind, Result};
+use crate::source::index::{self, Listed};
 use crate::source::labels::{Label, Labels};
 use crate::source::names::Names;
 use crate::source::notes::Seen;
-use crate::source::{has_image_extension, without_current_folder};
+use crate::source::{UNLABELLED, has_image_extension, without_current_folder};
 
 const LINKS: &str = "links left out (an archive's links are never followed)";
 const SPECIALS: &str = "entries that are no files left out";
@@ -29,7 +31,7 @@ const LONG_TAIL: &str = "shards with over 1 MiB behind their end marker, not loo
 const CLS_MAX_BYTES: u64 = 64;
 
 /// The samples of one shard in the order of the archive.
-pub(super) struct Shard {
+pub(in crate::source) struct Shard {
     pub path: PathBuf,
     pub keys: Names,
     pub labels: Labels,
@@ -86,25 +88,38 @@ impl Shard {
         Ok(scan.finish(end))
     }
 
-    /// Offset and length in bytes of a sample, or why it has none.
-    pub fn range(&self, sample: u64) -> Result<(u64, u64)> {
+    /// What the shard says of a sample.
+    pub fn listed(&self, sample: u64) -> Result<Listed<'static>> {
+        let mut key = Vec::new();
+        self.keys.append(sample, &mut key)?;
         let place = self.places[sample as usize];
-        let refuse = |cause: &str, remedy: &str| {
-            let error = Error::new(ErrorKind::Unsupported, format!("shard {}: {cause}", self.path.display()));
-            Err(error.with_sample(self.key_lossy(sample)).with_remedy(remedy))
+        let (length, flags) = match place.len_bytes {
+            LEN_SPARSE => (0, index::SPARSE),
+            LEN_TOO_LONG => (0, index::TOO_LONG),
+            len_bytes => (u64::from(len_bytes), 0),
         };
-        match place.len_bytes {
-            LEN_SPARSE => refuse("the image is stored sparsely", "pack the shard without --sparse"),
-            LEN_TOO_LONG => refuse("the image has 4 GiB or more", "images of under 4 GiB can be read"),
-            len_bytes => Ok((u64::from(place.block) * BLOCK_LEN_BYTES, u64::from(len_bytes))),
-        }
+        Ok(Listed {
+            key: String::from_utf8_lossy(&key).into_owned().into(),
+            path: Cow::Borrowed(&[]),
+            label: self.label(sample),
+            offset: u64::from(place.block) * BLOCK_LEN_BYTES,
+            length,
+            modified: (0, 0),
+            flags,
+        })
     }
 
-    pub fn key_lossy(&self, sample: u64) -> String {
-        let mut key = Vec::new();
-        match self.keys.append(sample, &mut key) {
-            Ok(()) => String::from_utf8_lossy(&key).into_owned(),
-            Err(_) => format!("number {sample}"),
+    /// Offset and length in bytes of a sample that has no [flags](Listed::flags).
+    pub fn place(&self, sample: u64) -> Option<(u64, u64)> {
+        let place = self.places[sample as usize];
+        let offset = u64::from(place.block) * BLOCK_LEN_BYTES;
+        (place.len_bytes < LEN_TOO_LONG).then_some((offset, place.len_bytes.into()))
+    }
+
+    pub fn label(&self, sample: u64) -> Label {
+        match self.labels.label(sample) {
+            Some(UNLABELLED) => Label::Missing,
+            label => label.map_or(Label::Unreadable, Label::Is),
         }
     }
 }

@@ -1,0 +1,266 @@
+//! What a row says: its numbers put together and checked against its checksums.
+
+use std::borrow::Cow;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::Record;
+use super::describe::{COLOURS, Described, Format};
+use super::head::DataKind;
+use super::identity::Modified;
+use super::map::{Row, Sidecar};
+use super::schema::Column;
+use crate::error::Result;
+use crate::jpeg::{ColourModel, EntryPoints, Facts};
+use crate::source::labels::Label;
+use crate::source::{UNLABELLED, without_extension};
+
+/// Bits of the column `flags`.
+const NO_LABEL: u8 = 1;
+const UNREADABLE_LABEL: u8 = 2;
+/// The image is stored sparsely in its shard, so that its bytes do not lie in one piece.
+pub(crate) const SPARSE: u8 = 4;
+/// The image has 4 GiB or more.
+pub(crate) const TOO_LONG: u8 = 8;
+
+/// The numbers of a row from `label` to `flags`, and from `format` to `data_checksum`.
+pub(super) type ListingNumbers = [u64; 6];
+pub(super) type RecordNumbers = [u64; 14];
+
+/// What listing the data says of a sample.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Listed<'a> {
+    pub key: Cow<'a, str>,
+    /// Below the root and with its extension; empty in tar shards.
+    pub path: Cow<'a, [u8]>,
+    pub label: Label,
+    /// Where the sample begins in its object, and its bytes.
+    pub offset: u64,
+    pub length: u64,
+    /// Of the sample's own file; zeros in tar shards.
+    pub modified: Modified,
+    /// [`SPARSE`] or [`TOO_LONG`].
+    pub flags: u8,
+}
+
+impl Listed<'_> {
+    /// A sample that is a file of its own, but for what is learned when it is opened.
+    pub(crate) fn of_file(path: Vec<u8>, label: i64) -> Self {
+        let key = String::from_utf8_lossy(without_extension(&path)).into_owned();
+        let label = if label == UNLABELLED { Label::Missing } else { Label::Is(label) };
+        Self { key: key.into(), path: path.into(), label, offset: 0, length: 0, modified: (0, 0), flags: 0 }
+    }
+
+    pub(super) fn numbers(&self) -> ListingNumbers {
+        let (label, flag) = match self.label {
+            Label::Is(label) => (label, 0),
+            Label::Missing => (0, NO_LABEL),
+            Label::Unreadable => (0, UNREADABLE_LABEL),
+        };
+        let (seconds, nanoseconds) = self.modified;
+        let flags = self.flags | flag;
+        [label as u64, self.offset, self.length, seconds as u64, nanoseconds.into(), flags.into()]
+    }
+
+    pub(super) fn checksum(&self, seed: u64) -> u64 {
+        checksum(seed, &self.numbers(), [self.key.as_bytes(), &self.path])
+    }
+}
+
+impl Described {
+    /// The numbers of the record, given the rows of the file that hold the tables.
+    pub(super) fn numbers(&self, quant_row: u64, huffman_row: u64) -> RecordNumbers {
+        let colour = COLOURS.iter().position(|(colour, _)| Some(*colour) == self.colour).unwrap_or(0);
+        let facts = self.facts.as_ref();
+        let fact = |of: fn(&Facts) -> u64| facts.map_or(0, of);
+        let sampling = |facts: &Facts| facts.sampling.iter().fold(0, |all, (h, v)| with_digit(with_digit(all, *h), *v));
+        let slots = |facts: &Facts| facts.slots.iter().flatten().fold(0, |all, slot| with_digit(all, *slot));
+        [
+            self.format as u64,
+            self.width.into(),
+            self.height.into(),
+            self.orientation.into(),
+            self.components.into(),
+            colour as u64,
+            fact(sampling),
+            fact(slots),
+            fact(|facts| facts.restart_interval.into()),
+            fact(|facts| facts.scan_offset),
+            fact(|facts| facts.scan_bytes),
+            quant_row,
+            huffman_row,
+            self.data_checksum,
+        ]
+    }
+}
+
+/// Chains XXH3-64 over the strings and the numbers of a row.
+pub(super) fn checksum<const STRINGS: usize>(seed: u64, numbers: &[u64], strings: [&[u8]; STRINGS]) -> u64 {
+    let numbers_hash = numbers.iter().fold(seed, |hash, number| xxh3_64_with_seed(&number.to_le_bytes(), hash));
+    strings.iter().fold(numbers_hash, |hash, string| xxh3_64_with_seed(string, hash))
+}
+
+/// Small numbers, up to 9, as the digits of one that people can read.
+fn with_digit(digits: u64, next: u8) -> u64 {
+    10 * digits + u64::from(next)
+}
+
+/// A digit by its place from the right.
+fn digit(digits: u64, place: u32) -> u8 {
+    (digits / 10u64.pow(place) % 10) as u8
+}
+
+impl Sidecar {
+    /// What the listing said of a sample.
+    ///
+    /// # Errors
+    /// `IndexStale` if the row is not as it was written.
+    pub(in crate::source) fn listed(&self, row: u64) -> Result<Listed<'_>> {
+        self.row(row)?.listed().map(|(listed, _)| listed)
+    }
+
+    /// What the index says of a sample, where it is a baseline JPEG without a fault.
+    ///
+    /// # Errors
+    /// `IndexStale` if the row is not as it was written.
+    pub(in crate::source) fn record(&self, row: u64) -> Result<Option<Record<'_>>> {
+        let row = self.row(row)?;
+        let (listed, listing_checksum) = row.listed()?;
+        let stored = row.stored(listing_checksum)?;
+        let Some(facts) = stored.facts(&row)? else { return Ok(None) };
+        Ok(Some(Record {
+            facts,
+            entries: EntryPoints::new(stored.entries),
+            quant: stored.quant,
+            huffman: stored.huffman,
+            len_bytes: listed.length,
+            modified: (self.head.kind != DataKind::Tar).then_some(listed.modified),
+        }))
+    }
+
+    /// The whole of a row, to be written again or compared.
+    ///
+    /// # Errors
+    /// `IndexStale` if the row is not as it was written.
+    pub(super) fn described(&self, row: u64) -> Result<Described> {
+        let row = self.row(row)?;
+        let (_, listing_checksum) = row.listed()?;
+        let stored = row.stored(listing_checksum)?;
+        let facts = stored.facts(&row)?;
+        let [format, width, height, orientation, components, colour, .., data_checksum] = stored.numbers;
+        let has_colour = components > 0;
+        Ok(Described {
+            format: Format::ALL.get(format as usize).copied().unwrap_or_default(),
+            cause: String::from_utf8_lossy(stored.cause).into_owned(),
+            width: width as u32,
+            height: height as u32,
+            orientation: orientation as u8,
+            components: components as u8,
+            colour: COLOURS.get(colour as usize).filter(|_| has_colour).map(|(colour, _)| *colour),
+            facts,
+            quant: stored.quant.to_vec(),
+            huffman: stored.huffman.to_vec(),
+            entries: stored.entries.to_vec(),
+            data_checksum,
+        })
+    }
+}
+
+/// The columns of a row's record, checked against its checksum.
+struct Stored<'a> {
+    numbers: RecordNumbers,
+    cause: &'a [u8],
+    quant: &'a [u8],
+    huffman: &'a [u8],
+    entries: &'a [u8],
+}
+
+impl<'a> Row<'a> {
+    /// What the listing said, and its checksum.
+    fn listed(&self) -> Result<(Listed<'a>, u64)> {
+        let (key, path) = (self.bytes(Column::Key)?, self.bytes(Column::Path)?);
+        let numbers: ListingNumbers = self.numbers(Column::Label);
+        let checksum = checksum(self.seed(), &numbers, [key, path]);
+        if checksum != self.number(Column::ListingChecksum) {
+            return Err(self.file.damaged(self.number, "what it says of the sample's place has another checksum"));
+        }
+        let [label, offset, length, seconds, nanoseconds, flags] = numbers;
+        let flags = flags as u8;
+        let label = match flags & (NO_LABEL | UNREADABLE_LABEL) {
+            0 => Label::Is(label as i64),
+            NO_LABEL => Label::Missing,
+            _ => Label::Unreadable,
+        };
+        let listed = Listed {
+            key: String::from_utf8_lossy(key),
+            path: Cow::Borrowed(path),
+            label,
+            offset,
+            length,
+            modified: (seconds as i64, nanoseconds as u32),
+            flags: flags & (SPARSE | TOO_LONG),
+        };
+        Ok((listed, checksum))
+    }
+
+    /// Binds a row to its place in its file.
+    fn seed(&self) -> u64 {
+        row_seed(self.file.seed, self.number)
+    }
+
+    fn stored(&self, listing_checksum: u64) -> Result<Stored<'a>> {
+        let numbers: RecordNumbers = self.numbers(Column::Format);
+        let cause = self.bytes(Column::Cause)?;
+        let [.., quant_row, huffman_row, _] = numbers;
+        let quant = self.file.row(quant_row)?.bytes(Column::Quant)?;
+        let huffman = self.file.row(huffman_row)?.bytes(Column::Huffman)?;
+        let entries = self.bytes(Column::Entries)?;
+        if checksum(listing_checksum, &numbers, [cause, quant, huffman, entries]) != self.number(Column::RecordChecksum)
+        {
+            return Err(self.file.damaged(self.number, "what it says of the image has another checksum"));
+        }
+        Ok(Stored { numbers, cause, quant, huffman, entries })
+    }
+
+    fn numbers<const N: usize>(&self, first: Column) -> [u64; N] {
+        std::array::from_fn(|index| self.number_of(first as usize + index))
+    }
+}
+
+/// The seed of a row's checksums.
+pub(super) fn row_seed(file_seed: u64, row: u64) -> u64 {
+    file_seed ^ row
+}
+
+impl Stored<'_> {
+    /// The facts of an image that has entry points.
+    fn facts(&self, row: &Row<'_>) -> Result<Option<Facts>> {
+        let [format, width, height, orientation, _, colour, sampling, slots, restart, scan_offset, scan_bytes, ..] =
+            self.numbers;
+        if format != Format::Baseline as u64 || !self.cause.is_empty() {
+            return Ok(None);
+        }
+        let facts = Facts {
+            width: width as u32,
+            height: height as u32,
+            colour: COLOURS.get(colour as usize).map_or(ColourModel::Unknown, |(colour, _)| *colour),
+            sampling: [0, 1, 2].map(|i| (digit(sampling, 5 - 2 * i), digit(sampling, 4 - 2 * i))),
+            slots: [0, 1, 2].map(|i| [0, 1, 2].map(|j| digit(slots, 8 - 3 * i - j))),
+            restart_interval: restart as u16,
+            orientation: orientation as u8,
+            scan_offset,
+            scan_bytes,
+        };
+        facts.check().map_err(|error| row.file.damaged(row.number, &error.to_string()))?;
+        Ok(Some(facts))
+    }
+}
+
+/// The error of a sample whose extent makes no sense, as the listing found it.
+pub(in crate::source) fn refuse_flags(flags: u8) -> Option<(&'static str, &'static str)> {
+    match flags {
+        0 => None,
+        SPARSE => Some(("the image is stored sparsely", "pack the shard without --sparse")),
+        _ => Some(("the image has 4 GiB or more", "images of under 4 GiB can be read")),
+    }
+}
