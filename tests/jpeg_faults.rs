@@ -6,11 +6,7 @@ mod jpeg_support;
 use forebay::ErrorKind;
 use forebay::jpeg::{ColourModel, Decodability, Decoder, Header, Process};
 use forebay::pixels::Rect;
-use jpeg_support::{Image, Random, fixtures};
-
-fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(format!("{}/tests/fixtures/jpeg/{name}.jpg", env!("CARGO_MANIFEST_DIR"))).unwrap()
-}
+use jpeg_support::{Image, Random, fixture, fixtures};
 
 fn find(bytes: &[u8], marker: u8) -> usize {
     bytes.windows(2).position(|pair| pair == [0xFF, marker]).unwrap()

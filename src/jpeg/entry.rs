@@ -139,7 +139,8 @@ impl Facts {
         let (sampling, absent) = self.sampling.split_at(present);
         let (h_max, v_max) = sampling.iter().fold((1, 1), |max, factors| (max.0.max(factors.0), max.1.max(factors.1)));
         let divides = |factor: u8, max: u8| (1..=4).contains(&factor) && max.is_multiple_of(factor);
-        if !sampling.iter().all(|&(h, v)| divides(h, h_max) && divides(v, v_max)) || absent.iter().any(|&f| f != (0, 0))
+        if !sampling.iter().all(|&(h, v)| divides(h, h_max) && divides(v, v_max))
+            || absent.iter().any(|&factors| factors != (0, 0))
         {
             return Err(stale(format!("it has sampling factors {:?}", self.sampling)));
         }
@@ -186,10 +187,14 @@ impl Facts {
         check_region(region, self.width, self.height)?;
         let header = self.frame();
         let layout = Layout::new(&Geometry::new(&header, region), &header.scan);
-        let (rows, columns) = (&layout.rows, &layout.columns);
+        let (rows, columns, grid) = (&layout.rows, &layout.columns, Grid::of_facts(self));
         let first = ranges.len();
         let mut take = |from: EntryPoint, end: u64| {
-            let range = self.scan_offset + from.bit / 8..self.scan_offset + end.min(self.scan_bytes);
+            // With the marker before a restart interval, which proves that it is one.
+            let mcu = grid.mcu(&from);
+            let begins_interval = mcu > 0 && mcu.checked_rem(self.restart_interval.into()) == Some(0);
+            let start = if begins_interval { (from.bit / 8).saturating_sub(2) } else { from.bit / 8 };
+            let range = self.scan_offset + start..self.scan_offset + end.min(self.scan_bytes);
             match ranges[first..].last_mut() {
                 Some(last) if last.end >= range.start => last.end = range.end,
                 _ => ranges.push(range),

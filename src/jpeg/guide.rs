@@ -20,6 +20,8 @@ pub struct Entrance<'a> {
     pub data: &'a [u8],
     /// Where that starts, in bytes from the start of the scan's data.
     pub data_offset: u64,
+    /// The entry point's first byte in `data`.
+    pub byte: usize,
     /// Its MCU.
     pub mcu: u64,
 }
@@ -57,16 +59,16 @@ impl<'a> Guide<'a> {
     }
 
     fn entrance(&self, entry: &EntryPoint, mcu: u64) -> Result<Entrance<'a>> {
-        let byte = self.scan_offset.checked_add(entry.bit / 8);
-        let piece = byte.and_then(|byte| {
-            let behind = self.pieces.partition_point(|piece| piece.offset <= byte);
+        let position = self.scan_offset.checked_add(entry.bit / 8);
+        let found = position.and_then(|position| {
+            let behind = self.pieces.partition_point(|piece| piece.offset <= position);
             let piece = &self.pieces[behind.checked_sub(1)?];
-            (byte - piece.offset < piece.bytes.len() as u64).then_some(piece)
+            let byte = usize::try_from(position - piece.offset).ok().filter(|&byte| byte < piece.bytes.len())?;
+            // A piece may start in the header.
+            let header_bytes = self.scan_offset.saturating_sub(piece.offset) as usize;
+            let data_offset = piece.offset.saturating_sub(self.scan_offset);
+            Some(Entrance { data: &piece.bytes[header_bytes..], data_offset, byte: byte - header_bytes, mcu })
         });
-        let piece = piece.ok_or_else(|| stale(format!("no piece of the file holds the start of MCU {mcu}")))?;
-        // A piece may start in the header.
-        let header_bytes = self.scan_offset.saturating_sub(piece.offset).min(piece.bytes.len() as u64);
-        let data_offset = piece.offset.saturating_sub(self.scan_offset);
-        Ok(Entrance { data: &piece.bytes[header_bytes as usize..], data_offset, mcu })
+        found.ok_or_else(|| stale(format!("no piece of the file holds the start of MCU {mcu}")))
     }
 }

@@ -242,20 +242,24 @@ impl<'a> ScanReader<'a> {
         (self.data, self.data_offset, self.mcu) = (at.data, at.data_offset, at.mcu);
         if self.restart_interval > 0 {
             self.until_restart = self.restart_interval - at.mcu % self.restart_interval;
-            let begins_interval = self.until_restart == self.restart_interval;
-            if begins_interval && (entry.dc != [0; 3] || !entry.bit.is_multiple_of(8)) {
-                return Err(stale(format!(
-                    "MCU {} begins a restart interval with predictions or inside a byte",
-                    at.mcu
-                )));
+            if self.until_restart == self.restart_interval && at.mcu > 0 {
+                let marker = [0xFF, self.restart_marker()];
+                let is_marked = at.byte >= 2 && at.data[at.byte - 2..at.byte] == marker;
+                if !is_marked || !entry.bit.is_multiple_of(8) || entry.dc != [0; 3] {
+                    return Err(stale(format!("MCU {} begins no restart interval", at.mcu)));
+                }
             }
         }
-        let byte = (entry.bit / 8).checked_sub(at.data_offset).and_then(|byte| usize::try_from(byte).ok());
-        self.seek(byte.unwrap_or(usize::MAX).min(at.data.len()));
+        self.seek(at.byte);
         self.bits.skip(self.window.bytes(), (entry.bit % 8) as u32);
         let [a, b, c] = entry.dc.map(i32::from);
         self.predictions = [a, b, c, 0];
         Ok(())
+    }
+
+    /// The marker before the next MCU, where that begins a restart interval.
+    fn restart_marker(&self) -> u8 {
+        markers::RST0 + ((self.mcu / self.restart_interval + 7) % 8) as u8
     }
 
     /// The next bit, in bits from the start of the scan's data.
@@ -273,7 +277,7 @@ impl<'a> ScanReader<'a> {
     }
 
     fn restart(&mut self, code: u8, position: usize) -> Result<()> {
-        let expected = markers::RST0 + ((self.mcu / self.restart_interval + 7) % 8) as u8;
+        let expected = self.restart_marker();
         if code != expected {
             let mcu = self.mcu;
             return Err(corrupt(format!("marker {code:#04x} instead of {expected:#04x} before MCU {mcu}")));

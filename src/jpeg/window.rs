@@ -174,6 +174,9 @@ impl Window {
 /// The position in the file of the unstuffed byte that lies `bytes` behind the one at `position`. Of an FF with
 /// fill bytes before it, that of the last FF.
 pub fn stuffed_position(file: &[u8], mut position: usize, mut bytes: usize) -> usize {
+    if bytes == 0 {
+        return position;
+    }
     loop {
         let rest = &file[position.min(file.len())..];
         let Some(run) = memchr::memchr(0xFF, &rest[..rest.len().min(bytes + 1)]) else {

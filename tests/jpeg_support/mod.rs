@@ -22,6 +22,11 @@ pub fn fixtures() -> Vec<Expected> {
     expected(&folder, &folder.join("digests.txt"))
 }
 
+/// The bytes of a fixture.
+pub fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/fixtures/jpeg/{name}.jpg", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
 /// A folder of shared test data, `None` (and a line that says so) where it is not there.
 pub fn shared(name: &str) -> Option<Vec<Expected>> {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data")).join(name);
