@@ -19,7 +19,7 @@ fn path(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(SAMPLES as u64)).sample_size(20);
     for (name, data_set) in [("folder", &folder), ("shards", &shards)] {
         let augment = Augment::imagenet_train(224).build().expect("augmentation");
-        let builder = Loader::open(data_set).expect("data set").augment(augment).batch_size(32);
+        let builder = Loader::open(data_set).augment(augment).batch_size(32);
         let mut loader = builder.build().expect("loader");
         let mut epoch = 0;
         group.bench_function(name, |bencher| {

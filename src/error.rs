@@ -131,6 +131,14 @@ impl Error {
         self.0.remedy.as_deref()
     }
 
+    /// What went wrong without the remedy: the sample where there is one, and the message.
+    pub(crate) fn cause(&self) -> String {
+        match &self.0.sample {
+            Some(sample) => format!("sample {sample}: {}", self.0.message),
+            None => self.0.message.clone(),
+        }
+    }
+
     /// Whether the same operation may succeed when tried again with nothing changed.
     pub fn is_retryable(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Io | ErrorKind::BatchesHeld)

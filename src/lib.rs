@@ -18,7 +18,7 @@
 //!
 //! # fn step(images: &[f32], labels: &[i64]) {}
 //! # fn main() -> forebay::Result<()> {
-//! let mut loader = Loader::open("train-{000..146}.tar")?
+//! let mut loader = Loader::open("train-{000..146}.tar")
 //!     .batch_size(256)
 //!     .augment(Augment::imagenet_train(224).build()?)
 //!     .seed(7)

@@ -44,7 +44,13 @@ fn the_result_holds_what_its_schema_promises() {
         "images",
         "images_per_second",
         "cpu_ms_per_image",
+        "bytes_data",
+        "bytes_needed",
         "bytes_read",
+        "bytes_skipped",
+        "images_indexed",
+        "images_not_indexed",
+        "index_fallbacks",
         "first_batch_ms",
         "batch_wait_p50_ms",
         "batch_wait_p99_ms",
@@ -64,6 +70,32 @@ fn the_result_holds_what_its_schema_promises() {
     );
     let text = String::from_utf8_lossy(&again.stdout).into_owned();
     assert!(text.contains(json["digest"].as_str().expect("a digest")), "{text}");
+}
+
+#[test]
+fn an_index_is_built_by_one_run_and_used_by_the_next() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let index = root.path().join("indexes").display().to_string();
+    let result = root.path().join("result.json").display().to_string();
+    assert_refused(&load(&data_set, &["--index", "required", "--index-dir", &index]), 1, &["index", "help:"]);
+    let run = |mode| -> Value {
+        let output = load(&data_set, &["--index", mode, "--index-dir", &index, "--digest", "--json", &result]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON")
+    };
+    let first = run("build");
+    assert_eq!((first["images_indexed"].as_u64(), first["bytes_skipped"].as_u64()), (Some(0), Some(0)));
+    for mode in ["auto", "required", "build"] {
+        let next = run(mode);
+        assert_eq!(
+            (next["images_indexed"].as_u64(), next["images_not_indexed"].as_u64()),
+            (Some(8), Some(0)),
+            "{mode}"
+        );
+        assert!(next["bytes_skipped"].as_u64() > Some(0), "{mode}: {next}");
+        assert_eq!(next["digest"], first["digest"], "{mode}");
+    }
 }
 
 #[test]
@@ -88,6 +120,7 @@ fn wrong_parameters_are_usage_errors() {
     assert_refused(&load(&data_set, &["--seconds", "NaN"]), 2, &["seconds"]);
     assert_refused(&load(&data_set, &["--threads", "0"]), 2, &["threads"]);
     assert_refused(&load(&data_set, &["--engine", "magic"]), 2, &["magic", "uring"]);
+    assert_refused(&load(&data_set, &["--index", "maybe"]), 2, &["maybe", "required"]);
     assert_refused(&forebay(&["bench", "load"]), 2, &["DATASET"]);
 }
 

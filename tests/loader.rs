@@ -14,7 +14,7 @@ const SAMPLES: usize = 60;
 
 fn open(data_set: &str) -> LoaderBuilder {
     let augment = Augment::imagenet_train(32).build().expect("augmentation");
-    Loader::open(data_set).expect("data set").augment(augment).batch_size(8).threads(2).arena_bytes(1 << 20)
+    Loader::open(data_set).augment(augment).batch_size(8).threads(2).arena_bytes(1 << 20)
 }
 
 fn digest(builder: LoaderBuilder) -> String {

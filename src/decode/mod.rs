@@ -11,6 +11,7 @@ use crate::jpeg;
 use crate::limits::Limits;
 use crate::pixels::{Rect, RowSink};
 use crate::plan::Orientation;
+use crate::source::Record;
 
 /// The decoder that takes a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +115,23 @@ impl Decoder {
             (Route::WebP, _) => other::webp(bytes)?,
         };
         pixels.copy_rows(region, sink)
+    }
+
+    /// Decodes a region of a JPEG from the pieces of it that its record names for that region; the header comes from the
+    /// record.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode), and [`IndexStale`](ErrorKind::IndexStale) where the pieces contradict the record.
+    pub fn decode_indexed(
+        &mut self,
+        pieces: &[jpeg::Piece<'_>],
+        record: &Record<'_>,
+        region: Rect,
+        sink: &mut impl RowSink,
+    ) -> Result<()> {
+        let header = record.facts.header(record.quant, record.huffman)?;
+        self.jpeg.decode_indexed(pieces, &header, record.entries, region, sink)
     }
 
     /// The header of the JPEG that was inspected last.

@@ -10,6 +10,15 @@
 //!       -> idct -> upsample -> colour    one MCU row at a time, straight into the consumer's rows
 //! ```
 //!
+//! A region needs a part of the file only. [`Decoder::index`] passes over a file once and writes down its
+//! [`EntryPoints`]; [`Facts::ranges`] says which bytes a region needs, and [`Decoder::decode_indexed`] makes
+//! the same pixels of these alone:
+//!
+//! ```text
+//! pieces -> guide                        from entry point to entry point, each passed one compared
+//!        -> window -> ..                 as above
+//! ```
+//!
 //! The pixels are those of libjpeg-turbo with its defaults (accurate integer inverse DCT, fancy
 //! upsampling) on a machine with its SIMD extensions, to the bit, also where arithmetic wraps or
 //! saturates on coefficients that no encoder writes. The `scalar` files are the specification; the

@@ -65,10 +65,10 @@ impl<'a> ScanReader<'a> {
 
     /// Goes to an MCU not yet decoded.
     pub fn go_to(&mut self, plan: &McuPlan, mcu: u64) -> Result<()> {
-        if let Some(guide) = &mut self.guide {
-            if let Some((entry, at)) = guide.entry_before(self.mcu, mcu)? {
-                self.enter(&entry, at)?;
-            }
+        if let Some(guide) = &mut self.guide
+            && let Some((entry, at)) = guide.entry_before(self.mcu, mcu)?
+        {
+            self.enter(&entry, at)?;
         }
         self.skip(plan, mcu - self.mcu)
     }
@@ -87,19 +87,18 @@ impl<'a> ScanReader<'a> {
         Ok(())
     }
 
-    /// Passes over `mcus` MCUs.
+    /// Passes over `mcus` MCUs, none of them an entry point's.
     fn skip(&mut self, plan: &McuPlan, mcus: u64) -> Result<()> {
         let mut done = 0;
         while done < mcus {
             self.restart_if_due()?;
-            let run = (mcus - done).min(self.until_restart).min(self.until_entry());
+            let run = (mcus - done).min(self.until_restart);
             if run == self.until_restart && self.restart_interval > 0 {
                 self.skip_to_restart(run)?;
             } else {
                 self.run(run, isize::MAX, |reader, _| reader.skip_run(plan))?;
             }
             done += run;
-            self.check_entry()?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What a loader can be told, and the checks on it.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,19 +8,22 @@ use std::time::Duration;
 use super::{Loader, Shared};
 use crate::engine::{Direct, Engine, EngineKind, EngineOptions, estimate_data_set_bytes};
 use crate::error::{Error, Result};
+use crate::jpeg::Grain;
 use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool};
 use crate::order::{EpochSteps, LastBatch, Order, Shuffle};
 use crate::plan::{Augment, Geometry};
 use crate::report::Counters;
-use crate::source::Source;
+use crate::source::index::{BuildOptions, Part, Recorder};
+use crate::source::{self, IndexMode, IndexOptions, Source};
 
 /// Bytes for images of their own size in one slot, unless told otherwise.
 const RAGGED_SLOT_BYTES: usize = 256 << 20;
 
 /// Describes a [`Loader`].
 pub struct LoaderBuilder {
-    source: Arc<dyn Source>,
+    origin: Origin,
+    index: IndexOptions,
     augment: Option<Augment>,
     batch_size: u64,
     last_batch: LastBatch,
@@ -37,10 +41,45 @@ pub struct LoaderBuilder {
     held_timeout: Duration,
 }
 
+/// Where the samples come from.
+pub(super) enum Origin {
+    /// A data set that is not opened yet.
+    Path(PathBuf),
+    Source(Arc<dyn Source>),
+}
+
+impl Origin {
+    /// The samples, and what builds their index if that is wanted.
+    fn open(self, index: &IndexOptions) -> Result<(Arc<dyn Source>, Option<Recorder>)> {
+        let wants_index = index.mode == IndexMode::Build;
+        match self {
+            Self::Path(path) => {
+                let source = source::open_with(&path, index)?;
+                let options = BuildOptions {
+                    grain: Grain::default(),
+                    part: Part::WHOLE,
+                    dir: index.dir.clone(),
+                    // It works beside the decode threads.
+                    threads: 1,
+                    force: false,
+                };
+                let recorder = wants_index.then(|| Recorder::new(path, options, source.len()));
+                Ok((source, recorder))
+            }
+            Self::Source(_) if wants_index => {
+                let allowed = "of a source of your own no index can be built";
+                Err(Error::invalid_parameter("index", index.mode, allowed))
+            }
+            Self::Source(source) => Ok((source, None)),
+        }
+    }
+}
+
 impl LoaderBuilder {
-    pub(super) fn new(source: Arc<dyn Source>) -> Self {
+    pub(super) fn new(origin: Origin) -> Self {
         Self {
-            source,
+            origin,
+            index: IndexOptions::default(),
             augment: None,
             batch_size: 128,
             last_batch: LastBatch::Drop,
@@ -132,6 +171,22 @@ impl LoaderBuilder {
         self
     }
 
+    /// Whether an index decides which bytes of a sample are read. Default [`IndexMode::Auto`]. The tensors are the
+    /// same either way.
+    ///
+    /// [`IndexMode::Build`] notes what the index lacks while the first epoch is loaded and writes it at the end of that
+    /// epoch, beside the next; ending the run waits for it. The next loader that opens the data set uses it.
+    pub fn index(mut self, mode: IndexMode) -> Self {
+        self.index.mode = mode;
+        self
+    }
+
+    /// The folder that the index of a data set lies in, if not beside it. A source of your own knows its own.
+    pub fn index_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.index.dir = Some(dir.into());
+        self
+    }
+
     /// How storage is read. Default [`EngineKind::Auto`]; an engine asked for by name is never replaced.
     pub fn engine(mut self, engine: EngineKind) -> Self {
         self.engine = engine;
@@ -151,22 +206,31 @@ impl LoaderBuilder {
         self
     }
 
-    /// Checks everything and allocates all memory.
+    /// Checks everything, opens the data set and allocates all memory.
     ///
     /// # Errors
     ///
     /// `InvalidParameter` and `EmptyDataset` for what was asked, `LimitExceeded` if the memory is not to
-    /// be had, `Unavailable` if an engine asked for by name is not.
+    /// be had, `Unavailable` if an engine asked for by name is not, and those of
+    /// [`open_with`](source::open_with).
     pub fn build(self) -> Result<Loader> {
         let augment = match self.augment {
             Some(augment) => augment,
             None => Augment::imagenet_train(224).build()?,
         };
-        let steps = EpochSteps::new(self.source.len(), self.batch_size, self.last_batch)?;
-        let order = Order::new(self.source.len(), self.seed, self.shuffle)?;
         if !(2..=1024).contains(&self.slots) {
             return Err(Error::invalid_parameter("slots", self.slots, "2 to 1024: one to fill and one to hand out"));
         }
+        let threads = match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        if threads > 4096 {
+            return Err(Error::invalid_parameter("threads", threads, "at most 4096 threads decode"));
+        }
+        let (source, recorder) = self.origin.open(&self.index)?;
+        let steps = EpochSteps::new(source.len(), self.batch_size, self.last_batch)?;
+        let order = Order::new(source.len(), self.seed, self.shuffle)?;
         let batch_size = usize::try_from(self.batch_size).unwrap_or(usize::MAX);
         let sample_bytes = augment.output_bytes();
         let memory = match sample_bytes {
@@ -179,27 +243,22 @@ impl LoaderBuilder {
         };
         debug_assert_eq!(sample_bytes.is_none(), matches!(augment.geometry(), Geometry::None));
         let arena = Arena::new(self.arena_bytes)?;
-        let data_set_bytes = estimate_data_set_bytes(&*self.source);
+        let data_set_bytes = estimate_data_set_bytes(&*source);
         let engine_options = EngineOptions { direct: self.direct, data_set_bytes, ..EngineOptions::default() };
         if self.engine != EngineKind::Auto {
             // The engine itself is made on the feed thread; here it only shows that it can be made.
             Engine::new(self.engine, &arena, self.depth, engine_options)?;
         }
-        let threads = match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        if threads > 4096 {
-            return Err(Error::invalid_parameter("threads", threads, "at most 4096 threads decode"));
-        }
         Ok(Loader {
             shared: Arc::new(Shared {
-                source: self.source,
+                source,
                 order,
                 steps,
                 augment,
                 orientation: self.orientation,
                 limits: self.limits,
+                index: self.index.mode,
+                recorder,
                 engine: self.engine,
                 engine_options,
                 depth: self.depth,

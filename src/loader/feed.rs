@@ -11,11 +11,12 @@ use crossbeam_channel::Sender;
 
 use super::Shared;
 use super::ready::Ready;
+use super::seat::{SampleBytes, Seat, Waiting, of_token};
 use super::tray::Tray;
 use super::work::Job;
 use crate::engine::{Completion, Engine, FileCache, OpenFile, Outcome};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::Slot;
+use crate::memory::{Region, Slot};
 use crate::source::Extent;
 
 /// How long it sleeps at most before it looks whether the run was ended.
@@ -29,19 +30,20 @@ pub(super) struct Feed<'a> {
     engine: Engine,
     files: FileCache,
     path: PathBuf,
-    /// Samples between admission and landing, by the token of their operation.
-    pending: Vec<Option<Pending>>,
-    free_tokens: Vec<u64>,
-    /// Tokens whose file is open and whose read waits for space in the arena, in order.
-    parked: VecDeque<(u64, Arc<OpenFile>, Range<u64>)>,
+    /// Samples between admission and landing. Each has an operation in flight or is in `starting`, so there
+    /// are never more of them than operations.
+    seats: Vec<Seat>,
+    free_seats: Vec<usize>,
+    /// Seats whose reads are not all started, in the order of their turn. Only the first can have memory: it
+    /// waits for room in the engine then, else for memory.
+    starting: VecDeque<usize>,
+    /// What the sample planned last needs.
+    ranges: Vec<Range<u64>>,
+    /// Taken from the arena for the first of `starting`.
+    regions: Vec<Region>,
     completions: Vec<Completion>,
-}
-
-/// A sample on its way.
-struct Pending {
-    tray: Arc<Tray>,
-    slot: Slot,
-    index: usize,
+    /// What has landed so far.
+    landed: SampleBytes,
 }
 
 /// The batch whose samples are being admitted.
@@ -63,22 +65,27 @@ impl<'a> Feed<'a> {
             engine,
             files: FileCache::default(),
             path: PathBuf::new(),
-            pending: (0..shared.depth).map(|_| None).collect(),
-            free_tokens: (0..shared.depth as u64).rev().collect(),
-            parked: VecDeque::with_capacity(shared.depth),
+            seats: (0..shared.depth).map(|_| Seat::default()).collect(),
+            free_seats: (0..shared.depth).rev().collect(),
+            starting: VecDeque::with_capacity(shared.depth),
+            ranges: Vec::new(),
+            regions: Vec::new(),
             completions: Vec::with_capacity(shared.depth),
+            landed: SampleBytes::default(),
         })
     }
 
     /// Feeds all batches of the epochs, or as many as there are before the run is ended.
     pub(super) fn run(mut self, epochs: Range<u64>) -> Result<()> {
         let batches = self.feed(epochs);
+        let counters = &self.shared.counters;
         for fallback in self.engine.fallbacks() {
-            self.shared.counters.set_fallback(fallback);
+            counters.set_fallback(fallback);
         }
-        let counters = self.engine.counters();
-        self.shared.counters.bytes_read.fetch_add(counters.bytes_read, Relaxed);
-        self.shared.counters.bytes_needed.fetch_add(counters.bytes_asked, Relaxed);
+        counters.bytes_data.fetch_add(self.landed.data, Relaxed);
+        counters.bytes_needed.fetch_add(self.landed.needed, Relaxed);
+        counters.bytes_asked.fetch_add(self.landed.asked, Relaxed);
+        counters.bytes_read.fetch_add(self.engine.counters().bytes_read, Relaxed);
         self.ready.end_at(batches?);
         Ok(())
     }
@@ -93,15 +100,15 @@ impl<'a> Feed<'a> {
             if self.shared.stop.load(Relaxed) {
                 return Ok(fed);
             }
-            self.unpark();
+            self.start_reads();
             let mut slot_wanted = None;
-            while self.parked.is_empty() && !self.free_tokens.is_empty() {
+            while self.starting.is_empty() && self.engine.room() > 0 {
                 if let Some(batch) = &mut admitting
                     && batch.next < batch.tray.samples.len()
                 {
                     let (tray, slot, index) = (Arc::clone(&batch.tray), batch.slot.clone(), batch.next);
                     batch.next += 1;
-                    self.admit(Pending { tray, slot, index });
+                    self.admit(Waiting { tray, slot, index });
                     continue;
                 }
                 admitting = None;
@@ -122,9 +129,9 @@ impl<'a> Feed<'a> {
                 self.engine.reap(1, LOOK_EVERY, &mut self.completions)?;
                 clock.add_starved(waiting);
                 self.complete();
-            } else if let Some((_, file, range)) = self.parked.front() {
-                let len_bytes = self.engine.region_len(file, range.start, (range.end - range.start) as usize);
-                self.shared.arena.wait_for_space(len_bytes, LOOK_EVERY)?;
+            } else if let Some(&first) = self.starting.front() {
+                let lens_bytes = self.seats[first].region_lens(&self.engine);
+                self.shared.arena.wait_for_space(lens_bytes, LOOK_EVERY)?;
                 clock.add_blocked(waiting);
             } else if let Some(samples) = slot_wanted {
                 // Taken and given back at once: the loop above takes it again.
@@ -149,22 +156,25 @@ impl<'a> Feed<'a> {
         Ok(Admitting { tray: Arc::new(tray), slot, next: 0 })
     }
 
-    /// Starts a sample's way: an open, or a read of an object that is open already.
-    fn admit(&mut self, pending: Pending) {
-        let Some(token) = self.free_tokens.pop() else { return };
-        let sample = pending.tray.samples[pending.index];
-        self.pending[token as usize] = Some(pending);
-        if let Err(error) = self.start(token, sample) {
-            self.fail(token, error);
+    /// Starts a sample's way: an open, or reads of an object that is open already.
+    fn admit(&mut self, waiting: Waiting) {
+        let Some(number) = self.free_seats.pop() else { unreachable!("room in the engine but no seat") };
+        let sample = waiting.tray.samples[waiting.index];
+        self.seats[number].take(waiting);
+        match self.start(number, sample) {
+            Ok(()) => self.start_reads(),
+            Err(error) => self.fail(number, error),
         }
     }
 
-    fn start(&mut self, token: u64, sample: u64) -> Result<()> {
+    fn start(&mut self, number: usize, sample: u64) -> Result<()> {
         let source = &*self.shared.source;
         match source.extent(sample)? {
             Extent::Object(object) => {
                 source.object_path(object, &mut self.path)?;
+                let token = self.seats[number].open(number);
                 self.engine.open(token, &self.path);
+                Ok(())
             }
             Extent::Range { object, offset, len_bytes } => {
                 let file = match self.files.lookup(object) {
@@ -179,92 +189,110 @@ impl<'a> Feed<'a> {
                 let end = offset.checked_add(len_bytes).ok_or_else(|| {
                     Error::new(ErrorKind::Corrupt, format!("{len_bytes} bytes at {offset} end beyond any file"))
                 })?;
-                self.read(token, file, offset..end)?;
+                self.choose_reads(number, file, offset..end, None)
             }
         }
-        Ok(())
     }
 
-    /// Starts a read, or parks it until the arena has room.
-    fn read(&mut self, token: u64, file: Arc<OpenFile>, range: Range<u64>) -> Result<()> {
-        let len_bytes = range.end - range.start;
+    /// Decides which bytes of a sample, the bytes `extent` of `file`, are read, and queues it for them.
+    /// `modified` is the time of a file that is the sample's alone.
+    fn choose_reads(
+        &mut self,
+        number: usize,
+        file: Arc<OpenFile>,
+        extent: Range<u64>,
+        modified: Option<(i64, u32)>,
+    ) -> Result<()> {
+        let len_bytes = extent.end - extent.start;
         self.shared.limits.check_bytes(len_bytes)?;
-        let region_len = self.engine.region_len(&file, range.start, len_bytes as usize);
-        match self.shared.arena.alloc(region_len)? {
-            Some(region) => self.engine.read(token, &file, range.start, len_bytes as usize, region),
-            None => self.parked.push_back((token, file, range)),
-        }
+        let seat = &mut self.seats[number];
+        let Some(Waiting { tray, index, .. }) = &seat.waiting else { return Ok(()) };
+        let plan = self.shared.push_down(tray, *index, len_bytes, modified, &mut self.ranges)?;
+        seat.choose_reads(file, extent, plan, &mut self.ranges);
+        self.starting.push_back(number);
         Ok(())
     }
 
-    /// Starts parked reads while there is room.
-    fn unpark(&mut self) {
-        for _ in 0..self.parked.len() {
-            let Some((token, file, range)) = self.parked.pop_front() else { return };
-            let parked = self.parked.len();
-            if let Err(error) = self.read(token, file, range) {
-                self.fail(token, error);
-            } else if self.parked.len() > parked {
-                // Still no room: it went to the back, and belongs to the front.
-                self.parked.rotate_right(1);
+    /// Starts reads in the order of the samples' turns while there is memory and room.
+    fn start_reads(&mut self) {
+        while let Some(&number) = self.starting.front() {
+            let started = self.start_reads_of(number);
+            if let Ok(false) = started {
                 return;
             }
+            self.starting.pop_front();
+            if let Err(error) = started {
+                self.fail(number, error);
+            }
         }
+    }
+
+    /// Whether all reads of a sample are started.
+    fn start_reads_of(&mut self, number: usize) -> Result<bool> {
+        let Self { shared, engine, seats, regions, .. } = self;
+        let seat = &mut seats[number];
+        if !seat.has_memory() {
+            if !shared.arena.alloc_all(seat.region_lens(engine), |region| regions.push(region))? {
+                return Ok(false);
+            }
+            seat.take_memory(regions);
+        }
+        while engine.room() > 0 {
+            let Some(read) = seat.next_read(number) else { return Ok(true) };
+            engine.read(read.token, read.file, read.offset, read.len_bytes, read.region);
+        }
+        Ok(seat.is_started())
     }
 
     fn complete(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
         for Completion { token, result } in completions.drain(..) {
+            let (number, read) = of_token(token);
+            self.seats[number].completed();
             let result = result.and_then(|outcome| match outcome {
                 Outcome::Opened(file) => {
-                    let size_bytes = file.size_bytes();
-                    self.read(token, file, 0..size_bytes)
+                    let identity = file.identity();
+                    self.choose_reads(number, file, 0..identity.size_bytes, Some(identity.modified))
                 }
-                Outcome::Read(bytes) => {
-                    if let Some(Pending { tray, slot, index }) = self.release(token) {
-                        // The channel has a place for every seat; it is closed only when all workers are gone.
-                        let _ = self.jobs.send(Job { tray, slot, index, bytes });
-                    }
+                Outcome::Read(region) => {
+                    self.land(number, read, region);
                     Ok(())
                 }
             });
-            if let Err(error) = result {
-                self.fail(token, error);
+            match result {
+                Err(error) => self.fail(number, error),
+                Ok(()) => self.free_if_idle(number),
             }
         }
         self.completions = completions;
     }
 
-    fn release(&mut self, token: u64) -> Option<Pending> {
-        self.free_tokens.push(token);
-        self.pending[token as usize].take()
+    /// Takes the bytes of a read, and hands on a sample that has all of its own.
+    fn land(&mut self, number: usize, read: usize, region: Region) {
+        if let Some((job, bytes)) = self.seats[number].land(read, region) {
+            self.landed.data += bytes.data;
+            self.landed.needed += bytes.needed;
+            self.landed.asked += bytes.asked;
+            // The channel has a place for every sample; it is closed only when all workers are gone.
+            let _ = self.jobs.send(job);
+        }
     }
 
-    fn fail(&mut self, token: u64, error: Error) {
-        if let Some(Pending { tray, slot, index }) = self.release(token) {
+    /// Reports a sample's failure, once, and starts no more reads of it.
+    fn fail(&mut self, number: usize, error: Error) {
+        if let Some(Waiting { tray, slot, index }) = self.seats[number].give_up() {
+            self.starting.retain(|&starting| starting != number);
             let error = self.shared.name_sample(&tray, index, error);
             let filled = tray.fail(&slot, index, None, error);
             self.ready.put_if_filled(&tray, filled);
         }
+        self.free_if_idle(number);
     }
-}
 
-impl Shared {
-    /// Says which sample an error is about: its key and where its bytes lie.
-    pub(super) fn name_sample(&self, tray: &Tray, index: usize, error: Error) -> Error {
-        let key = tray.key(index);
-        let mut path = PathBuf::new();
-        let place = self.source.extent(tray.samples[index]).and_then(|extent| {
-            let (object, offset) = match extent {
-                Extent::Object(object) => (object, None),
-                Extent::Range { object, offset, .. } => (object, Some(offset)),
-            };
-            self.source.object_path(object, &mut path).map(|()| offset)
-        });
-        error.with_sample(match place {
-            Ok(None) => format!("{key} ({})", path.display()),
-            Ok(Some(offset)) => format!("{key} ({} at byte {offset})", path.display()),
-            Err(_) => key.to_owned(),
-        })
+    /// Frees a seat whose sample has left it, once nothing refers to it any more.
+    fn free_if_idle(&mut self, number: usize) {
+        if self.seats[number].is_idle() {
+            self.free_seats.push(number);
+        }
     }
 }

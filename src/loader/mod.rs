@@ -7,34 +7,41 @@
 //! ```
 //!
 //! One thread feeds: it walks the epoch's order, takes a free slot for each batch, and keeps reads in
-//! flight. Decode threads take whatever has landed and write finished tensors into the batch's slot.
+//! flight. A sample that an index describes is planned there, before a byte of it is read, and only the bytes
+//! that its crop needs are; any other is read whole and planned once its header is here. Decode threads take whatever has landed and write finished tensors into the batch's slot.
 //! The consumer's thread takes filled slots in order. Threads live as long as an [`Epochs`] iterator;
 //! memory lives as long as the [`Loader`] and the batches taken from it.
 
 mod builder;
 mod feed;
+mod push_down;
 mod ready;
 mod run;
+mod seat;
 mod tray;
 mod work;
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use builder::LoaderBuilder;
+use builder::Origin;
 pub use run::Epochs;
 pub(crate) use tray::Filled;
+use tray::Tray;
 
 use crate::engine::{EngineKind, EngineOptions};
-use crate::error::Result;
+use crate::error::Error;
 use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool};
 use crate::order::{EpochSteps, Order};
 use crate::plan::Augment;
-use crate::report::{Counters, Report, Setting, lock};
-use crate::source::{self, Source};
+use crate::report::{Counters, Fallback, Report, Setting, lock};
+use crate::source::index::Recorder;
+use crate::source::{Extent, IndexMode, Source};
 
 /// Loads batches of a data set, epoch by epoch.
 ///
@@ -42,7 +49,7 @@ use crate::source::{self, Source};
 /// use forebay::{Augment, Loader};
 ///
 /// # fn main() -> forebay::Result<()> {
-/// let mut loader = Loader::open("data/train")?
+/// let mut loader = Loader::open("data/train")
 ///     .batch_size(256)
 ///     .augment(Augment::imagenet_train(224).build()?)
 ///     .seed(7)
@@ -68,6 +75,9 @@ struct Shared {
     augment: Augment,
     orientation: bool,
     limits: Limits,
+    index: IndexMode,
+    /// What builds the index of what has none, if that is wanted.
+    recorder: Option<Recorder>,
     engine: EngineKind,
     engine_options: EngineOptions,
     depth: usize,
@@ -86,19 +96,16 @@ struct Shared {
 }
 
 impl Loader {
-    /// Starts a loader of a data set on a file system: a folder with one directory a class, tar shards
-    /// (`shards/`, `train-{000..146}.tar`, `train-*.tar`), or a list file. See [`source::open`].
-    ///
-    /// # Errors
-    ///
-    /// What listing the data set runs into.
-    pub fn open(data_set: &str) -> Result<LoaderBuilder> {
-        Ok(LoaderBuilder::new(source::open(data_set)?))
+    /// Describes a loader of a data set on a file system: a folder with one directory a class, tar shards
+    /// (`shards/`, `train-{000..146}.tar`, `train-*.tar`), or a list file. See [`source::open`](crate::source::open).
+    /// [`LoaderBuilder::build`] opens it.
+    pub fn open(data_set: impl AsRef<Path>) -> LoaderBuilder {
+        LoaderBuilder::new(Origin::Path(data_set.as_ref().to_owned()))
     }
 
-    /// Starts a loader of a source of your own.
+    /// Describes a loader of a source of your own.
     pub fn of(source: Arc<dyn Source>) -> LoaderBuilder {
-        LoaderBuilder::new(source)
+        LoaderBuilder::new(Origin::Source(source))
     }
 
     /// The batches of some epochs, one after another without a pause between epochs.
@@ -124,7 +131,8 @@ impl Loader {
         &*self.shared.source
     }
 
-    /// The memory it allocated: all that the data path ever takes.
+    /// The memory it allocated: all that the data path takes, but for the bytes of a sample that is read a second time
+    /// since its index was wrong.
     pub fn memory(&self) -> MemoryPlan {
         self.shared.memory
     }
@@ -138,8 +146,45 @@ impl Loader {
                 decode_threads: shared.threads,
                 engine: *lock(&shared.engine_name),
                 memory_bound_bytes: shared.memory.total_bytes() as u64,
+                fallbacks: shared.source.index_fallbacks().to_vec(),
                 notes: shared.source.notes().to_vec(),
             },
         )
+    }
+}
+
+impl Shared {
+    /// Writes the index that the epoch just loaded has shown to be missing.
+    fn write_index(&self) {
+        let Some(recorder) = &self.recorder else { return };
+        match recorder.write_index() {
+            Ok(Some(built)) => log::info!("wrote an index of {} samples, {} files", built.samples, built.files),
+            Ok(None) => {}
+            Err(error) => self.counters.set_fallback(Fallback {
+                what: "building an index",
+                instead: "no index",
+                cause: error.cause(),
+                remedy: error.remedy().unwrap_or("build it with `forebay index`").to_owned(),
+                count: 1,
+            }),
+        }
+    }
+
+    /// Says which sample an error is about: its key and where its bytes lie.
+    fn name_sample(&self, tray: &Tray, index: usize, error: Error) -> Error {
+        let key = tray.key(index);
+        let mut path = PathBuf::new();
+        let place = self.source.extent(tray.samples[index]).and_then(|extent| {
+            let (object, offset) = match extent {
+                Extent::Object(object) => (object, None),
+                Extent::Range { object, offset, .. } => (object, Some(offset)),
+            };
+            self.source.object_path(object, &mut path).map(|()| offset)
+        });
+        error.with_sample(match place {
+            Ok(None) => format!("{key} ({})", path.display()),
+            Ok(Some(offset)) => format!("{key} ({} at byte {offset})", path.display()),
+            Err(_) => key.to_owned(),
+        })
     }
 }

@@ -114,6 +114,10 @@ impl Iterator for Epochs<'_> {
                 counters.batches.fetch_add(1, Relaxed);
                 let first_ns = self.started.elapsed().as_nanos() as u64;
                 let _ = counters.first_batch_ns.compare_exchange(0, first_ns, Relaxed, Relaxed);
+                if self.shared.recorder.is_some() && batch.step() + 1 == self.shared.steps.steps() {
+                    let shared = Arc::clone(self.shared);
+                    self.spawn("forebay-index".into(), move || shared.write_index());
+                }
             }
             Some(Err(error)) if error.kind() == ErrorKind::BatchesHeld => {}
             Some(Err(_)) | None => self.finish(),

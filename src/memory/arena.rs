@@ -40,14 +40,22 @@ struct Shared {
     space: Condvar,
 }
 
-/// Offsets count bytes from the start of the mapping.
 struct Ring {
-    head: usize,
-    used_bytes: usize,
+    head: Head,
     high_water_bytes: usize,
     /// The bytes that each region out (oldest first) takes, with what was skipped to place it.
     out: VecDeque<usize>,
     oldest: usize,
+}
+
+/// Where the next region goes.
+#[derive(Clone, Copy)]
+struct Head {
+    /// In bytes from the start of the mapping.
+    at: usize,
+    used_bytes: usize,
+    /// Regions that are out.
+    regions: usize,
 }
 
 impl Arena {
@@ -58,8 +66,8 @@ impl Arena {
     /// `LimitExceeded` if the memory is not to be had.
     pub fn new(capacity_bytes: usize) -> Result<Self> {
         let mapping = Mapping::new(capacity_bytes)?;
-        let ring =
-            Ring { head: 0, used_bytes: 0, high_water_bytes: 0, out: VecDeque::with_capacity(REGIONS_MAX), oldest: 0 };
+        let head = Head { at: 0, used_bytes: 0, regions: 0 };
+        let ring = Ring { head, high_water_bytes: 0, out: VecDeque::with_capacity(REGIONS_MAX), oldest: 0 };
         Ok(Self {
             shared: Arc::new(Shared {
                 mapping,
@@ -77,24 +85,50 @@ impl Arena {
     /// # Errors
     /// `LimitExceeded` if the arena could not hold it even when empty.
     pub fn alloc(&self, len_bytes: usize) -> Result<Option<Region>> {
-        let rounded = self.rounded(len_bytes)?;
-        let mut ring = self.shared.lock();
-        self.shared.reclaim(&mut ring);
-        let Some((start, taken)) = ring.place(rounded, self.capacity_bytes()) else { return Ok(None) };
-        let sequence = (ring.oldest + ring.out.len()) % REGIONS_MAX;
-        // Relaxed: the region reaches another thread only through something that synchronises.
-        self.shared.done[sequence].store(false, Ordering::Relaxed);
-        ring.take(start, rounded, taken);
-        drop(ring);
-        Ok(Some(Region { shared: Arc::clone(&self.shared), sequence, start, window: 0..rounded, len_bytes: rounded }))
+        let mut region = None;
+        self.alloc_all([len_bytes].into_iter(), |taken| region = Some(taken))?;
+        Ok(region)
     }
 
-    /// Sleeps until [`alloc`](Self::alloc) of `len_bytes` would succeed; `false` if `timeout` passes first.
+    /// Takes a region for each of `lens_bytes` and hands them to `put` in that order, or takes none while
+    /// there is no room for all of them: whether it did.
+    ///
+    /// Whoever needs several regions before any of them can be freed has to ask for them together. One by
+    /// one, two that each hold a part of the ring could wait for the other's part for ever.
     ///
     /// # Errors
-    /// As `alloc`.
-    pub fn wait_for_space(&self, len_bytes: usize, timeout: Duration) -> Result<bool> {
-        let rounded = self.rounded(len_bytes)?;
+    /// `LimitExceeded` if the arena could not hold them all even when empty.
+    pub fn alloc_all(
+        &self,
+        lens_bytes: impl Iterator<Item = usize> + Clone,
+        mut put: impl FnMut(Region),
+    ) -> Result<bool> {
+        self.check(lens_bytes.clone())?;
+        let mut ring = self.shared.lock();
+        self.shared.reclaim(&mut ring);
+        if !ring.has_room(lens_bytes.clone(), self.capacity_bytes()) {
+            return Ok(false);
+        }
+        for len_bytes in lens_bytes {
+            let len_bytes = round_up(len_bytes);
+            let sequence = (ring.oldest + ring.out.len()) % REGIONS_MAX;
+            let Some(start) = ring.take(len_bytes, self.capacity_bytes()) else {
+                unreachable!("there is room for all of them")
+            };
+            // Relaxed: the region reaches another thread only through something that synchronises.
+            self.shared.done[sequence].store(false, Ordering::Relaxed);
+            put(Region { shared: Arc::clone(&self.shared), sequence, start, window: 0..len_bytes, len_bytes });
+        }
+        Ok(true)
+    }
+
+    /// Sleeps until [`alloc_all`](Self::alloc_all) of `lens_bytes` would succeed; `false` if `timeout`
+    /// passes first.
+    ///
+    /// # Errors
+    /// As `alloc_all`.
+    pub fn wait_for_space(&self, lens_bytes: impl Iterator<Item = usize> + Clone, timeout: Duration) -> Result<bool> {
+        self.check(lens_bytes.clone())?;
         let deadline = Instant::now() + timeout;
         let mut ring = self.shared.lock();
         loop {
@@ -102,7 +136,7 @@ impl Arena {
             // Pairs with the fence in Region::drop: either we see its `done`, or it sees `waiting`.
             fence(Ordering::SeqCst);
             self.shared.reclaim(&mut ring);
-            let found = ring.place(rounded, self.capacity_bytes()).is_some();
+            let found = ring.has_room(lens_bytes.clone(), self.capacity_bytes());
             let left = deadline.saturating_duration_since(Instant::now());
             if found || left.is_zero() {
                 self.shared.waiting.store(false, Ordering::Relaxed);
@@ -126,7 +160,7 @@ impl Arena {
     pub fn used_bytes(&self) -> usize {
         let mut ring = self.shared.lock();
         self.shared.reclaim(&mut ring);
-        ring.used_bytes
+        ring.head.used_bytes
     }
 
     /// The first byte, for registering the whole arena with a device or with io_uring.
@@ -134,17 +168,24 @@ impl Arena {
         self.shared.mapping.start()
     }
 
-    fn rounded(&self, len_bytes: usize) -> Result<usize> {
-        let rounded = len_bytes.max(1).checked_next_multiple_of(REGION_ALIGN_BYTES);
-        rounded.filter(|rounded| *rounded <= self.capacity_bytes()).ok_or_else(|| {
-            let capacity = self.capacity_bytes();
-            Error::new(
-                ErrorKind::LimitExceeded,
-                format!("a read of {len_bytes} bytes is larger than the arena of {capacity} bytes"),
-            )
-            .with_remedy("enlarge the arena, or lower Limits::max_bytes if no sample should be that large")
-        })
+    /// Refuses what would not fit even if nothing were out.
+    fn check(&self, lens_bytes: impl Iterator<Item = usize> + Clone) -> Result<()> {
+        let capacity_bytes = self.capacity_bytes();
+        let mut empty = Head { at: 0, used_bytes: 0, regions: 0 };
+        if lens_bytes.clone().all(|len_bytes| empty.place(round_up(len_bytes), capacity_bytes).is_some()) {
+            return Ok(());
+        }
+        let (reads, len_bytes) = lens_bytes.fold((0_usize, 0_usize), |(n, sum), len| (n + 1, sum.saturating_add(len)));
+        let what = if reads == 1 { "a read".to_owned() } else { format!("{reads} reads of one sample") };
+        let message = format!("{what} of {len_bytes} bytes is larger than the arena of {capacity_bytes} bytes");
+        Err(Error::new(ErrorKind::LimitExceeded, message)
+            .with_remedy("enlarge the arena, or lower Limits::max_bytes if no sample should be that large"))
     }
+}
+
+/// The bytes that a region of `len_bytes` takes; saturates at what no arena holds.
+fn round_up(len_bytes: usize) -> usize {
+    len_bytes.max(1).checked_next_multiple_of(REGION_ALIGN_BYTES).unwrap_or(usize::MAX)
 }
 
 impl Shared {
@@ -161,28 +202,45 @@ impl Shared {
             if !self.done[ring.oldest].load(Ordering::Acquire) {
                 return;
             }
-            ring.used_bytes -= taken;
+            ring.head.used_bytes -= taken;
+            ring.head.regions -= 1;
             ring.oldest = (ring.oldest + 1) % REGIONS_MAX;
             ring.out.pop_front();
         }
         // Nothing is out: starting at the front again lets the largest region fit without a skip.
-        ring.head = 0;
+        ring.head.at = 0;
     }
 }
 
 impl Ring {
-    /// Where `len_bytes` in one piece would go, and the bytes this takes from the ring.
-    fn place(&self, len_bytes: usize, capacity_bytes: usize) -> Option<(usize, usize)> {
-        let to_end = capacity_bytes - self.head;
-        let (start, taken) = if len_bytes <= to_end { (self.head, len_bytes) } else { (0, to_end + len_bytes) };
-        (self.out.len() < REGIONS_MAX && self.used_bytes + taken <= capacity_bytes).then_some((start, taken))
+    /// Whether all of them would find a place, one after another.
+    fn has_room(&self, mut lens_bytes: impl Iterator<Item = usize>, capacity_bytes: usize) -> bool {
+        let mut trial = self.head;
+        lens_bytes.all(|len_bytes| trial.place(round_up(len_bytes), capacity_bytes).is_some())
     }
 
-    fn take(&mut self, start: usize, len_bytes: usize, taken: usize) {
-        self.head = start + len_bytes;
-        self.used_bytes += taken;
-        self.high_water_bytes = self.high_water_bytes.max(self.used_bytes);
+    /// Hands out `len_bytes` in one piece: where they start.
+    fn take(&mut self, len_bytes: usize, capacity_bytes: usize) -> Option<usize> {
+        let taken = self.head.place(len_bytes, capacity_bytes)?;
+        self.high_water_bytes = self.high_water_bytes.max(self.head.used_bytes);
         self.out.push_back(taken);
+        Some(self.head.at - len_bytes)
+    }
+}
+
+impl Head {
+    /// Moves over the place of `len_bytes` in one piece: the bytes this takes from the ring, what is skipped
+    /// at its end included.
+    fn place(&mut self, len_bytes: usize, capacity_bytes: usize) -> Option<usize> {
+        let to_end = capacity_bytes - self.at;
+        let (start, taken) =
+            if len_bytes <= to_end { (self.at, len_bytes) } else { (0, to_end.checked_add(len_bytes)?) };
+        let used_bytes = self.used_bytes.checked_add(taken)?;
+        if self.regions == REGIONS_MAX || used_bytes > capacity_bytes {
+            return None;
+        }
+        *self = Self { at: start + len_bytes, used_bytes, regions: self.regions + 1 };
+        Some(taken)
     }
 }
 
@@ -335,13 +393,13 @@ mod tests {
     fn waiting_ends_with_space_or_with_the_timeout() {
         let arena = Arena::new(4096).unwrap();
         let region = alloc(&arena, 4096).unwrap();
-        assert!(!arena.wait_for_space(1, Duration::from_millis(5)).unwrap());
+        assert!(!arena.wait_for_space([1].into_iter(), Duration::from_millis(5)).unwrap());
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(20));
                 drop(region);
             });
-            assert!(arena.wait_for_space(1, Duration::from_secs(60)).unwrap());
+            assert!(arena.wait_for_space([1].into_iter(), Duration::from_secs(60)).unwrap());
         });
         assert!(alloc(&arena, 4096).is_some());
     }
@@ -366,7 +424,7 @@ mod tests {
                 let mut region = loop {
                     match alloc(&arena, len) {
                         Some(region) => break region,
-                        None => assert!(arena.wait_for_space(len, Duration::from_secs(60)).unwrap()),
+                        None => assert!(arena.wait_for_space([len].into_iter(), Duration::from_secs(60)).unwrap()),
                     }
                 };
                 region.as_mut_slice().fill(round as u8);
@@ -377,22 +435,49 @@ mod tests {
         assert_eq!(arena.used_bytes(), 0);
     }
 
+    #[test]
+    fn regions_are_taken_together_or_not_at_all() {
+        let arena = Arena::new(2 * MIB).unwrap();
+        let first = alloc(&arena, MIB).unwrap();
+        let mut regions = vec![];
+        assert!(!arena.alloc_all([MIB / 2, MIB / 2, 1].into_iter(), |region| regions.push(region)).unwrap());
+        assert!(regions.is_empty());
+        assert_eq!(arena.used_bytes(), MIB, "nothing was taken");
+        assert!(arena.alloc_all([MIB / 2, MIB / 2].into_iter(), |region| regions.push(region)).unwrap());
+        assert_eq!(regions.iter().map(Region::len).collect::<Vec<_>>(), [MIB / 2, MIB / 2]);
+        assert!(!arena.wait_for_space([1, MIB].into_iter(), Duration::from_millis(5)).unwrap());
+        drop(first);
+        assert!(!arena.wait_for_space([1, MIB].into_iter(), Duration::from_millis(5)).unwrap());
+        assert!(arena.wait_for_space([MIB].into_iter(), Duration::from_millis(5)).unwrap());
+        let error = arena.alloc_all([MIB, MIB, 1].into_iter(), |_| {}).unwrap_err();
+        assert!(error.to_string().contains("3 reads") && error.to_string().contains("2097153"), "{error}");
+        let many = std::iter::repeat_n(1, REGIONS_MAX + 1);
+        assert!(Arena::new(REGIONS_MAX * 2 * REGION_ALIGN_BYTES).unwrap().alloc_all(many, |_| {}).is_err());
+    }
+
     proptest! {
         #[test]
-        fn any_sequence_keeps_regions_apart(steps in proptest::collection::vec((1_usize..60_000, 0_usize..4), 1..200)) {
+        fn any_sequence_keeps_regions_apart(
+            steps in proptest::collection::vec((proptest::collection::vec(1_usize..40_000, 1..4), 0_usize..4), 1..200),
+        ) {
             let arena = Arena::new(128 << 10).unwrap();
             let mut out: Vec<Region> = Vec::new();
-            for (len, action) in steps {
+            for (lens, action) in steps {
                 if action == 0 && !out.is_empty() {
-                    out.remove(len % out.len());
-                } else if let Some(region) = alloc(&arena, len) {
-                    prop_assert!(region.len() >= len && region.start % REGION_ALIGN_BYTES == 0);
-                    for other in &out {
+                    out.remove(lens[0] % out.len());
+                    continue;
+                }
+                let before = out.len();
+                let taken = arena.alloc_all(lens.iter().copied(), |region| out.push(region)).unwrap();
+                prop_assert_eq!(out.len() - before, if taken { lens.len() } else { 0 });
+                for (index, region) in out.iter().enumerate().skip(before) {
+                    prop_assert!(region.len() >= lens[index - before] && region.start % REGION_ALIGN_BYTES == 0);
+                    prop_assert!(region.start + region.len_bytes <= arena.capacity_bytes());
+                    for other in &out[..index] {
                         let apart = region.start + region.len_bytes <= other.start
                             || other.start + other.len_bytes <= region.start;
                         prop_assert!(apart, "{:?} {:?}", region, other);
                     }
-                    out.push(region);
                 }
             }
             out.clear();

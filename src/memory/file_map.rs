@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 
 /// The whole of a file as it was when it was mapped, read-only, shared with every process that maps it.
 ///
@@ -46,6 +46,15 @@ impl FileMap {
     }
 }
 
+impl FileMap {
+    /// Gives back what has become resident; it is mapped again, from the page cache, when it is next read.
+    pub(crate) fn release(&self) {
+        // SAFETY: exactly our own mapping. Of a shared mapping of a file this drops page table entries and no
+        // contents: slices of it stay valid and read the same bytes.
+        let _ = unsafe { madvise(self.start.cast(), self.len_bytes, MmapAdvise::MADV_DONTNEED) };
+    }
+}
+
 impl Drop for FileMap {
     fn drop(&mut self) {
         // SAFETY: exactly the range that `new` mapped; borrowers of its bytes borrow `self`.
@@ -65,7 +74,9 @@ mod tests {
         let map = FileMap::new(&File::open(&path).unwrap()).unwrap();
         std::fs::write(dir.path().join("new"), b"new and longer").unwrap();
         std::fs::rename(dir.path().join("new"), &path).unwrap();
-        assert_eq!(map.bytes(), b"old");
+        let bytes = map.bytes();
+        map.release();
+        assert_eq!(bytes, b"old");
         std::fs::write(&path, b"").unwrap();
         assert!(FileMap::new(&File::open(&path).unwrap()).is_err());
     }

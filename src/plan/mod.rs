@@ -10,6 +10,7 @@ mod axis;
 mod crop;
 mod math;
 mod orientation;
+pub(crate) mod ranges;
 pub mod rng;
 mod sample;
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Fallback, Histogram};
 use crate::decode::Route;
+use crate::error::Error;
 
 /// How the threads of one stage spent their time.
 #[derive(Default)]
@@ -53,10 +54,15 @@ fn add(total: &AtomicU64, since: Instant) {
 pub(crate) struct Counters {
     pub(crate) images: AtomicU64,
     pub(crate) batches: AtomicU64,
-    /// Bytes that the samples needed.
+    /// Bytes of the samples that have landed, and those of them that their decoding needed.
+    pub(crate) bytes_data: AtomicU64,
     pub(crate) bytes_needed: AtomicU64,
-    /// Bytes asked of storage: what was needed, rounded outward to the device's alignment.
+    /// Bytes of theirs that were read: what was needed and short gaps between.
+    pub(crate) bytes_asked: AtomicU64,
+    /// Bytes that storage delivered: what was asked for, rounded outward to the device's alignment.
     pub(crate) bytes_read: AtomicU64,
+    /// Samples decoded from the parts of theirs that an index named.
+    pub(crate) indexed: AtomicU64,
     /// Samples by the decoder that took them, indexed by [`Route`].
     pub(crate) routes: [AtomicU64; Route::ALL.len()],
     pub(crate) engine: StageClock,
@@ -75,6 +81,19 @@ impl Counters {
         self.routes[route as usize].fetch_add(1, Relaxed);
     }
 
+    /// Counts a sample that was decoded from the parts of it that an index named.
+    pub(crate) fn count_indexed(&self) {
+        self.indexed.fetch_add(1, Relaxed);
+        self.count_route(Route::Jpeg);
+    }
+
+    /// Counts the bytes of a sample that was read a second time, and whole.
+    pub(crate) fn count_reread(&self, len_bytes: u64) {
+        for bytes in [&self.bytes_data, &self.bytes_needed, &self.bytes_asked, &self.bytes_read] {
+            bytes.fetch_add(len_bytes, Relaxed);
+        }
+    }
+
     /// Adds a fallback, or replaces what was known of the same one.
     pub(crate) fn set_fallback(&self, fallback: Fallback) {
         let mut fallbacks = lock(&self.fallbacks);
@@ -82,6 +101,21 @@ impl Counters {
             Some(known) => *known = fallback,
             None => fallbacks.push(fallback),
         }
+    }
+
+    /// Counts a sample that was read whole although an index describes it, and logs the first.
+    pub(crate) fn count_index_fallback(&self, why: impl FnOnce() -> Error) {
+        let mut fallbacks = lock(&self.fallbacks);
+        if let Some(known) = fallbacks.iter_mut().find(|known| known.what == Fallback::INDEX) {
+            known.count += 1;
+            return;
+        }
+        let why = why();
+        let remedy = why.remedy().unwrap_or("build the index again: forebay index").to_owned();
+        let fallback =
+            Fallback { what: Fallback::INDEX, instead: "whole samples", cause: why.cause(), remedy, count: 1 };
+        log::warn!("{fallback}");
+        fallbacks.push(fallback);
     }
 }
 

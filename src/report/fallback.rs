@@ -19,6 +19,11 @@ pub struct Fallback {
     pub count: u64,
 }
 
+impl Fallback {
+    /// The name of an index that was not used for a sample or shard that it should describe.
+    pub const INDEX: &'static str = "index";
+}
+
 impl fmt::Display for Fallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} instead of {}: {} ({})", self.instead, self.what, self.cause, self.remedy)

@@ -75,9 +75,14 @@ pub struct Report {
     pub batches: u64,
     /// Wall time spent inside epochs.
     pub elapsed: Duration,
-    /// Bytes that the samples needed.
+    /// Bytes of the samples that were read, in whole or in part.
+    pub bytes_data: u64,
+    /// Those of them that decoding needed.
     pub bytes_needed: u64,
-    /// Bytes asked of storage: what was needed, rounded outward to the device's alignment.
+    /// Those of them that were not read: what an index saved.
+    pub bytes_skipped: u64,
+    /// Bytes that storage delivered: what was needed, short gaps between, and what rounding to the device's alignment
+    /// adds.
     pub bytes_read: u64,
     /// From the start of the first epoch to its first batch.
     pub first_batch: Option<Duration>,
@@ -87,6 +92,10 @@ pub struct Report {
     pub batch_wait_p99_us: u64,
     /// Images by decoder.
     pub routes: Vec<(Route, u64)>,
+    /// Images of which an index told what to read.
+    pub indexed: u64,
+    /// Images that were read whole because what an index says of them was wrong.
+    pub index_fallbacks: u64,
     /// Storage, decode, consumer.
     pub stages: [StageReport; 3],
     /// The engine in use, such as `uring`.
@@ -104,6 +113,8 @@ pub(crate) struct Setting {
     pub(crate) decode_threads: usize,
     pub(crate) engine: &'static str,
     pub(crate) memory_bound_bytes: u64,
+    /// Of the source.
+    pub(crate) fallbacks: Vec<Fallback>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -127,12 +138,16 @@ impl Report {
                 capacity_images_per_second: images as f64 / own_seconds,
             }
         };
+        let bytes_data = counters.bytes_data.load(Relaxed);
+        let taken = lock(&counters.fallbacks).clone();
         let decode_held = counters.decode.starved() + counters.decode.blocked();
         Self {
             images,
             batches: counters.batches.load(Relaxed),
             elapsed,
+            bytes_data,
             bytes_needed: counters.bytes_needed.load(Relaxed),
+            bytes_skipped: bytes_data - counters.bytes_asked.load(Relaxed).min(bytes_data),
             bytes_read: counters.bytes_read.load(Relaxed),
             first_batch: (!first_batch.is_zero()).then_some(first_batch),
             batch_wait_p50_us: p50,
@@ -149,7 +164,9 @@ impl Report {
             ],
             engine: setting.engine,
             memory_bound_bytes: setting.memory_bound_bytes,
-            fallbacks: lock(&counters.fallbacks).clone(),
+            indexed: counters.indexed.load(Relaxed),
+            index_fallbacks: taken.iter().find(|taken| taken.what == Fallback::INDEX).map_or(0, |taken| taken.count),
+            fallbacks: [setting.fallbacks, taken].concat(),
             notes: setting.notes,
         }
     }
@@ -211,6 +228,15 @@ impl fmt::Display for Report {
             mebibytes(self.bytes_needed),
             self.engine,
         )?;
+        if self.indexed > 0 {
+            let share = 100.0 * self.bytes_skipped as f64 / self.bytes_data.max(1) as f64;
+            let skipped = mebibytes(self.bytes_skipped);
+            writeln!(
+                f,
+                "skipped       {skipped:.1} MiB, {share:.0} % of the data, by an index of {} images",
+                self.indexed
+            )?;
+        }
         if let Some(first) = self.first_batch {
             writeln!(f, "first batch   after {:.0} ms", first.as_secs_f64() * 1e3)?;
         }

@@ -73,7 +73,7 @@ impl Folder {
         let root = root.as_ref();
         let (indexed, unfit) = settle(options, root, |dir| Set::of_folder(root, dir))?;
         let root_bytes = root.join("").as_os_str().as_bytes().to_vec();
-        if let Some(set) = indexed.filter(|set| set.len() > 0) {
+        if let Some(set) = indexed {
             let (classes, notes) = (set.classes(), set.notes());
             return Ok(Self { root: root_bytes, files: Files::Indexed(set), classes, notes, fallbacks: Vec::new() });
         }

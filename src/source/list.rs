@@ -71,7 +71,7 @@ impl List {
         let path = path.as_ref();
         let (indexed, unfit) = settle(options, path, |dir| Set::of_list(path, dir))?;
         let root = root_of(path);
-        if let Some(set) = indexed.filter(|set| set.len() > 0) {
+        if let Some(set) = indexed {
             let notes = set.notes();
             return Ok(Self { root, lines: Lines::Indexed(set), notes, fallbacks: Vec::new() });
         }

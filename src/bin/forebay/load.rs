@@ -9,6 +9,7 @@ use forebay::batch::Digest;
 use forebay::engine::{Direct, EngineKind};
 use forebay::order::{LastBatch, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
+use forebay::source::IndexMode;
 use forebay::{Augment, Batch, DType, Error, Geometry, Layout, Loader, Report};
 use serde_json::{Value, json};
 
@@ -26,6 +27,12 @@ pub struct Load {
     /// Whether reads go around the page cache: auto, preferred, required or off.
     #[arg(long, default_value_t = Direct::Auto)]
     pub direct: Direct,
+    /// Whether an index decides which bytes are read: auto, off, required or build.
+    #[arg(long, default_value_t = IndexMode::Auto)]
+    pub index: IndexMode,
+    /// The folder that the index lies in [default: beside the data].
+    #[arg(long, value_name = "DIR")]
+    pub index_dir: Option<PathBuf>,
     /// Decode threads [default: one a processor].
     #[arg(long)]
     pub threads: Option<usize>,
@@ -124,6 +131,8 @@ impl Load {
             dataset,
             engine: EngineKind::Auto,
             direct: Direct::Auto,
+            index: IndexMode::Auto,
+            index_dir: None,
             threads: None,
             batch: 64,
             epochs: DEMO_EPOCHS,
@@ -205,7 +214,7 @@ impl Load {
         if self.batch == 0 {
             return Err(Error::invalid_parameter("--batch", 0, "a batch has at least one sample").into());
         }
-        let loader = Loader::open(&self.dataset)?
+        let builder = Loader::open(&self.dataset)
             .augment(augment)
             .batch_size(self.batch)
             .last_batch(last_batch)
@@ -217,8 +226,12 @@ impl Load {
             .orientation(self.orientation)
             .engine(self.engine)
             .direct(self.direct)
-            .build()?;
-        Ok(loader)
+            .index(self.index);
+        let builder = match &self.index_dir {
+            Some(dir) => builder.index_dir(dir),
+            None => builder,
+        };
+        Ok(builder.build()?)
     }
 
     fn augment(&self) -> forebay::Result<Augment> {
@@ -298,7 +311,9 @@ impl Outcome {
             "seconds": report.elapsed.as_secs_f64(),
             "images_per_second": report.images_per_second(),
             "cpu_ms_per_image": self.cpu_ms_per_image,
+            "bytes_data": report.bytes_data,
             "bytes_needed": report.bytes_needed,
+            "bytes_skipped": report.bytes_skipped,
             "bytes_read": report.bytes_read,
             "first_batch_ms": report.first_batch.map(|first| first.as_secs_f64() * 1e3),
             "batch_wait_p50_ms": milliseconds(report.batch_wait_p50_us),
@@ -307,6 +322,9 @@ impl Outcome {
             "memory_bound_bytes": report.memory_bound_bytes,
             "digest": self.digest,
             "engine": report.engine,
+            "images_indexed": report.indexed,
+            "images_not_indexed": report.images.saturating_sub(report.indexed),
+            "index_fallbacks": report.index_fallbacks,
             "decoders": serde_json::Map::from_iter(routes),
             "stages": stages.collect::<Vec<_>>(),
             "bottleneck": report.bottleneck().name(),

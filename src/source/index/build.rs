@@ -13,6 +13,7 @@ use super::map::Sidecar;
 use super::old::{OldRows, is_up_to_date};
 use super::part::Part;
 use super::place::{Parts, of_shard};
+use super::recorder::Recorded;
 use super::row::Listed;
 use super::schema::{FORMAT_VERSION, ROWS_PER_BATCH};
 use super::unit::{Files, Listing, Reader, Unit};
@@ -48,7 +49,7 @@ pub struct BuildOptions {
 pub struct Built {
     /// Samples indexed, those taken over from an older index included.
     pub samples: u64,
-    /// Samples of files that did not change, whose rows were taken over.
+    /// Samples that were not read, since an older index or the loader that writes this one knows what they are.
     pub taken_over: u64,
     /// Bytes of the samples indexed.
     pub data_bytes: u64,
@@ -75,13 +76,23 @@ pub struct Built {
 /// Those of opening the data set; `InvalidParameter`; `Io` and others where the index of a folder or list
 /// cannot be built at all.
 pub fn build(dataset: impl AsRef<Path>, options: &BuildOptions, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Built> {
+    build_from(dataset.as_ref(), options, None, progress)
+}
+
+/// [`build`], reading only what was not recorded.
+pub(super) fn build_from(
+    dataset: &Path,
+    options: &BuildOptions,
+    recorded: Option<&Recorded>,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Built> {
     check(options)?;
     if let Some(dir) = &options.dir {
         fs::create_dir_all(dir).map_err(|error| {
             Error::io(format!("cannot make folder {}", dir.display()), error).with_remedy("name another --index-dir")
         })?;
     }
-    let task = Build { options, targets: targets(dataset.as_ref(), options)?, tally: Mutex::default() };
+    let task = Build { options, recorded, targets: targets(dataset, options)?, tally: Mutex::default() };
     run(&task, task.targets.len(), options.threads.max(1), progress);
     let Tally { mut built, mut failed } = task.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.sort_by_key(|(number, _)| *number);
@@ -149,7 +160,7 @@ fn targets(dataset: &Path, options: &BuildOptions) -> Result<Vec<Target>> {
     Ok(vec![Target::Files(Box::new(FilesTarget { files: Arc::new(files), samples, parts, head }))])
 }
 
-fn new_head(grain: Grain) -> Head {
+pub(super) fn new_head(grain: Grain) -> Head {
     Head {
         format: FORMAT_VERSION,
         forebay: env!("CARGO_PKG_VERSION").to_owned(),
@@ -173,6 +184,7 @@ fn new_head(grain: Grain) -> Head {
 
 struct Build<'a> {
     options: &'a BuildOptions,
+    recorded: Option<&'a Recorded>,
     targets: Vec<Target>,
     tally: Mutex<Tally>,
 }
@@ -197,7 +209,7 @@ struct Taker {
     built: Built,
 }
 
-/// What was found out about a sample, and whether an older index said so.
+/// What was found out about a sample, and whether it was known before.
 struct Found {
     listed: Listed<'static>,
     described: Described,
@@ -238,22 +250,24 @@ impl Task for Build<'_> {
         unit: &BuildUnit,
         chunk: Range<u64>,
     ) -> Result<Vec<Found>> {
-        reader.begin(&unit.unit, &chunk)?;
-        chunk
-            .map(|sample| {
-                let mut listed = unit.unit.listed(sample)?;
-                let known = unit.old.as_ref().and_then(|old| {
-                    unit.unit.complete(&mut listed);
-                    old.find(&listed)
-                });
-                let is_taken_over = known.is_some();
-                let described = known.unwrap_or_else(|| match reader.bytes(&unit.unit, &mut listed) {
-                    Ok(bytes) => describer.describe(bytes),
-                    Err(error) => Described::unread(&error),
-                });
-                Ok(Found { listed, described, is_taken_over })
-            })
-            .collect()
+        let listed = chunk.clone().map(|sample| {
+            let mut listed = unit.unit.listed(sample)?;
+            let known = self.known(unit, &mut listed);
+            Ok((listed, known))
+        });
+        let listed: Vec<_> = listed.collect::<Result<_>>()?;
+        if listed.iter().any(|(_, known)| known.is_none()) {
+            reader.begin(&unit.unit, &chunk)?;
+        }
+        let found = listed.into_iter().map(|(mut listed, known)| {
+            let is_taken_over = known.is_some();
+            let described = known.unwrap_or_else(|| match reader.bytes(&unit.unit, &mut listed) {
+                Ok(bytes) => describer.describe(bytes),
+                Err(error) => Described::unread(&error),
+            });
+            Found { listed, described, is_taken_over }
+        });
+        Ok(found.collect())
     }
 
     fn take(&self, unit: &BuildUnit, taker: &mut Taker, found: Vec<Found>) -> Result<()> {
@@ -283,6 +297,16 @@ impl Task for Build<'_> {
 }
 
 impl Build<'_> {
+    /// What is known of a sample without reading it.
+    fn known(&self, unit: &BuildUnit, listed: &mut Listed<'_>) -> Option<Described> {
+        if self.recorded.is_none() && unit.old.is_none() {
+            return None;
+        }
+        unit.unit.complete(listed);
+        let recorded = self.recorded.and_then(|recorded| unit.unit.with_origin(listed, |origin| recorded.find(origin)));
+        recorded.or_else(|| unit.old.as_ref().and_then(|old| old.find(listed)))
+    }
+
     fn begin(&self, number: usize) -> Result<Option<(BuildUnit, Taker)>> {
         let options = self.options;
         let (path, head, unit, old) = match &self.targets[number] {

@@ -36,6 +36,12 @@ pub(crate) fn wait_out_tick((seconds, nanoseconds): Modified) {
     }
 }
 
+/// Before this time, a time of modification is one that no later change can have.
+pub(super) fn settled_before() -> Modified {
+    let settled = SystemTime::now().checked_sub(TICK).and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    settled.map_or((0, 0), |time| (time.as_secs() as i64, time.subsec_nanos()))
+}
+
 /// Refuses an index whose tar shard or list file is not the one that was indexed.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use super::identity::{check_file, check_folders};
 use super::map::Sidecar;
 use super::options::{IndexMode, IndexOptions};
 use super::place::{Parts, of_shard};
+use super::residency::Residency;
 use super::{Record, stale};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Fallback;
@@ -37,6 +38,7 @@ pub(in crate::source) struct Set {
     files: Vec<Sidecar>,
     /// The first sample of each, and at the end that of all.
     starts: Vec<u64>,
+    residency: Residency,
 }
 
 impl Set {
@@ -74,7 +76,10 @@ impl Set {
                 Ok(set)
             });
             match opened {
-                Ok(set) => return Ok(Some(set)),
+                Ok(set) => {
+                    let residency = Residency::new(set.files.iter());
+                    return Ok(Some(Self { residency, ..set }));
+                }
                 Err(error) => unfit = unfit.or(Some(error)),
             }
         }
@@ -82,7 +87,7 @@ impl Set {
     }
 
     fn open(parts: &Parts, count: u64, listed: &[(u64, u64)], kind: DataKind) -> Result<Self> {
-        let mut set = Self { files: Vec::new(), starts: vec![0] };
+        let mut set = Self { files: Vec::new(), starts: vec![0], residency: Residency::new([].into_iter()) };
         // As many as there are names, not as the names say.
         for (number, (_, part)) in listed.iter().enumerate() {
             let path = parts.path(*part, count);
@@ -91,12 +96,11 @@ impl Set {
             }
             set.push(Sidecar::open(path)?, kind)?;
         }
-        let first = &set.files[0];
-        if listed.len() as u64 != count || set.len() != first.head.total {
-            let cause = format!("{} of {count} parts are there", listed.len());
-            return Err(stale(first.path(), &cause));
+        let is_complete = |first: &Sidecar| set.files.len() as u64 == count && set.len() == first.head.total;
+        if set.files.first().is_some_and(is_complete) && set.len() > 0 {
+            return Ok(set);
         }
-        Ok(set)
+        Err(stale(&parts.path(0, count), &format!("{} of {count} parts are there", set.files.len())))
     }
 
     fn push(&mut self, sidecar: Option<Sidecar>, kind: DataKind) -> Result<()> {
@@ -121,6 +125,7 @@ impl Set {
 
     /// The sidecar and the row of a sample.
     pub(super) fn find_row(&self, sample: u64) -> Result<(&Sidecar, u64)> {
+        self.residency.count(|| self.files.iter());
         let part = self.starts.partition_point(|start| *start <= sample) - 1;
         match self.files.get(part) {
             Some(file) => Ok((file, sample - self.starts[part])),

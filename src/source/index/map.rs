@@ -105,6 +105,26 @@ impl Sidecar {
         self.head.seen.clone()
     }
 
+    /// What of the file is mapped, in bytes.
+    pub(super) fn len_bytes(&self) -> u64 {
+        self.map.bytes().len() as u64
+    }
+
+    /// Gives back what of it has become resident.
+    pub(super) fn release(&self) {
+        self.map.release();
+    }
+
+    /// Bytes of the shard that was indexed.
+    pub(in crate::source) fn data_bytes(&self) -> u64 {
+        self.head.size_bytes
+    }
+
+    /// The error of a sample that lies outside of its shard.
+    pub(in crate::source) fn outside(&self, row: u64) -> Error {
+        self.damaged(row, "the sample lies outside of its shard")
+    }
+
     /// A row.
     ///
     /// # Errors

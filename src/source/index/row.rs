@@ -10,7 +10,7 @@ use super::head::DataKind;
 use super::identity::Modified;
 use super::map::{Row, Sidecar};
 use super::schema::Column;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::jpeg::{ColourModel, EntryPoints, Facts};
 use crate::source::labels::Label;
 use crate::source::{UNLABELLED, without_extension};
@@ -127,7 +127,8 @@ impl Sidecar {
         let row = self.row(row)?;
         let (listed, listing_checksum) = row.listed()?;
         let stored = row.stored(listing_checksum)?;
-        let Some(facts) = stored.facts(&row)? else { return Ok(None) };
+        let facts = stored.facts().map_err(|error| row.damaged_by(&error))?;
+        let Some(facts) = facts else { return Ok(None) };
         // In a shard, what lies behind a sample is another one's bytes.
         if facts.scan_offset + facts.scan_bytes > listed.length {
             return Err(self.damaged(row.number, "a scan that ends behind its sample"));
@@ -149,34 +150,17 @@ impl Sidecar {
     pub(super) fn described(&self, row: u64) -> Result<Described> {
         let row = self.row(row)?;
         let (_, listing_checksum) = row.listed()?;
-        let stored = row.stored(listing_checksum)?;
-        let facts = stored.facts(&row)?;
-        let [format, width, height, orientation, components, colour, .., data_checksum] = stored.numbers;
-        let has_colour = components > 0;
-        Ok(Described {
-            format: Format::ALL.get(format as usize).copied().unwrap_or_default(),
-            cause: String::from_utf8_lossy(stored.cause).into_owned(),
-            width: width as u32,
-            height: height as u32,
-            orientation: orientation as u8,
-            components: components as u8,
-            colour: COLOURS.get(colour as usize).filter(|_| has_colour).map(|(colour, _)| *colour),
-            facts,
-            quant: stored.quant.to_vec(),
-            huffman: stored.huffman.to_vec(),
-            entries: stored.entries.to_vec(),
-            data_checksum,
-        })
+        row.stored(listing_checksum)?.described().map_err(|error| row.damaged_by(&error))
     }
 }
 
-/// The columns of a row's record, checked against its checksum.
-struct Stored<'a> {
-    numbers: RecordNumbers,
-    cause: &'a [u8],
-    quant: &'a [u8],
-    huffman: &'a [u8],
-    entries: &'a [u8],
+/// The columns of a row's record.
+pub(super) struct Stored<'a> {
+    pub numbers: RecordNumbers,
+    pub cause: &'a [u8],
+    pub quant: &'a [u8],
+    pub huffman: &'a [u8],
+    pub entries: &'a [u8],
 }
 
 impl<'a> Row<'a> {
@@ -231,6 +215,11 @@ impl<'a> Row<'a> {
         Ok(Stored { numbers, cause, quant, huffman, entries })
     }
 
+    /// The error of a row whose checksums are right and whose numbers are not.
+    fn damaged_by(&self, error: &Error) -> Error {
+        self.file.damaged(self.number, &error.to_string())
+    }
+
     fn numbers<const N: usize>(&self, first: Column) -> [u64; N] {
         std::array::from_fn(|index| self.number_of(first as usize + index))
     }
@@ -247,8 +236,31 @@ pub(super) fn row_seed(file_seed: u64, row: u64) -> u64 {
 }
 
 impl Stored<'_> {
-    /// The facts of an image that has entry points.
-    fn facts(&self, row: &Row<'_>) -> Result<Option<Facts>> {
+    /// All of it, to be written again or compared.
+    ///
+    /// # Errors
+    /// As for its facts.
+    pub(super) fn described(&self) -> Result<Described> {
+        let [format, width, height, orientation, components, colour, .., data_checksum] = self.numbers;
+        let has_colour = components > 0;
+        Ok(Described {
+            format: Format::ALL.get(format as usize).copied().unwrap_or_default(),
+            cause: String::from_utf8_lossy(self.cause).into_owned(),
+            width: width as u32,
+            height: height as u32,
+            orientation: orientation as u8,
+            components: components as u8,
+            colour: COLOURS.get(colour as usize).filter(|_| has_colour).map(|(colour, _)| *colour),
+            facts: self.facts()?,
+            quant: self.quant.to_vec(),
+            huffman: self.huffman.to_vec(),
+            entries: self.entries.to_vec(),
+            data_checksum,
+        })
+    }
+
+    /// The facts of an image that has entry points, checked.
+    fn facts(&self) -> Result<Option<Facts>> {
         let [format, width, height, orientation, _, colour, sampling, slots, restart, scan_offset, scan_bytes, ..] =
             self.numbers;
         if format != Format::Baseline as u64 || !self.cause.is_empty() {
@@ -265,7 +277,7 @@ impl Stored<'_> {
             scan_offset,
             scan_bytes,
         };
-        facts.check().map_err(|error| row.file.damaged(row.number, &error.to_string()))?;
+        facts.check()?;
         Ok(Some(facts))
     }
 }

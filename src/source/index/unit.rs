@@ -12,6 +12,7 @@ use std::sync::Arc;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::identity::{Modified, modified, wait_out_tick};
+use super::recorder::Origin;
 use super::row::{Listed, refuse_flags};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
@@ -27,6 +28,7 @@ const PIECE_BYTES: u64 = 4 << 20;
 const CHUNK_SAMPLES: u64 = 64;
 
 /// Where samples come from.
+#[allow(clippy::large_enum_variant, reason = "there is one a shard")]
 pub(super) enum Unit {
     Shard {
         shard: Shard,
@@ -156,6 +158,17 @@ impl Unit {
     pub(super) fn complete(&self, listed: &mut Listed<'_>) {
         if let Self::Files { files, .. } = self {
             let _ = look_at(&files.path(listed), listed);
+        }
+    }
+
+    /// Calls `find` with what tells a sample's bytes from others.
+    pub(super) fn with_origin<T>(&self, listed: &Listed<'_>, find: impl FnOnce(&Origin<'_>) -> T) -> T {
+        let Listed { offset, length: len_bytes, modified, .. } = *listed;
+        match self {
+            Self::Shard { shard, modified, .. } => {
+                find(&Origin { path: &shard.path, offset, len_bytes, modified: *modified })
+            }
+            Self::Files { files, .. } => find(&Origin { path: &files.path(listed), offset, len_bytes, modified }),
         }
     }
 

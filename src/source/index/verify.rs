@@ -101,6 +101,7 @@ struct VerifyUnit {
     index: Option<Index>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one a shard")]
 enum Index {
     Shard(Sidecar),
     /// And the number of the unit's first sample.

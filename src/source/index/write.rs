@@ -102,6 +102,12 @@ impl Writer {
         if self.rows.is_multiple_of(self.rows_per_batch) { self.flush() } else { Ok(()) }
     }
 
+    /// Writes batches of another size than the head says.
+    #[cfg(test)]
+    pub(super) fn set_rows_per_batch(&mut self, rows: u64) {
+        self.rows_per_batch = rows;
+    }
+
     /// Ends the file and gives it its name.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub(super) use self::shard::Shard;
-use super::index::{Listed, Sidecar, fallback, find_shard, refuse_flags, settle};
+use super::index::{Listed, Residency, Sidecar, fallback, find_shard, refuse_flags, settle};
 use super::labels::Label;
 use super::names::out_of_range;
 use super::notes::Seen;
@@ -40,6 +40,7 @@ pub struct TarShards {
     shards: Vec<Opened>,
     /// The number of the first sample of each shard, and at the end that of all samples.
     starts: Vec<u64>,
+    residency: Residency,
     notes: Vec<String>,
     fallbacks: Vec<Fallback>,
 }
@@ -94,11 +95,13 @@ impl TarShards {
         if samples == 0 {
             return Err(empty(paths, &notes));
         }
-        Ok(Self { shards, starts, notes, fallbacks: fallback(unfit, unindexed_samples) })
+        let residency = Residency::new(shards.iter().filter_map(Opened::index));
+        Ok(Self { shards, starts, residency, notes, fallbacks: fallback(unfit, unindexed_samples) })
     }
 
     /// The shard of a sample, its number, and the sample's number within it.
     fn find(&self, sample: u64) -> Result<(usize, &Opened, u64)> {
+        self.residency.count(|| self.shards.iter().filter_map(Opened::index));
         let shard = self.starts.partition_point(|start| *start <= sample) - 1;
         match self.shards.get(shard) {
             Some(found) => Ok((shard, found, sample - self.starts[shard])),
@@ -117,9 +120,9 @@ impl Source for TarShards {
         let (offset, len_bytes) = match &shard.samples {
             Samples::Scanned(scanned) => match scanned.place(sample) {
                 Some(place) => place,
-                None => shard.range(scanned.listed(sample)?)?,
+                None => shard.range(sample, scanned.listed(sample)?)?,
             },
-            Samples::Indexed(sidecar) => shard.range(sidecar.listed(sample)?)?,
+            Samples::Indexed(sidecar) => shard.range(sample, sidecar.listed(sample)?)?,
         };
         Ok(Extent::Range { object: object as u64, offset, len_bytes })
     }
@@ -183,6 +186,13 @@ impl Opened {
         Ok(Self { path: path.to_owned(), samples, unfit })
     }
 
+    fn index(&self) -> Option<&Sidecar> {
+        match &self.samples {
+            Samples::Scanned(_) => None,
+            Samples::Indexed(sidecar) => Some(sidecar),
+        }
+    }
+
     fn len(&self) -> u64 {
         match &self.samples {
             Samples::Scanned(shard) => shard.keys.len(),
@@ -215,8 +225,16 @@ impl Opened {
     }
 
     /// Offset and length in bytes of a sample, or why it has none.
-    fn range(&self, listed: Listed<'_>) -> Result<(u64, u64)> {
-        let Some((cause, remedy)) = refuse_flags(listed.flags) else { return Ok((listed.offset, listed.length)) };
+    fn range(&self, sample: u64, listed: Listed<'_>) -> Result<(u64, u64)> {
+        let Some((cause, remedy)) = refuse_flags(listed.flags) else {
+            let end = listed.offset.checked_add(listed.length);
+            return match &self.samples {
+                Samples::Indexed(sidecar) if end.is_none_or(|end| end > sidecar.data_bytes()) => {
+                    Err(sidecar.outside(sample))
+                }
+                _ => Ok((listed.offset, listed.length)),
+            };
+        };
         let error = Error::new(ErrorKind::Unsupported, format!("shard {}: {cause}", self.path.display()));
         Err(error.with_sample(listed.key).with_remedy(remedy))
     }

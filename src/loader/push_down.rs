@@ -1,0 +1,121 @@
+//! What an index allows: a sample planned before it is read, and only the bytes of its crop asked of storage.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use super::Shared;
+use super::tray::Tray;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::{Orientation, SampleKey, SamplePlan};
+use crate::source::{Extent, IndexMode, Record};
+
+impl Shared {
+    /// Plans a sample of `len_bytes` from its record and leaves the byte ranges that it needs in `ranges`; `None`
+    /// where it is to be read whole. `modified` is the time of a file that is the sample's alone.
+    ///
+    /// # Errors
+    /// Where an index is required, what is wrong with the record; otherwise that is a fallback.
+    pub(super) fn push_down(
+        &self,
+        tray: &Tray,
+        index: usize,
+        len_bytes: u64,
+        modified: Option<(i64, u32)>,
+        ranges: &mut Vec<Range<u64>>,
+    ) -> Result<Option<SamplePlan>> {
+        // Images of their own size are needed whole.
+        if self.index == IndexMode::Off || self.augment.output_shape().is_none() {
+            return Ok(None);
+        }
+        let planned = self.source.record(tray.samples[index]).and_then(|record| {
+            let Some(record) = record else { return Ok(None) };
+            check_identity(&record, len_bytes, modified)?;
+            let facts = &record.facts;
+            let orientation = Orientation::from_exif(facts.orientation.into());
+            let plan = self.plan(tray, index, (facts.width, facts.height), orientation)?;
+            ranges.clear();
+            facts.ranges(record.entries, plan.region(), ranges)?;
+            check_ranges(ranges, len_bytes)?;
+            Ok(Some(plan))
+        });
+        match planned {
+            Err(error) if self.index != IndexMode::Required => {
+                self.count_index_fallback(tray, index, error);
+                Ok(None)
+            }
+            planned => planned,
+        }
+    }
+
+    /// The plan of a sample whose stored image has these dimensions, width first.
+    pub(super) fn plan(
+        &self,
+        tray: &Tray,
+        index: usize,
+        (width, height): (u32, u32),
+        orientation: Orientation,
+    ) -> Result<SamplePlan> {
+        self.limits.check_dimensions(width, height)?;
+        let orientation = if self.orientation { orientation } else { Orientation::AS_STORED };
+        let key = SampleKey { seed: self.order.seed(), epoch: tray.epoch, sample: tray.samples[index], view: 0 };
+        self.augment.plan(key, width, height, orientation)
+    }
+
+    /// Counts a sample that is read whole although it has a record.
+    pub(super) fn count_index_fallback(&self, tray: &Tray, index: usize, error: Error) {
+        self.counters.count_index_fallback(|| self.name_sample(tray, index, error));
+    }
+
+    /// The bytes of a sample whose record turned out to be wrong while it was decoded: so rare that they go through
+    /// the page cache, on the thread that wants them, into memory of their own.
+    pub(super) fn read_whole(&self, sample: u64) -> Result<Vec<u8>> {
+        let extent = self.source.extent(sample)?;
+        let (Extent::Object(object) | Extent::Range { object, .. }) = extent;
+        let mut path = PathBuf::new();
+        self.source.object_path(object, &mut path)?;
+        let read = || {
+            let file = File::open(&path)?;
+            let (offset, len_bytes) = match extent {
+                Extent::Object(_) => (0, file.metadata()?.len()),
+                Extent::Range { offset, len_bytes, .. } => (offset, len_bytes),
+            };
+            Ok((file, offset, len_bytes))
+        };
+        let failed = |error| Error::io(path.display(), error);
+        let (file, offset, len_bytes) = read().map_err(failed)?;
+        self.limits.check_bytes(len_bytes)?;
+        let mut bytes = vec![0; len_bytes as usize];
+        file.read_exact_at(&mut bytes, offset).map_err(failed)?;
+        Ok(bytes)
+    }
+}
+
+/// Refuses a record of other bytes than those that lie there.
+fn check_identity(record: &Record<'_>, len_bytes: u64, modified: Option<(i64, u32)>) -> Result<()> {
+    if record.len_bytes != len_bytes {
+        return Err(stale(format!("the sample has {len_bytes} bytes and had {} when indexed", record.len_bytes)));
+    }
+    match (record.modified, modified) {
+        (Some(indexed), Some(now)) if indexed != now => Err(stale("the file was modified after it was indexed")),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses ranges that are none or lie outside of the sample.
+fn check_ranges(ranges: &[Range<u64>], len_bytes: u64) -> Result<()> {
+    let mut end = 0;
+    for range in ranges {
+        if range.start < end || range.end <= range.start || range.end > len_bytes {
+            return Err(stale(format!("it names the bytes {range:?} of {len_bytes}")));
+        }
+        end = range.end;
+    }
+    if ranges.is_empty() { Err(stale("it names no bytes")) } else { Ok(()) }
+}
+
+fn stale(cause: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::IndexStale, format!("index is stale: {cause}"))
+        .with_remedy("build the index again: forebay index")
+}

@@ -1,0 +1,197 @@
+//! A sample between admission and landing: its reads, and what has come of them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::tray::Tray;
+use super::work::{Job, Landed};
+use crate::engine::{Engine, OpenFile};
+use crate::memory::{Region, Slot};
+use crate::plan::{SamplePlan, ranges};
+
+/// The bits of a token that number a sample's reads; the others number its seat.
+const READ_BITS: u32 = 16;
+
+const _: () = assert!(ranges::READS_MAX <= 1 << READ_BITS);
+
+/// The place of one sample. Its memory is used again by the next.
+#[derive(Default)]
+pub(super) struct Seat {
+    /// The sample; none once it has failed or gone to the decode threads.
+    pub(super) waiting: Option<Waiting>,
+    file: Option<Arc<OpenFile>>,
+    /// Where the sample lies in the file.
+    extent: Range<u64>,
+    /// Where it is read in parts: its plan, and the bytes that the plan needs.
+    plan: Option<SamplePlan>,
+    needed_bytes: u64,
+    reads: Vec<Read>,
+    has_memory: bool,
+    started: usize,
+    landed: usize,
+    /// Operations of the engine that will still complete.
+    in_flight: usize,
+}
+
+/// A sample that is wanted.
+pub(super) struct Waiting {
+    pub(super) tray: Arc<Tray>,
+    pub(super) slot: Slot,
+    pub(super) index: usize,
+}
+
+/// One read of a sample.
+struct Read {
+    /// Within the sample.
+    range: Range<u64>,
+    /// Its memory before it starts, its bytes when it has landed.
+    region: Option<Region>,
+}
+
+/// A read to be started.
+pub(super) struct ReadRequest<'a> {
+    pub(super) token: u64,
+    pub(super) file: &'a Arc<OpenFile>,
+    pub(super) offset: u64,
+    pub(super) len_bytes: usize,
+    pub(super) region: Region,
+}
+
+/// Bytes of samples: all of theirs, those that their plans need, and those that were asked of storage.
+#[derive(Default)]
+pub(super) struct SampleBytes {
+    pub(super) data: u64,
+    pub(super) needed: u64,
+    pub(super) asked: u64,
+}
+
+impl Seat {
+    /// Takes in a sample.
+    pub(super) fn take(&mut self, waiting: Waiting) {
+        debug_assert!(self.is_idle() && self.reads.is_empty());
+        self.waiting = Some(waiting);
+    }
+
+    /// Settles what is read of the sample, the bytes `extent` of `file`: `ranges` of it where it is planned, else all.
+    pub(super) fn choose_reads(
+        &mut self,
+        file: Arc<OpenFile>,
+        extent: Range<u64>,
+        plan: Option<SamplePlan>,
+        ranges: &mut Vec<Range<u64>>,
+    ) {
+        if plan.is_none() {
+            ranges.clear();
+            ranges.push(0..extent.end - extent.start);
+        }
+        self.needed_bytes = sum(ranges.iter());
+        ranges::merge(ranges, file.align_bytes() as u64);
+        self.reads.extend(ranges.drain(..).map(|range| Read { range, region: None }));
+        (self.file, self.extent, self.plan) = (Some(file), extent, plan);
+        (self.has_memory, self.started, self.landed) = (false, 0, 0);
+    }
+
+    /// The memory that its reads take.
+    pub(super) fn region_lens(&self, engine: &Engine) -> impl Iterator<Item = usize> + Clone {
+        let parts = self.file.iter().flat_map(|file| self.reads.iter().map(move |read| (file, &read.range)));
+        parts.map(|(file, range)| engine.region_len(file, self.extent.start + range.start, len_bytes(range)))
+    }
+
+    /// Whether it has the memory for its reads.
+    pub(super) fn has_memory(&self) -> bool {
+        self.has_memory
+    }
+
+    /// Takes the regions that were allocated for its reads, one each.
+    pub(super) fn take_memory(&mut self, regions: &mut Vec<Region>) {
+        debug_assert_eq!(regions.len(), self.reads.len());
+        for (read, region) in self.reads.iter_mut().zip(regions.drain(..)) {
+            read.region = Some(region);
+        }
+        self.has_memory = true;
+    }
+
+    /// The next read to start, if one is left. Its token is of the seat's `number`.
+    pub(super) fn next_read(&mut self, number: usize) -> Option<ReadRequest<'_>> {
+        let (file, read) = (self.file.as_ref()?, self.reads.get_mut(self.started)?);
+        let token = token(number, self.started);
+        self.started += 1;
+        self.in_flight += 1;
+        Some(ReadRequest {
+            token,
+            file,
+            offset: self.extent.start + read.range.start,
+            len_bytes: len_bytes(&read.range),
+            region: read.region.take()?,
+        })
+    }
+
+    /// Whether no read is left to start.
+    pub(super) fn is_started(&self) -> bool {
+        self.started == self.reads.len()
+    }
+
+    /// Counts an open that starts, and gives its token.
+    pub(super) fn open(&mut self, number: usize) -> u64 {
+        self.in_flight += 1;
+        token(number, 0)
+    }
+
+    /// Counts an operation that has completed.
+    pub(super) fn completed(&mut self) {
+        self.in_flight -= 1;
+    }
+
+    /// Keeps the bytes of a read. The sample, once all have come.
+    pub(super) fn land(&mut self, read: usize, region: Region) -> Option<(Job, SampleBytes)> {
+        // A sample that has failed has no reads any more, and the bytes are dropped.
+        self.reads.get_mut(read)?.region = Some(region);
+        self.landed += 1;
+        if self.landed < self.reads.len() {
+            return None;
+        }
+        let bytes = SampleBytes {
+            data: self.extent.end - self.extent.start,
+            needed: self.needed_bytes,
+            asked: sum(self.reads.iter().map(|read| &read.range)),
+        };
+        let Waiting { tray, slot, index } = self.waiting.take()?;
+        let modified = self.file.take()?.identity().modified;
+        let mut landed = self
+            .reads
+            .drain(..)
+            .filter_map(|Read { range, region }| region.map(|bytes| Landed { offset: range.start, bytes }));
+        // Most samples come in one piece, for which `more` allocates nothing.
+        let (first, more) = (landed.next()?, landed.collect());
+        Some((Job { tray, slot, index, modified, plan: self.plan, first, more }, bytes))
+    }
+
+    /// Lets go of a sample that has failed, its memory and the reads that have not started.
+    pub(super) fn give_up(&mut self) -> Option<Waiting> {
+        self.reads.clear();
+        self.file = None;
+        self.waiting.take()
+    }
+
+    /// Whether the next sample can take the seat.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_none() && self.in_flight == 0
+    }
+}
+
+/// The seat and the read that a token names.
+pub(super) fn of_token(token: u64) -> (usize, usize) {
+    ((token >> READ_BITS) as usize, (token & ((1 << READ_BITS) - 1)) as usize)
+}
+
+fn token(seat: usize, read: usize) -> u64 {
+    (seat as u64) << READ_BITS | read as u64
+}
+
+fn len_bytes(range: &Range<u64>) -> usize {
+    (range.end - range.start) as usize
+}
+
+fn sum<'a>(ranges: impl Iterator<Item = &'a Range<u64>>) -> u64 {
+    ranges.map(|range| range.end - range.start).sum()
+}

@@ -1,0 +1,251 @@
+//! Indexes that no indexer writes: hostile ones with every checksum right, and one of ten million samples.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::build::new_head;
+use super::describe::{Described, Format};
+use super::head::{DataKind, Head};
+use super::identity::modified;
+use super::map::Sidecar;
+use super::place::of_shard;
+use super::row::Listed;
+use super::write::Writer;
+use super::{IndexMode, IndexOptions};
+use crate::error::{ErrorKind, Result};
+use crate::jpeg::{ColourModel, Facts, Grain};
+use crate::source::labels::Label;
+use crate::source::{Extent, Source, TarShards};
+
+/// A shard of this length, all holes.
+fn shard(dir: &Path, len_bytes: u64) -> PathBuf {
+    let path = dir.join("shard.tar");
+    File::create(&path).unwrap().set_len(len_bytes).unwrap();
+    path
+}
+
+fn listed(sample: u64, offset: u64, length: u64) -> Listed<'static> {
+    let key = Cow::Owned(format!("n{:08}/n{:08}_{:05}", sample / 1300, sample / 1300, sample % 1300));
+    let label = Label::Is(sample as i64 / 1300);
+    Listed { key, path: Cow::Borrowed(&[]), label, offset, length, modified: (0, 0), flags: 0 }
+}
+
+fn described() -> Described {
+    let facts = Facts {
+        width: 500,
+        height: 375,
+        colour: ColourModel::YCbCr,
+        sampling: [(2, 2), (1, 1), (1, 1)],
+        slots: [[0, 0, 0], [1, 1, 1], [1, 1, 1]],
+        restart_interval: 0,
+        orientation: 1,
+        scan_offset: 600,
+        scan_bytes: 100_000,
+    };
+    Described {
+        format: Format::Baseline,
+        cause: String::new(),
+        width: facts.width,
+        height: facts.height,
+        orientation: 1,
+        components: 3,
+        colour: Some(facts.colour),
+        facts: Some(facts),
+        quant: vec![1; 130],
+        huffman: vec![2; 420],
+        entries: vec![3; 24],
+        data_checksum: 7,
+    }
+}
+
+fn head(shard: &Path, rows: u64) -> Head {
+    let metadata = fs::metadata(shard).unwrap();
+    let head = new_head(Grain::default());
+    Head { rows, total: rows, size_bytes: metadata.len(), modified: modified(&metadata), ..head }
+}
+
+fn write(shard: &Path, head: &Head, rows: impl Iterator<Item = (Listed<'static>, Described)>) {
+    let mut writer = Writer::create(&of_shard(shard, None), head).unwrap();
+    rows.for_each(|(listed, described)| writer.push(&listed, &described).unwrap());
+    writer.finish().unwrap();
+}
+
+fn open(shard: &Path) -> Result<TarShards> {
+    TarShards::open_with(&[shard.to_owned()], &IndexOptions { mode: IndexMode::Required, dir: None })
+}
+
+fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+#[test]
+fn what_was_written_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = shard(dir.path(), 1 << 40);
+    let odd = Described { format: Format::Png, width: 7, height: 9, data_checksum: 3, ..Described::default() };
+    let unread = Described { cause: "it is gone".into(), ..Described::default() };
+    let sparse = Listed { label: Label::Unreadable, flags: super::SPARSE, ..listed(2, 512, 0) };
+    let missing = Listed { label: Label::Missing, ..listed(3, 512, u64::from(u32::MAX)) };
+    let own_tables = Described { quant: vec![9; 65], huffman: vec![], ..described() };
+    let rows = [(listed(0, 512, 9), described()), (listed(1, 512, 9), odd), (sparse, unread), (missing, own_tables)];
+    write(&shard, &head(&shard, 4), rows.clone().into_iter());
+    let sidecar = Sidecar::open(of_shard(&shard, None)).unwrap().unwrap();
+    for (row, (listed, described)) in rows.iter().enumerate() {
+        assert_eq!(sidecar.listed(row as u64).unwrap(), *listed);
+        assert_eq!(sidecar.described(row as u64).unwrap(), *described);
+    }
+}
+
+#[test]
+fn samples_outside_of_their_shard_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = shard(dir.path(), 10_240);
+    let places = [(512, 9728), (512, 9729), (u64::MAX, 2), (10_241, 0), (2, u64::MAX)];
+    let rows = places.iter().map(|(offset, length)| (listed(0, *offset, *length), described()));
+    write(&shard, &head(&shard, 5), rows);
+    let source = open(&shard).unwrap();
+    assert_eq!(source.extent(0).unwrap(), Extent::Range { object: 0, offset: 512, len_bytes: 9728 });
+    for sample in 1..5 {
+        assert_eq!(kind(source.extent(sample)), Some(ErrorKind::IndexStale), "sample {sample}");
+    }
+}
+
+#[test]
+fn facts_that_no_jpeg_has_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = shard(dir.path(), 10_240);
+    let with = |change: fn(&mut Facts)| {
+        let mut described = described();
+        described.facts.as_mut().map(change);
+        described
+    };
+    let mut rows = vec![
+        with(|_| {}),
+        with(|facts| facts.sampling[0] = (0, 2)),
+        with(|facts| facts.sampling[1] = (7, 1)),
+        with(|facts| facts.slots[2] = [4, 0, 0]),
+        Described { colour: Some(ColourModel::Grey), ..described() },
+        Described { colour: Some(ColourModel::Cmyk), ..described() },
+    ];
+    rows.push(Described { width: 0, height: 0, ..described() });
+    rows.push(Described { width: 70_000, ..described() });
+    let count = rows.len() as u64;
+    write(&shard, &head(&shard, count), rows.into_iter().map(|described| (listed(0, 512, 9), described)));
+    let source = open(&shard).unwrap();
+    assert!(source.record(0).unwrap().is_some());
+    for sample in 1..count {
+        assert_eq!(kind(source.record(sample)), Some(ErrorKind::IndexStale), "sample {sample}");
+    }
+}
+
+#[test]
+fn declared_counts_cost_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = shard(dir.path(), 10_240);
+    let sound = head(&shard, 3);
+    let rows = || (0..3).map(|sample| (listed(sample, 512, 9), described()));
+    for bad in [
+        Head { rows: u64::MAX, total: u64::MAX, ..sound.clone() },
+        Head { rows: 512, total: 512, ..sound.clone() },
+        Head { rows: 2, total: 2, ..sound.clone() },
+        Head { rows_per_batch: 1, ..sound.clone() },
+        Head { rows_per_batch: 0, ..sound.clone() },
+        Head { rows_per_batch: u64::MAX, ..sound.clone() },
+        Head { first: u64::MAX, ..sound.clone() },
+        Head { parts: 0, ..sound.clone() },
+        Head { parts: u64::MAX, ..sound.clone() },
+        Head { kind: DataKind::Folder, ..sound.clone() },
+    ] {
+        // The writer needs a batch; what the head says is for the reader.
+        let mut writer = Writer::create(&of_shard(&shard, None), &bad).unwrap();
+        writer.set_rows_per_batch(super::schema::ROWS_PER_BATCH);
+        rows().for_each(|(listed, described)| writer.push(&listed, &described).unwrap());
+        writer.finish().unwrap();
+        let refused = match open(&shard) {
+            Err(error) => error.kind() == ErrorKind::IndexStale,
+            Ok(source) => {
+                (0..source.len().min(3)).all(|sample| kind(source.extent(sample)) == Some(ErrorKind::IndexStale))
+            }
+        };
+        assert!(refused, "{bad:?}");
+    }
+    write(&shard, &sound, rows());
+    assert!(open(&shard).is_ok());
+}
+
+/// Rows whose checksums are right, and which lie elsewhere than they were written.
+#[test]
+fn record_batches_in_another_order_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = shard(dir.path(), 1 << 20);
+    let head = Head { rows_per_batch: 2, ..head(&shard, 4) };
+    write(&shard, &head, (0..4).map(|sample| (listed(0, 512 * sample, 9), described())));
+    let path = of_shard(&shard, None);
+    let mut bytes = fs::read(&path).unwrap();
+    let offsets = {
+        let len = bytes.len();
+        let footer_len = u32::from_le_bytes(bytes[len - 10..len - 6].try_into().unwrap()) as usize;
+        let footer = arrow_ipc::root_as_footer(&bytes[len - 10 - footer_len..len - 10]).unwrap();
+        let blocks = footer.recordBatches().unwrap();
+        [0, 1].map(|block| blocks.get(block).offset().to_le_bytes())
+    };
+    let places = offsets.map(|offset| bytes.windows(8).rposition(|window| window == offset).unwrap());
+    for (place, offset) in places.into_iter().zip(offsets.into_iter().rev()) {
+        bytes[place..place + 8].copy_from_slice(&offset);
+    }
+    fs::write(&path, bytes).unwrap();
+    let source = open(&shard).unwrap();
+    for sample in 0..4 {
+        assert_eq!(kind(source.extent(sample)), Some(ErrorKind::IndexStale), "sample {sample}");
+    }
+}
+
+/// Names the folder of the tests below, which take some minutes and 2 GiB.
+const TEN_MILLION: &str = "FOREBAY_TEST_TEN_MILLION";
+const SAMPLES: u64 = 10_000_000;
+
+fn ten_million() -> PathBuf {
+    PathBuf::from(std::env::var_os(TEN_MILLION).expect("FOREBAY_TEST_TEN_MILLION names a folder"))
+}
+
+#[test]
+#[ignore = "writes 2 GiB to the folder that FOREBAY_TEST_TEN_MILLION names"]
+fn ten_million_samples_are_written() {
+    const LEN_BYTES: u64 = 110_592;
+    let shard = shard(&ten_million(), SAMPLES * LEN_BYTES);
+    let started = Instant::now();
+    let rows = (0..SAMPLES).map(|sample| (listed(sample, sample * LEN_BYTES, LEN_BYTES - 1000), described()));
+    write(&shard, &head(&shard, SAMPLES), rows);
+    println!("written in {:.1} s", started.elapsed().as_secs_f64());
+}
+
+#[test]
+#[ignore = "reads what the test above wrote, in a process of its own"]
+fn ten_million_samples_are_opened_at_once() {
+    let resident_kib = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let before_kib = resident_kib();
+    let started = Instant::now();
+    let source = open(&ten_million().join("shard.tar")).unwrap();
+    let opened = started.elapsed();
+    assert_eq!(source.len(), SAMPLES);
+    let mut key = String::new();
+    for step in 0..1000u64 {
+        let sample = u64::wrapping_mul(step, 0x9E37_79B9_7F4A_7C15) % SAMPLES;
+        source.key(sample, &mut key).unwrap();
+        assert_eq!(source.label(sample).unwrap(), sample as i64 / 1300);
+        assert!(source.extent(sample).is_ok() && source.record(sample).unwrap().is_some());
+    }
+    let read = started.elapsed();
+    println!(
+        "opened after {opened:?}, 1000 samples after {read:?}, {} MiB resident at most, {} before",
+        resident_kib() >> 10,
+        before_kib >> 10
+    );
+    assert!(read.as_secs_f64() < 2.0 && resident_kib() < 200 << 10);
+}
