@@ -1,6 +1,7 @@
 //! The `forebay` command line: one file a subcommand.
 #![forbid(unsafe_code)]
 
+mod bench_decode;
 mod datagen;
 mod decode;
 mod demo;
@@ -42,6 +43,7 @@ enum Command {
 /// Measures one part of the path, or all of it.
 #[derive(Subcommand)]
 enum Bench {
+    Decode(bench_decode::BenchDecode),
     Load(load::Load),
 }
 
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Index(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Decode(command) => command.run(),
+        Command::Bench(Bench::Decode(command)) => command.run(),
         Command::Bench(Bench::Load(command)) => command.run(),
     };
     match done {

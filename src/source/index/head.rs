@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::identity::Modified;
+use super::row::is_as_written;
 use super::schema::{FORMAT_VERSION, ROWS_PER_BATCH};
 use super::stale;
 use crate::error::{Error, Result};
@@ -95,7 +96,7 @@ impl Head {
             return Err(stale(path, &cause));
         }
         let checksum = xxh3_64(text.as_bytes());
-        if format!("{checksum:016x}") != written {
+        if !u64::from_str_radix(written, 16).is_ok_and(|written| is_as_written(checksum, written)) {
             return Err(stale(path, "its head is damaged: the checksum is another"));
         }
         let head: Self =

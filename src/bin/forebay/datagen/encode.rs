@@ -27,8 +27,11 @@ pub enum Subsampling {
 
 /// Qualities tried, on the scale of the Independent JPEG Group.
 const QUALITIES: std::ops::RangeInclusive<u32> = 40..=99;
-/// One block in so many is counted when a size is estimated. Odd, so that columns are not favoured.
+/// One block in so many is counted when a size is estimated, fewer where more than [`ESTIMATE_BLOCKS_MAX`] of a
+/// component would be. Odd, so that columns are not favoured.
 const ESTIMATE_STRIDE: usize = 7;
+/// Blocks that tell the size of any picture.
+const ESTIMATE_BLOCKS_MAX: usize = 2048;
 /// Bytes of everything but the scan.
 const HEADER_BYTES: u64 = 620;
 
@@ -99,9 +102,11 @@ impl Spectrum {
         let tables = quantisation_tables(quality);
         let mut counter = Counter::default();
         let mut quantised = [0i16; 64];
+        let blocks = self.components[0].blocks.len();
+        let stride = ESTIMATE_STRIDE.max(blocks / ESTIMATE_BLOCKS_MAX | 1);
         for (index, component) in self.components.iter().enumerate() {
             let divisors = reciprocals(&tables[index.min(1)]);
-            for pair in component.blocks.windows(2).step_by(ESTIMATE_STRIDE) {
+            for pair in component.blocks.windows(2).step_by(stride) {
                 let before = round(pair[0][0] * divisors[0]);
                 quantise(&pair[1], &divisors, &mut quantised);
                 tokenise(&quantised, before, |is_ac, symbol, _, extra_bits| {
@@ -109,7 +114,7 @@ impl Spectrum {
                 });
             }
         }
-        HEADER_BYTES + counter.bits() * ESTIMATE_STRIDE as u64 / 8
+        HEADER_BYTES + counter.bits() * stride as u64 / 8
     }
 
     /// Every symbol of the scan in order, and how often each table's symbols occur.

@@ -21,7 +21,7 @@ use forebay::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::{picture, ui};
-use recipe::Recipe;
+pub use recipe::Recipe;
 pub use write::write_whole;
 use write::{Sample, Sink};
 
