@@ -34,13 +34,17 @@
 //! # }
 //! ```
 //!
+//! A data set with an [index](source::index) beside it (`forebay index`) is read only where its crops lie: from the
+//! plan of a crop follow the entry points to start decoding at, and from those the bytes to read. The tensors
+//! are the same to the bit.
+//!
 //! # What is promised
 //!
 //! - **Exactness.** Baseline JPEG decodes to the pixels of libjpeg-turbo's defaults, to the bit, whole
 //!   or in part ([`jpeg`]). Resampling is antialiased as in PIL and torchvision, in arithmetic that is
 //!   written down and the same in scalar and vector code ([`augment`]).
 //! - **Determinism.** [`batch::Digest`] over an epoch is the same for every engine, thread count and
-//!   form of the data set.
+//!   form of the data set, with an index and without.
 //! - **Bounded memory.** Everything is allocated when the loader is built; [`Loader::memory`] says how
 //!   much. A sample that does not fit is refused by name.
 //! - **No silent degradation.** What could not be had is in [`Report::fallbacks`](report::Report::fallbacks),
