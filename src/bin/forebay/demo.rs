@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::datagen::{self, Options};
+use crate::index::Index;
 use crate::load::Load;
 use crate::ui;
 
-/// Makes a small photo-like data set, takes it through the whole path and shows the report and a picture.
+/// Makes a small photo-like data set and its index, takes it through the whole path and shows the report and a
+/// picture.
 #[derive(Args)]
 pub struct Demo {
     /// Directory for the data set and the picture; a data set from an earlier demo is used again
@@ -24,8 +26,10 @@ impl Demo {
     pub fn run(self) -> anyhow::Result<()> {
         let data_set = self.data_set()?;
         let preview = self.dir.join("first-batch.png");
-        let load = Load { digest: true, preview: Some(preview.clone()), ..Load::of(data_set.display().to_string()) };
-        ui::print(&format!("data set      {}\n", data_set.display()))?;
+        let name = data_set.display().to_string();
+        ui::print(&format!("data set      {name}\n"))?;
+        Index::of(name.clone()).run()?;
+        let load = Load { digest: true, preview: Some(preview.clone()), ..Load::of(name) };
         load.run()?;
         ui::print(&format!("picture       {}\n", preview.display()))?;
         Ok(())

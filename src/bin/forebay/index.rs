@@ -46,6 +46,19 @@ pub struct Index {
 }
 
 impl Index {
+    /// Of all of a data set, with everything else as by default.
+    pub fn of(dataset: String) -> Self {
+        Self {
+            dataset,
+            entry_bits: Grain::default(),
+            part: Part::WHOLE.to_string(),
+            index_dir: None,
+            threads: None,
+            force: false,
+            json: None,
+        }
+    }
+
     /// Runs the command.
     pub fn run(&self) -> anyhow::Result<()> {
         let options = BuildOptions {
