@@ -189,25 +189,18 @@ impl<'a> Feed<'a> {
                 let end = offset.checked_add(len_bytes).ok_or_else(|| {
                     Error::new(ErrorKind::Corrupt, format!("{len_bytes} bytes at {offset} end beyond any file"))
                 })?;
-                self.choose_reads(number, file, offset..end, None)
+                self.choose_reads(number, file, offset..end)
             }
         }
     }
 
     /// Decides which bytes of a sample, the bytes `extent` of `file`, are read, and queues it for them.
-    /// `modified` is the time of a file that is the sample's alone.
-    fn choose_reads(
-        &mut self,
-        number: usize,
-        file: Arc<OpenFile>,
-        extent: Range<u64>,
-        modified: Option<(i64, u32)>,
-    ) -> Result<()> {
+    fn choose_reads(&mut self, number: usize, file: Arc<OpenFile>, extent: Range<u64>) -> Result<()> {
         let len_bytes = extent.end - extent.start;
         self.shared.limits.check_bytes(len_bytes)?;
         let seat = &mut self.seats[number];
         let Some(Waiting { tray, index, .. }) = &seat.waiting else { return Ok(()) };
-        let plan = self.shared.push_down(tray, *index, len_bytes, modified, &mut self.ranges)?;
+        let plan = self.shared.push_down(tray, *index, len_bytes, &file, &mut self.ranges)?;
         seat.choose_reads(file, extent, plan, &mut self.ranges);
         self.starting.push_back(number);
         Ok(())
@@ -251,8 +244,8 @@ impl<'a> Feed<'a> {
             self.seats[number].completed();
             let result = result.and_then(|outcome| match outcome {
                 Outcome::Opened(file) => {
-                    let identity = file.identity();
-                    self.choose_reads(number, file, 0..identity.size_bytes, Some(identity.modified))
+                    let size_bytes = file.size_bytes();
+                    self.choose_reads(number, file, 0..size_bytes)
                 }
                 Outcome::Read(region) => {
                     self.land(number, read, region);

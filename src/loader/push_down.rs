@@ -8,22 +8,24 @@ use std::path::PathBuf;
 use super::Shared;
 use super::tray::Tray;
 use crate::decode::{ImageInfo, Route};
+use crate::engine::OpenFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Orientation, SampleKey, SamplePlan};
 use crate::source::{Extent, IndexMode, Record};
 
 impl Shared {
-    /// Plans a sample of `len_bytes` from its record and leaves the byte ranges that it needs in `ranges`; `None`
-    /// where it is to be read whole. `modified` is the time of a file that is the sample's alone.
+    /// Plans a sample, `len_bytes` of `file`, from its record and leaves the byte ranges that it needs in `ranges`;
+    /// `None` where it is to be read whole.
     ///
     /// # Errors
-    /// Where an index is required, what is wrong with the record; otherwise that is a fallback.
+    /// `Changed` if a shard is not the indexed one: its samples need not lie where they did. Where an index is
+    /// required, what is wrong with the record; otherwise that is a fallback.
     pub(super) fn push_down(
         &self,
         tray: &Tray,
         index: usize,
         len_bytes: u64,
-        modified: Option<(i64, u32)>,
+        file: &OpenFile,
         ranges: &mut Vec<Range<u64>>,
     ) -> Result<Option<SamplePlan>> {
         // Images of their own size are needed whole.
@@ -32,7 +34,7 @@ impl Shared {
         }
         let planned = self.source.record(tray.samples[index]).and_then(|record| {
             let Some(record) = record else { return Ok(None) };
-            check_identity(&record, len_bytes, modified)?;
+            check_identity(&record, len_bytes, file)?;
             let facts = &record.facts;
             let orientation = Orientation::from_exif(facts.orientation.into());
             let info = ImageInfo { width: facts.width, height: facts.height, orientation, route: Route::Jpeg };
@@ -43,7 +45,7 @@ impl Shared {
             Ok(Some(plan))
         });
         match planned {
-            Err(error) if self.index != IndexMode::Required => {
+            Err(error) if self.index != IndexMode::Required && error.kind() != ErrorKind::Changed => {
                 self.count_index_fallback(tray, index, error);
                 Ok(None)
             }
@@ -91,14 +93,19 @@ impl Shared {
 }
 
 /// Refuses a record of other bytes than those that lie there.
-fn check_identity(record: &Record<'_>, len_bytes: u64, modified: Option<(i64, u32)>) -> Result<()> {
+fn check_identity(record: &Record<'_>, len_bytes: u64, file: &OpenFile) -> Result<()> {
+    let now = file.identity();
+    let is_same = record.object_bytes == now.size_bytes && record.modified.is_none_or(|then| then == now.modified);
+    let is_shard = record.object_bytes != record.len_bytes;
+    if !is_same && is_shard {
+        let message = format!("{} was modified after it was indexed and opened", file.path().display());
+        return Err(Error::new(ErrorKind::Changed, message)
+            .with_remedy("start again, and do not write to a data set while it is in use"));
+    }
     if record.len_bytes != len_bytes {
         return Err(stale(format!("the sample has {len_bytes} bytes and had {} when indexed", record.len_bytes)));
     }
-    match (record.modified, modified) {
-        (Some(indexed), Some(now)) if indexed != now => Err(stale("the file was modified after it was indexed")),
-        _ => Ok(()),
-    }
+    if is_same { Ok(()) } else { Err(stale("the file was modified after it was indexed")) }
 }
 
 /// Refuses ranges that are none or lie outside of the sample.

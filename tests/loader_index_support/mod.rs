@@ -1,7 +1,7 @@
 //! A source whose index lies in memory, where a test can make it lie.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +26,7 @@ pub struct Row {
     pub quant: Vec<u8>,
     pub huffman: Vec<u8>,
     pub len_bytes: u64,
+    pub object_bytes: u64,
     pub modified: Option<(i64, u32)>,
 }
 
@@ -44,32 +45,31 @@ impl Indexed {
 }
 
 fn index(source: &dyn Source, sample: u64, grain: Grain) -> Option<Row> {
-    let (bytes, modified) = read(source, sample);
+    let (bytes, object) = read(source, sample);
     let header = Header::parse(&bytes).ok()?;
     let mut entries = vec![];
     let facts = Decoder::new().index(&bytes, &header, grain, &mut entries).ok()?;
     let (mut quant, mut huffman) = (vec![], vec![]);
     header.tables.write_used(&facts.slots, &mut quant, &mut huffman);
-    Some(Row { facts, entries, quant, huffman, len_bytes: bytes.len() as u64, modified })
+    let modified = Some((object.mtime(), object.mtime_nsec() as u32));
+    Some(Row { facts, entries, quant, huffman, len_bytes: bytes.len() as u64, object_bytes: object.len(), modified })
 }
 
-/// A sample's bytes, and the time of the file if it is the sample's alone.
-fn read(source: &dyn Source, sample: u64) -> (Vec<u8>, Option<(i64, u32)>) {
+/// A sample's bytes, and what is known of the file that they lie in.
+fn read(source: &dyn Source, sample: u64) -> (Vec<u8>, Metadata) {
     let mut path = PathBuf::new();
     let extent = source.extent(sample).expect("extent");
     let (Extent::Object(object) | Extent::Range { object, .. }) = extent;
     source.object_path(object, &mut path).expect("path");
-    match extent {
-        Extent::Object(_) => {
-            let metadata = std::fs::metadata(&path).expect("metadata");
-            (std::fs::read(&path).expect("bytes"), Some((metadata.mtime(), metadata.mtime_nsec() as u32)))
-        }
-        Extent::Range { offset, len_bytes, .. } => {
-            let mut bytes = vec![0; len_bytes as usize];
-            File::open(&path).expect("object").read_exact_at(&mut bytes, offset).expect("bytes");
-            (bytes, None)
-        }
-    }
+    let file = File::open(&path).expect("object");
+    let object = file.metadata().expect("metadata");
+    let (offset, len_bytes) = match extent {
+        Extent::Object(_) => (0, object.len()),
+        Extent::Range { offset, len_bytes, .. } => (offset, len_bytes),
+    };
+    let mut bytes = vec![0; len_bytes as usize];
+    file.read_exact_at(&mut bytes, offset).expect("bytes");
+    (bytes, object)
 }
 
 impl Source for Indexed {
@@ -103,6 +103,7 @@ impl Source for Indexed {
             quant: &row.quant,
             huffman: &row.huffman,
             len_bytes: row.len_bytes,
+            object_bytes: row.object_bytes,
             modified: row.modified,
         }))
     }

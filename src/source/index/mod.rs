@@ -119,7 +119,9 @@ pub struct Record<'a> {
     pub huffman: &'a [u8],
     /// The sample's bytes when it was indexed.
     pub len_bytes: u64,
-    /// When its object was last modified (seconds, nanoseconds), where the object is this sample's alone.
+    /// The bytes of its object when it was indexed: more than its own in a shard.
+    pub object_bytes: u64,
+    /// When its object was last modified (seconds, nanoseconds), where that is known.
     pub modified: Option<(i64, u32)>,
 }
 

@@ -133,13 +133,18 @@ impl Sidecar {
         if facts.scan_offset + facts.scan_bytes > listed.length {
             return Err(self.damaged(row.number, "a scan that ends behind its sample"));
         }
+        let (object_bytes, modified) = match self.head.kind {
+            DataKind::Tar => (self.head.size_bytes, self.head.modified),
+            _ => (listed.length, listed.modified),
+        };
         Ok(Some(Record {
             facts,
             entries: EntryPoints::new(stored.entries),
             quant: stored.quant,
             huffman: stored.huffman,
             len_bytes: listed.length,
-            modified: (self.head.kind != DataKind::Tar).then_some(listed.modified),
+            object_bytes,
+            modified: Some(modified),
         }))
     }
 
