@@ -151,6 +151,10 @@ fn verify_finds_every_kind_of_damage() {
     fs::write(&sidecar, &damaged).unwrap();
     let text = problem(&pattern);
     assert!(text.contains("damaged") && text.contains("forebay index"), "{text}");
+    // Which does help.
+    let text = runs(&mut index(&pattern));
+    assert!(line(&text, "index files").contains("1 built, 0 up to date"), "{text}");
+    runs(&mut verify(&pattern));
     // No index: images are decoded and nothing is wrong.
     fs::remove_file(&sidecar).unwrap();
     let text = runs(&mut verify(&pattern));

@@ -265,7 +265,8 @@ impl fmt::Display for Report {
         }
         writeln!(f, "memory        {:.0} MiB fixed", mebibytes(self.memory_bound_bytes))?;
         for fallback in &self.fallbacks {
-            writeln!(f, "fallback      {fallback}, {} times", fallback.count)?;
+            let times = if fallback.count == 1 { "time" } else { "times" };
+            writeln!(f, "fallback      {fallback}, {} {times}", fallback.count)?;
         }
         for note in &self.notes {
             writeln!(f, "note          {note}")?;

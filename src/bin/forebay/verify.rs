@@ -60,7 +60,11 @@ impl Verify {
             let text = serde_json::to_string_pretty(&result)?;
             std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
         }
-        if verified.problems == 0 { Ok(()) } else { Err(anyhow::anyhow!("{} problems", verified.problems)) }
+        match verified.problems {
+            0 => Ok(()),
+            1 => Err(anyhow::anyhow!("1 problem")),
+            problems => Err(anyhow::anyhow!("{problems} problems")),
+        }
     }
 }
 

@@ -311,7 +311,11 @@ impl Build<'_> {
         let options = self.options;
         let (path, head, unit, old) = match &self.targets[number] {
             Target::Shard(shard) => {
-                let is_current = |sidecar: &Sidecar| sidecar.head.grain == grain_name(options.grain);
+                // Damage is mended here, as its error says.
+                let is_current = |sidecar: &Sidecar| {
+                    sidecar.head.grain == grain_name(options.grain)
+                        && (0..sidecar.len()).all(|row| sidecar.record(row).is_ok())
+                };
                 let found = find_shard(shard, options.dir.as_deref()).ok().flatten();
                 if !options.force && found.as_ref().is_some_and(is_current) {
                     return self.pass_over();
