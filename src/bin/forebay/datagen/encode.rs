@@ -103,7 +103,7 @@ impl Spectrum {
         let mut counter = Counter::default();
         let mut quantised = [0i16; 64];
         let blocks = self.components[0].blocks.len();
-        let stride = ESTIMATE_STRIDE.max(blocks / ESTIMATE_BLOCKS_MAX | 1);
+        let stride = ESTIMATE_STRIDE.max((blocks / ESTIMATE_BLOCKS_MAX) | 1);
         for (index, component) in self.components.iter().enumerate() {
             let divisors = reciprocals(&tables[index.min(1)]);
             for pair in component.blocks.windows(2).step_by(stride) {
