@@ -6,14 +6,13 @@ mod common;
 mod index_support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
 
 use cli_support::{fails, forebay, runs};
 use common::{folder, shards};
 use forebay::jpeg::Header;
-use index_support::{jpeg, records, required, said, samples};
+use index_support::{jpeg, required, samples};
 use tempfile::tempdir;
 
 /// The command without a launcher's variables.
@@ -166,37 +165,4 @@ fn problem(dataset: &str) -> String {
     let output = verify(dataset).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     line(&String::from_utf8(output.stdout).unwrap(), "problem").to_owned()
-}
-
-/// Row 13 of the fault table.
-#[test]
-fn killed_at_any_time_there_is_an_old_index_or_a_new_one() {
-    let dir = tempdir().unwrap();
-    let root = folder(dir.path(), &samples(300, 3));
-    let fine = ["--entry-bits", "256", "--force", "--threads", "2"];
-    let coarse = ["--entry-bits", "rows", "--force", "--threads", "2"];
-    let mut expected = Vec::new();
-    for arguments in [fine, coarse] {
-        runs(index(&root).args(arguments));
-        expected.push(records(&*required(&root)));
-    }
-    let listing = said(&*required(&root));
-    let (mut killed, mut completed) = (0, 0);
-    for step in 0..40u64 {
-        let arguments = if step % 2 == 0 { fine } else { coarse };
-        let mut child = index(&root).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(step * 5));
-        let is_over = child.try_wait().unwrap().is_some();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        (killed, completed) = (killed + u64::from(!is_over), completed + u64::from(is_over));
-        let source = required(&root);
-        assert_eq!(said(&*source), listing);
-        assert!(expected.contains(&records(&*source)), "step {step}: a mixture");
-    }
-    assert!(killed > 0, "no process was killed: {completed} were through");
-    // What the killed left behind is gone with the next that comes through.
-    runs(index(&root).args(fine));
-    let names: Vec<PathBuf> = fs::read_dir(root.join(".forebay")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(names, [root.join(".forebay/index-00000-of-00001.arrow")]);
 }

@@ -6,9 +6,8 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::identity::Modified;
-use super::row::is_as_written;
 use super::schema::{FORMAT_VERSION, ROWS_PER_BATCH};
-use super::stale;
+use super::{is_as_written, stale};
 use crate::error::{Error, Result};
 use crate::jpeg::Grain;
 use crate::source::notes::Seen;

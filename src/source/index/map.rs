@@ -9,6 +9,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arrow_ipc::{Block, RecordBatch, root_as_footer, root_as_message};
 
@@ -33,6 +34,8 @@ pub(in crate::source) struct Sidecar {
     /// Of the head: the seed of the checksums of all rows.
     pub(super) seed: u64,
     batches: Box<[Batch]>,
+    /// Whether rows were looked up since pages were last given back.
+    is_touched: AtomicBool,
 }
 
 struct Batch {
@@ -87,7 +90,7 @@ impl Sidecar {
         }
         let map = FileMap::new(&file).map_err(failed)?;
         let (head, seed, batches) = read_footer(&path, map.bytes())?;
-        Ok(Some(Self { path, map, head, seed, batches }))
+        Ok(Some(Self { path, map, head, seed, batches, is_touched: AtomicBool::new(false) }))
     }
 
     /// The file.
@@ -112,17 +115,9 @@ impl Sidecar {
 
     /// Gives back what of it has become resident.
     pub(super) fn release(&self) {
-        self.map.release();
-    }
-
-    /// Bytes of the shard that was indexed.
-    pub(in crate::source) fn data_bytes(&self) -> u64 {
-        self.head.size_bytes
-    }
-
-    /// The error of a sample that lies outside of its shard.
-    pub(in crate::source) fn outside(&self, row: u64) -> Error {
-        self.damaged(row, "the sample lies outside of its shard")
+        if self.is_touched.swap(false, Relaxed) {
+            self.map.release();
+        }
     }
 
     /// A row.
@@ -130,6 +125,10 @@ impl Sidecar {
     /// # Errors
     /// `IndexStale` where the file does not hold what it should there.
     pub(super) fn row(&self, number: u64) -> Result<Row<'_>> {
+        // Threads that only read it do not take it from each other's caches.
+        if !self.is_touched.load(Relaxed) {
+            self.is_touched.store(true, Relaxed);
+        }
         let batch_number = usize::try_from(number / self.head.rows_per_batch).ok();
         let batch = batch_number.filter(|_| number < self.head.rows).and_then(|batch| self.batches.get(batch));
         let batch = batch.ok_or_else(|| self.damaged(number, "there is no such row"))?;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::map::Sidecar;
 
 /// Look-ups after which pages are given back. A sample is looked up four times or so, and the kernel maps some
-/// 400 KiB around what one sample touches: 100 MiB at most.
-const LOOK_UPS: u64 = 1024;
+/// 400 KiB around what one sample touches: 25 MiB at most.
+const LOOK_UPS: u64 = 256;
 
 /// Indexes of this size in sum may be resident as a whole.
 const SMALL_BYTES: u64 = 64 << 20;

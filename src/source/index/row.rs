@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::Record;
 use super::describe::{COLOURS, Described, Format};
 use super::head::DataKind;
 use super::identity::Modified;
 use super::map::{Row, Sidecar};
 use super::schema::Column;
+use super::{Record, is_as_written};
 use crate::error::{Error, Result};
 use crate::jpeg::{ColourModel, EntryPoints, Facts};
 use crate::source::labels::Label;
@@ -131,7 +131,7 @@ impl Sidecar {
         let Some(facts) = facts else { return Ok(None) };
         // In a shard, what lies behind a sample is another one's bytes.
         if facts.scan_offset + facts.scan_bytes > listed.length {
-            return Err(self.damaged(row.number, "a scan that ends behind its sample"));
+            return Err(self.damaged(row.number, "the scan ends behind its sample"));
         }
         let (object_bytes, modified) = match self.head.kind {
             DataKind::Tar => (self.head.size_bytes, self.head.modified),
@@ -182,7 +182,7 @@ impl<'a> Row<'a> {
         let (is_refused, head) = (flags & (SPARSE | TOO_LONG) != 0, &self.file.head);
         let is_inside = offset.checked_add(length).is_some_and(|end| end <= head.size_bytes);
         if head.kind == DataKind::Tar && !is_refused && !is_inside {
-            return Err(self.file.damaged(self.number, "a sample outside of its shard"));
+            return Err(self.file.damaged(self.number, "the sample lies outside of its shard"));
         }
         let label = match flags & (NO_LABEL | UNREADABLE_LABEL) {
             0 => Label::Is(label as i64),
@@ -228,11 +228,6 @@ impl<'a> Row<'a> {
     fn numbers<const N: usize>(&self, first: Column) -> [u64; N] {
         std::array::from_fn(|index| self.number_of(first as usize + index))
     }
-}
-
-/// Whether a checksum is the one in the file. Fuzzing looks behind checksums: they show damage, not malice.
-pub(super) fn is_as_written(computed: u64, written: u64) -> bool {
-    cfg!(fuzzing) || computed == written
 }
 
 /// The seed of a row's checksums.

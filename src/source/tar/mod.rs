@@ -120,9 +120,9 @@ impl Source for TarShards {
         let (offset, len_bytes) = match &shard.samples {
             Samples::Scanned(scanned) => match scanned.place(sample) {
                 Some(place) => place,
-                None => shard.range(sample, scanned.listed(sample)?)?,
+                None => shard.range(scanned.listed(sample)?)?,
             },
-            Samples::Indexed(sidecar) => shard.range(sample, sidecar.listed(sample)?)?,
+            Samples::Indexed(sidecar) => shard.range(sidecar.listed(sample)?)?,
         };
         Ok(Extent::Range { object: object as u64, offset, len_bytes })
     }
@@ -225,15 +225,9 @@ impl Opened {
     }
 
     /// Offset and length in bytes of a sample, or why it has none.
-    fn range(&self, sample: u64, listed: Listed<'_>) -> Result<(u64, u64)> {
+    fn range(&self, listed: Listed<'_>) -> Result<(u64, u64)> {
         let Some((cause, remedy)) = refuse_flags(listed.flags) else {
-            let end = listed.offset.checked_add(listed.length);
-            return match &self.samples {
-                Samples::Indexed(sidecar) if end.is_none_or(|end| end > sidecar.data_bytes()) => {
-                    Err(sidecar.outside(sample))
-                }
-                _ => Ok((listed.offset, listed.length)),
-            };
+            return Ok((listed.offset, listed.length));
         };
         let error = Error::new(ErrorKind::Unsupported, format!("shard {}: {cause}", self.path.display()));
         Err(error.with_sample(listed.key).with_remedy(remedy))
