@@ -115,7 +115,7 @@ impl Decoder {
         let plan = ScanPlan::new(&layout, &self.cache, places, quant, self.simd)?;
         let mut reader = ScanReader::new(data, &mut self.window, self.simd, header.tables.restart_interval);
         let grid = Grid::of(header);
-        index::write_entries(&mut reader, plan.mcu(), grid, grain, &mut EntryWriter::new(entries, grid.components))?;
+        index::write_entries(&mut reader, plan.mcu(), grid, grain, EntryWriter::new(entries, grid.components))?;
         let end = index::scan_end(data, reader.finish());
         if end as u64 > SCAN_BYTES_MAX { Err(unsupported("its scan is too long for entry points")) } else { Ok(end) }
     }

@@ -75,12 +75,20 @@ pub struct EntryPoint {
 
 /// The entry points of a scan in the compact form that an index stores.
 ///
-/// The first one, at bit 0 with predictions 0, is not stored. Each of the others is a record of unsigned
-/// LEB128 numbers of up to 32 bits:
+/// They are unsigned LEB128 numbers of up to 32 bits. Each MCU row begins with a head, by which it is passed over
+/// without a look at the rest of it:
 ///
 /// | number | means |
 /// |---|---|
-/// | step | MCUs behind the last entry point in its row; 0 for the first MCU of the next row |
+/// | length | bytes of the row's further entry points, which follow the head |
+/// | bits | bits behind the start of the row before |
+/// | DC, one a component | difference to the prediction at that start modulo 2^16, zigzag coded |
+///
+/// The first row starts at bit 0 with predictions 0 and has a length alone. Each further entry point of a row is:
+///
+/// | number | means |
+/// |---|---|
+/// | step | MCUs behind the last entry point, at least 1 |
 /// | bits | bits behind the last entry point |
 /// | DC, one a component | difference to the last entry point's prediction modulo 2^16, zigzag coded |
 ///
@@ -189,33 +197,40 @@ impl Facts {
         let header = self.frame();
         let layout = Layout::new(&Geometry::new(&header, view), &header.scan);
         let (rows, columns, grid) = (&layout.rows, &layout.columns, Grid::of_facts(self));
+        let mut entries = EntryIter::new(entries.bytes, grid, self.scan_bytes);
         let first = ranges.len();
-        let mut take = |from: EntryPoint, end: u64| {
+        let mut take = |from: EntryPoint, to: Option<EntryPoint>| {
             // With the marker before a restart interval, which proves that it is one.
             let mcu = grid.mcu(&from);
             let begins_interval = mcu > 0 && mcu.checked_rem(self.restart_interval.into()) == Some(0);
             let start = if begins_interval { (from.bit / 8).saturating_sub(2) } else { from.bit / 8 };
+            // The next MCU's first bits are in this one's last byte, which may be an FF and its stuffing.
+            let end = to.map_or(self.scan_bytes, |to| to.bit / 8 + if to.bit % 8 == 0 { 0 } else { 2 });
             let range = self.scan_offset + start..self.scan_offset + end.min(self.scan_bytes);
             match ranges[first..].last_mut() {
                 Some(last) if last.end >= range.start => last.end = range.end,
                 _ => ranges.push(range),
             }
         };
-        let mut last = EntryPoint::default();
-        for entry in entries.iter(self) {
-            let entry = entry?;
-            let ends_row = entry.row > last.row;
-            if rows.contains(&(last.row as usize))
-                && (last.column as usize) < columns.end
-                && (ends_row || entry.column as usize > columns.start)
-            {
-                // The next MCU's first bits are in this one's last byte, which may be an FF and its stuffing.
-                take(last, if entry.bit % 8 == 0 { entry.bit / 8 } else { entry.bit / 8 + 2 });
-            }
-            last = entry;
+        let mut start = None;
+        for _ in 0..=rows.start {
+            start = entries.next_row()?;
         }
-        if rows.contains(&(last.row as usize)) && (last.column as usize) < columns.end {
-            take(last, self.scan_bytes);
+        for _ in rows.clone() {
+            // There is none behind the image alone, where no region reaches.
+            let Some(mut last) = start else { break };
+            while (last.column as usize) < columns.end
+                && let Some(entry) = entries.next_in_row()?
+            {
+                if entry.column as usize > columns.start {
+                    take(last, Some(entry));
+                }
+                last = entry;
+            }
+            start = entries.next_row()?;
+            if (last.column as usize) < columns.end {
+                take(last, start);
+            }
         }
         Ok(())
     }

@@ -41,21 +41,28 @@ impl<'a> Guide<'a> {
 
     /// Passes the next entry point and returns it.
     pub fn pass(&mut self) -> Result<Option<EntryPoint>> {
-        let next = self.entries.next().transpose()?;
-        let passed = std::mem::replace(&mut self.next, next.map(|entry| (entry, self.grid.mcu(&entry))));
-        Ok(passed.map(|(entry, _)| entry))
+        let next = self.entries.next_entry()?;
+        Ok(self.set_next(next))
     }
 
     /// The last entry point on the way from the MCU `from` to the MCU `to`, which are passed; `None` where none is
     /// left there.
     pub fn entry_before(&mut self, from: u64, to: u64) -> Result<Option<(EntryPoint, Entrance<'a>)>> {
         debug_assert!(from <= to, "entry points are passed in order");
+        let row = to / u64::from(self.grid.columns);
         let mut found = None;
         while let Some((entry, mcu)) = self.next.filter(|&(_, mcu)| mcu <= to) {
             found = Some((entry, mcu));
-            self.pass()?;
+            let is_above = u64::from(entry.row) < row;
+            let next = if is_above { self.entries.next_row()? } else { self.entries.next_entry()? };
+            self.set_next(next);
         }
         found.map(|(entry, mcu)| Ok((entry, self.entrance(&entry, mcu)?))).transpose()
+    }
+
+    fn set_next(&mut self, next: Option<EntryPoint>) -> Option<EntryPoint> {
+        let next = next.map(|entry| (entry, self.grid.mcu(&entry)));
+        std::mem::replace(&mut self.next, next).map(|(entry, _)| entry)
     }
 
     fn entrance(&self, entry: &EntryPoint, mcu: u64) -> Result<Entrance<'a>> {

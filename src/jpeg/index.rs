@@ -12,7 +12,7 @@ pub fn write_entries(
     plan: &McuPlan,
     grid: Grid,
     grain: Grain,
-    entries: &mut EntryWriter,
+    mut entries: EntryWriter,
 ) -> Result<()> {
     let bits = match grain {
         Grain::Rows => isize::MAX,
@@ -27,6 +27,7 @@ pub fn write_entries(
             column += reader.skip_bits(plan, (grid.columns - column).into(), bits)? as u32;
         }
     }
+    entries.finish();
     Ok(())
 }
 

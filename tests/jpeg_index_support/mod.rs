@@ -37,15 +37,26 @@ impl Indexed {
     /// The same file with other entry points.
     pub fn with_entry_points(&self, entries: &[EntryPoint]) -> Self {
         let components = self.facts.sampling.iter().filter(|&&factors| factors != (0, 0)).count();
-        let mut bytes = Vec::new();
-        for pair in entries.windows(2) {
-            let (last, entry) = (pair[0], pair[1]);
-            write_number(&mut bytes, if entry.row == last.row { entry.column.wrapping_sub(last.column) } else { 0 });
-            write_number(&mut bytes, entry.bit.wrapping_sub(last.bit) as u32);
-            for (dc, last) in entry.dc.into_iter().zip(last.dc).take(components) {
-                let difference = i32::from(dc.wrapping_sub(last));
-                write_number(&mut bytes, if difference < 0 { -2 * difference - 1 } else { 2 * difference } as u32);
+        let differences = |bytes: &mut Vec<u8>, entry: &EntryPoint, from: &EntryPoint| {
+            write_number(bytes, entry.bit.wrapping_sub(from.bit) as u32);
+            for (dc, from) in entry.dc.into_iter().zip(from.dc).take(components) {
+                let difference = i32::from(dc.wrapping_sub(from));
+                write_number(bytes, if difference < 0 { -2 * difference - 1 } else { 2 * difference } as u32);
             }
+        };
+        let mut bytes = Vec::new();
+        let mut above: Option<&EntryPoint> = None;
+        for row in entries.chunk_by(|last, entry| last.row == entry.row) {
+            let mut further = Vec::new();
+            for pair in row.windows(2) {
+                write_number(&mut further, pair[1].column.wrapping_sub(pair[0].column));
+                differences(&mut further, &pair[1], &pair[0]);
+            }
+            write_number(&mut bytes, further.len() as u32);
+            if let Some(above) = above.replace(&row[0]) {
+                differences(&mut bytes, &row[0], above);
+            }
+            bytes.append(&mut further);
         }
         Self { entries: bytes, ..self.clone() }
     }
