@@ -4,6 +4,7 @@
 //! library that decodes the whole image, from which the region's rows are taken. The format is told
 //! by its first bytes, never by a file's name.
 
+pub(crate) mod kernels;
 mod other;
 
 use crate::error::{Error, ErrorKind, Result};

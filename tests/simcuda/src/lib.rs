@@ -1,0 +1,4 @@
+//! A simulated CUDA driver.
+#![deny(missing_docs)]
+
+pub mod ptx;
