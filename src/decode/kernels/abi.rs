@@ -9,6 +9,13 @@ pub const SOURCE_BITS: u32 = 1;
 /// Decoded samples: taps and resize only.
 pub const SOURCE_SAMPLES: u32 = 2;
 
+/// One component.
+pub const COLOUR_GREY: u32 = 0;
+/// Luma and two colour differences.
+pub const COLOUR_YCBCR: u32 = 1;
+/// Red, green, blue.
+pub const COLOUR_RGB: u32 = 2;
+
 /// A restart interval ends with the segment.
 pub const END_MARKER: u8 = 8;
 /// Decoding ends before the segment's data does.
@@ -31,6 +38,14 @@ pub struct Segment {
     pub end: u8,
     pub dc: [i16; 3],
     pub next_dc: [i16; 3],
+}
+
+/// One Huffman table as a DHT segment gives it.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct HuffmanSpec {
+    pub counts: [u8; 16],
+    pub symbols: [u8; 256],
 }
 
 /// What is decoded of one component.
@@ -112,6 +127,7 @@ pub struct Affine {
 
 const _: () = {
     assert!(size_of::<Segment>() == 32);
+    assert!(size_of::<HuffmanSpec>() == 272);
     assert!(size_of::<Plane>() == 40);
     assert!(size_of::<Axis>() == 64);
     assert!(size_of::<Image>() == 320);

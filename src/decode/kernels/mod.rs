@@ -1,4 +1,17 @@
 //! Our CUDA kernels as a decoder: from entry points and landed bytes to what the kernels work on.
+//!
+//! Nothing here touches a device. [`Describer`] turns a sample's record and plan into an [`abi::Image`] with its
+//! segments and tables, and checks on the way all that the kernels take on trust: whatever an index claims, they
+//! follow no offset that was not found inside its buffer here.
+//!
+//! Places in scratch memory and in the upload count from the image's own first; whoever gives it memory adds where
+//! that starts.
 
-#[allow(dead_code)] // Until the loader uses it.
 pub(crate) mod abi;
+mod describe;
+#[cfg(test)]
+mod model;
+mod shape;
+
+pub(crate) use describe::{Describer, Description};
+pub(crate) use shape::{Needs, samples_image};
