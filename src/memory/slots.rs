@@ -1,6 +1,7 @@
 //! The slots: output trays of whole batches that go round between workers and consumer.
 
 use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -388,6 +389,11 @@ impl FilledSlot {
             None => self.holder.tray().taken_bytes.load(Ordering::Relaxed),
         };
         &self.bytes()[..len_bytes]
+    }
+
+    /// Where [`all`](Self::all) starts, for its owner to write as well.
+    pub(crate) fn start(&mut self) -> NonNull<u8> {
+        self.holder.tray().bytes.start()
     }
 
     /// Its side on a device, where there is one.

@@ -7,7 +7,7 @@ use cudarc::driver::{CudaEvent, CudaSlice, CudaStream};
 use super::error::error;
 use super::gpu::Gpu;
 use super::memory;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::report::lock;
 
 /// Bytes of a label.
@@ -156,17 +156,12 @@ impl Output {
         Ok(std::mem::replace(self, fresh))
     }
 
-    /// Copies the first bytes of the tensor to the host, and waits for them.
-    pub(crate) fn to_host(&self, len_bytes: usize) -> Result<Vec<u8>> {
-        if len_bytes > self.labels_at {
-            return Err(Error::new(ErrorKind::Internal, "more was asked for than the tensor has"));
-        }
-        let mut bytes = vec![0; len_bytes];
-        // SAFETY: its own stream wrote the tensor, so it is in order behind; `bytes` lives until the stream was waited
-        // for below. Where that fails the device is lost and copies nothing any more.
-        unsafe { memory::download(&self.stream, &self.bytes, 0..len_bytes, bytes.as_mut_ptr())? };
-        self.stream.synchronize().map_err(|code| error("cuStreamSynchronize", code))?;
-        Ok(bytes)
+    /// Copies the tensor's first bytes to the host, and waits for them.
+    pub(crate) fn copy_to_host(&self, into: &mut [u8]) -> Result<()> {
+        // SAFETY: its own stream wrote the tensor and is in order behind it. `into` is borrowed until the stream was
+        // waited for below; where that fails the device is lost and copies nothing any more.
+        unsafe { memory::download(&self.stream, &self.bytes, 0..into.len(), into.as_mut_ptr())? };
+        self.stream.synchronize().map_err(|code| error("cuStreamSynchronize", code))
     }
 
     /// The memory, to be read by streams that were let in.
