@@ -35,6 +35,11 @@ pub enum ErrorKind {
     BatchesHeld,
     /// Something was required by name and is not available.
     Unavailable,
+    /// A device, or page-locked host memory for it, does not hold what was requested.
+    OutOfMemory,
+    /// A device failed in a way that no later call to it in this process can mend: an illegal address in a kernel,
+    /// an uncorrectable memory error, a reset.
+    DeviceLost,
     /// A stage failed in a way that says nothing about the data, such as a panic in a worker.
     Internal,
 }
@@ -56,6 +61,8 @@ impl ErrorKind {
             Self::LimitExceeded => "LimitExceeded",
             Self::BatchesHeld => "BatchesHeld",
             Self::Unavailable => "Unavailable",
+            Self::OutOfMemory => "OutOfMemory",
+            Self::DeviceLost => "DeviceLost",
             Self::Internal => "Internal",
         }
     }

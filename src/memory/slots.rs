@@ -1,11 +1,13 @@
 //! The slots: output trays of whole batches that go round between workers and consumer.
 
 use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::mapping::Mapping;
+use crate::device::cuda::Output;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where samples of various sizes start within a slot: a cache line, enough for any element type.
@@ -43,6 +45,8 @@ struct Tray {
     /// Bytes taken so far, where samples have various sizes.
     taken_bytes: AtomicUsize,
     seats: Box<[Seat]>,
+    /// Its side on a device, where there is one. Out while a `FilledSlot` holds it.
+    output: Mutex<Option<Output>>,
 }
 
 /// One sample's place in a tray.
@@ -83,6 +87,7 @@ impl SlotPool {
                     remaining: AtomicUsize::new(0),
                     taken_bytes: AtomicUsize::new(0),
                     seats: (0..batch_size).map(|_| Seat::default()).collect(),
+                    output: Mutex::default(),
                 })
             })
             .collect::<Result<_>>()?;
@@ -97,6 +102,13 @@ impl SlotPool {
                 returned: Condvar::new(),
             }),
         })
+    }
+
+    /// Gives every slot a side on a device, in order.
+    pub(crate) fn set_outputs(&self, outputs: impl IntoIterator<Item = Output>) {
+        for (tray, output) in self.shared.slots.iter().zip(outputs) {
+            *tray.output() = Some(output);
+        }
     }
 
     /// Takes a free slot for a batch of `samples`, or `None` if all are out or the pool is closed.
@@ -163,6 +175,12 @@ impl SlotPool {
         }
         tray.holders.store(1, Ordering::Relaxed);
         Slot(Holder { shared: Arc::clone(&self.shared), index })
+    }
+}
+
+impl Tray {
+    fn output(&self) -> MutexGuard<'_, Option<Output>> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -304,7 +322,10 @@ impl SampleOut {
     pub fn finish(self) -> Option<FilledSlot> {
         // Release: our bytes are written before the count drops; Acquire: the last one sees all of them.
         let before = self.holder.tray().remaining.fetch_sub(1, Ordering::AcqRel);
-        (before == 1).then(|| FilledSlot(self.holder))
+        (before == 1).then(|| {
+            let output = self.holder.tray().output().take();
+            FilledSlot { output, holder: self.holder }
+        })
     }
 }
 
@@ -339,12 +360,15 @@ impl DerefMut for SampleOut {
 }
 
 /// A slot whose samples are all complete, to be read from any thread. Dropping it returns the slot.
-pub struct FilledSlot(Holder);
+pub struct FilledSlot {
+    output: Option<Output>,
+    holder: Holder,
+}
 
 impl FilledSlot {
     /// Samples of the batch.
     pub fn samples(&self) -> usize {
-        self.0.tray().samples.load(Ordering::Relaxed)
+        self.holder.tray().samples.load(Ordering::Relaxed)
     }
 
     /// The bytes of sample `index`.
@@ -353,25 +377,50 @@ impl FilledSlot {
     /// If `index` is not below [`samples`](Self::samples).
     pub fn sample(&self, index: usize) -> &[u8] {
         assert!(index < self.samples(), "sample {index} of a batch of {}", self.samples());
-        let seat = &self.0.tray().seats[index];
+        let seat = &self.holder.tray().seats[index];
         let start = seat.start.load(Ordering::Relaxed);
         &self.bytes()[start..start + seat.len_bytes.load(Ordering::Relaxed)]
     }
 
     /// All samples: back to back, or in a pool of various sizes as [`Slot::claim_bytes`] placed them.
     pub fn all(&self) -> &[u8] {
-        let len_bytes = match self.0.shared.sample_bytes {
+        let len_bytes = match self.holder.shared.sample_bytes {
             Some(sample_bytes) => self.samples() * sample_bytes,
-            None => self.0.tray().taken_bytes.load(Ordering::Relaxed),
+            None => self.holder.tray().taken_bytes.load(Ordering::Relaxed),
         };
         &self.bytes()[..len_bytes]
     }
 
+    /// Where [`all`](Self::all) starts, for its owner to write as well.
+    pub(crate) fn start(&mut self) -> NonNull<u8> {
+        self.holder.tray().bytes.start()
+    }
+
+    /// Its side on a device, where there is one.
+    pub(crate) fn output(&self) -> Option<&Output> {
+        self.output.as_ref()
+    }
+
+    /// As [`output`](Self::output), to be written.
+    pub(crate) fn output_mut(&mut self) -> Option<&mut Output> {
+        self.output.as_mut()
+    }
+
     fn bytes(&self) -> &[u8] {
-        let tray = self.0.tray();
+        let tray = self.holder.tray();
         // SAFETY: inside the mapping, initialised, and not written while this exists: see SampleOut. Slot
         // handles that are left can claim nothing, since every sample of the round was claimed.
-        unsafe { std::slice::from_raw_parts(tray.bytes.start().as_ptr(), self.0.shared.slot_bytes) }
+        unsafe { std::slice::from_raw_parts(tray.bytes.start().as_ptr(), self.holder.shared.slot_bytes) }
+    }
+}
+
+impl Drop for FilledSlot {
+    fn drop(&mut self) {
+        if let Some(mut output) = self.output.take() {
+            output.release();
+            // Before the holder goes, and with it the slot.
+            *self.holder.tray().output() = Some(output);
+        }
     }
 }
 

@@ -193,7 +193,7 @@ impl Load {
                 self.preview(&batch, &classes)?;
             }
             if let Some(digest) = &mut digest {
-                digest.update(&batch);
+                digest.update(&batch)?;
             }
             bar.inc(batch.len() as u64);
             if seconds.is_some_and(|seconds| started.elapsed() >= seconds) {

@@ -1,0 +1,139 @@
+//! Memory that both sides see: page-locked host memory, and copies to and from the device.
+
+use std::ffi::c_void;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut, sys};
+
+use super::error::{OUT_OF_MEMORY, error};
+use super::gpu::Gpu;
+use crate::error::{Error, ErrorKind, Result};
+
+/// `CU_MEMHOSTREGISTER_PORTABLE`: page-locked for every context, not for the calling one alone.
+const PORTABLE: u32 = 1;
+
+/// Host memory that is page-locked for the device for as long as this lives, so that copies are asynchronous and at
+/// the full speed of the bus.
+pub(crate) struct Registered {
+    context: Arc<CudaContext>,
+    start: NonNull<u8>,
+}
+
+// SAFETY: registration belongs to the process; the pointer is only handed back to the driver.
+unsafe impl Send for Registered {}
+// SAFETY: as above; a shared reference gives access to nothing.
+unsafe impl Sync for Registered {}
+
+impl Registered {
+    /// Page-locks `len_bytes` from `start`. Nothing else may have registered a part of it with CUDA.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` where the system does not lock as much.
+    ///
+    /// # Safety
+    ///
+    /// The range stays mapped for as long as this lives, and every copy from or to it has ended before it is dropped.
+    pub(crate) unsafe fn new(gpu: &Gpu, start: NonNull<u8>, len_bytes: usize) -> Result<Self> {
+        bind(gpu.context())?;
+        // SAFETY: the range is mapped, as the caller promises.
+        let code = unsafe { sys::cuMemHostRegister_v2(start.as_ptr().cast::<c_void>(), len_bytes, PORTABLE) };
+        code.result().map_err(|code| match code.0 as u32 {
+            OUT_OF_MEMORY => {
+                let message = format!("cannot page-lock {len_bytes} bytes of host memory for CUDA");
+                Error::new(ErrorKind::OutOfMemory, message)
+                    .with_remedy("use a smaller batch, fewer slots or a smaller arena, or free host memory")
+            }
+            _ => error("cuMemHostRegister", code),
+        })?;
+        Ok(Self { context: Arc::clone(gpu.context()), start })
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // After a sticky error neither call succeeds; the process is about to end then.
+        if bind(&self.context).is_ok() {
+            // SAFETY: the start of a range that was registered and is still mapped.
+            let _ = unsafe { sys::cuMemHostUnregister(self.start.as_ptr().cast::<c_void>()) };
+        }
+    }
+}
+
+/// Copies host bytes to offset `at` of device memory, in the stream's order.
+///
+/// # Safety
+///
+/// `from` stays as it is until the stream has come past the copy. No other stream touches that part of `to`
+/// unless events order it.
+///
+/// # Panics
+///
+/// If the bytes do not fit there.
+pub(crate) unsafe fn upload(stream: &CudaStream, to: &mut CudaSlice<u8>, at: usize, from: &[u8]) -> Result<()> {
+    assert!(at <= to.len() && from.len() <= to.len() - at, "{} bytes to {at} of {}", from.len(), to.len());
+    if from.is_empty() {
+        return Ok(());
+    }
+    bind(stream.context())?;
+    let (start, _no_event) = to.device_ptr_mut(stream);
+    let source = from.as_ptr().cast::<c_void>();
+    // SAFETY: both ranges are valid and of this length; the caller keeps them so and in order.
+    let code = unsafe { sys::cuMemcpyHtoDAsync_v2(start + at as u64, source, from.len(), stream.cu_stream()) };
+    code.result().map_err(|code| error("cuMemcpyHtoDAsync", code))
+}
+
+/// Copies a range of device memory to the host, in the stream's order.
+///
+/// # Safety
+///
+/// `into` is valid for as many bytes, and nobody else touches them, until the stream has come past the copy.
+///
+/// # Panics
+///
+/// If the range is not inside `from`.
+pub(crate) unsafe fn download(
+    stream: &CudaStream,
+    from: &CudaSlice<u8>,
+    at: Range<usize>,
+    into: *mut u8,
+) -> Result<()> {
+    assert!(at.start <= at.end && at.end <= from.len(), "bytes {at:?} of {}", from.len());
+    if at.is_empty() {
+        return Ok(());
+    }
+    bind(stream.context())?;
+    let (start, _no_event) = from.device_ptr(stream);
+    // SAFETY: both ranges are valid and of this length; the caller keeps `into` so.
+    let code = unsafe {
+        sys::cuMemcpyDtoHAsync_v2(into.cast::<c_void>(), start + at.start as u64, at.len(), stream.cu_stream())
+    };
+    code.result().map_err(|code| error("cuMemcpyDtoHAsync", code))
+}
+
+/// Zeroes a range of device memory, in the stream's order.
+///
+/// # Panics
+///
+/// If the range is not inside `to`.
+///
+/// # Safety
+///
+/// No other stream touches that range unless events order it.
+pub(crate) unsafe fn zero(stream: &CudaStream, to: &mut CudaSlice<u8>, at: Range<usize>) -> Result<()> {
+    assert!(at.start <= at.end && at.end <= to.len(), "bytes {at:?} of {}", to.len());
+    if at.is_empty() {
+        return Ok(());
+    }
+    bind(stream.context())?;
+    let (start, _no_event) = to.device_ptr_mut(stream);
+    // SAFETY: the range is valid; the caller keeps it in order.
+    let code = unsafe { sys::cuMemsetD8Async(start + at.start as u64, 0, at.len(), stream.cu_stream()) };
+    code.result().map_err(|code| error("cuMemsetD8Async", code))
+}
+
+fn bind(context: &Arc<CudaContext>) -> Result<()> {
+    context.bind_to_thread().map_err(|code| error("cuCtxSetCurrent", code))
+}
