@@ -7,6 +7,9 @@
 pub(crate) mod kernels;
 mod other;
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg;
 use crate::limits::Limits;
@@ -25,11 +28,13 @@ pub enum Route {
     Png,
     /// WebP, by a library.
     WebP,
+    /// Baseline JPEG, by this crate's kernels on a CUDA device.
+    Kernels,
 }
 
 impl Route {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Jpeg, Self::OtherJpeg, Self::Png, Self::WebP];
+    pub const ALL: [Self; 5] = [Self::Jpeg, Self::OtherJpeg, Self::Png, Self::WebP, Self::Kernels];
 
     /// The name used in reports and JSON.
     pub const fn name(self) -> &'static str {
@@ -38,12 +43,53 @@ impl Route {
             Self::OtherJpeg => "library for other JPEG",
             Self::Png => "PNG library",
             Self::WebP => "WebP library",
+            Self::Kernels => "CUDA kernels",
         }
     }
 
     /// Whether the decoder scales images down by itself, to every [`Scale`].
     pub const fn scales(self) -> bool {
         matches!(self, Self::Jpeg)
+    }
+}
+
+/// Who decodes on a CUDA device, by the names that the command line uses: `auto`, `kernels` or `host`.
+///
+/// Whatever it is, samples that it does not take go to the host's decoders and are counted as theirs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DecoderKind {
+    /// The kernels for what an index describes.
+    #[default]
+    Auto,
+    /// As `Auto`; refused where no index describes the data set.
+    Kernels,
+    /// The decode threads; the device gets finished tensors.
+    Host,
+}
+
+impl DecoderKind {
+    const ALL: [(Self, &str); 3] = [(Self::Auto, "auto"), (Self::Kernels, "kernels"), (Self::Host, "host")];
+
+    /// Whether samples that an index describes go to the kernels.
+    pub(crate) fn uses_kernels(self) -> bool {
+        matches!(self, Self::Auto | Self::Kernels)
+    }
+}
+
+impl fmt::Display for DecoderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::ALL[*self as usize].1)
+    }
+}
+
+impl FromStr for DecoderKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = Self::ALL.iter().find(|(_, name)| *name == text);
+        found.map(|(kind, _)| *kind).ok_or_else(|| {
+            Error::invalid_parameter("decoder", format_args!("{text:?}"), "auto, kernels or host is allowed")
+        })
     }
 }
 
@@ -127,7 +173,7 @@ impl Decoder {
         }
         let pixels = match (info.route, &self.header) {
             (Route::Jpeg, Some(header)) => return self.jpeg.decode(bytes, header, View { scale, region }, sink),
-            (Route::Jpeg | Route::OtherJpeg, header) => {
+            (Route::Jpeg | Route::OtherJpeg | Route::Kernels, header) => {
                 other::jpeg(bytes, header.as_ref().map_or(8, |header| header.precision), &self.limits)?
             }
             (Route::Png, _) => other::png(bytes)?,

@@ -333,6 +333,11 @@ impl SampleOut {
         self.index
     }
 
+    /// The slot's number within the pool.
+    pub(crate) fn slot(&self) -> usize {
+        self.holder.index
+    }
+
     /// Counts the sample as complete. Whoever finishes the last one of the round gets the whole slot, to be
     /// read.
     pub fn finish(self) -> Option<FilledSlot> {
@@ -425,6 +430,15 @@ impl FilledSlot {
         // SAFETY: inside the mapping and initialised, as `bytes` is. Nobody else reaches these bytes: see SampleOut,
         // and `&mut self`.
         unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr().add(range.start), range.len()) }
+    }
+
+    /// The host memory of the whole batch, and its side on a device.
+    pub(crate) fn sides(&mut self) -> (&[u8], Option<&mut Output>) {
+        let Self { output, holder } = self;
+        let len_bytes = holder.shared.slot_bytes;
+        // SAFETY: as in `bytes`.
+        let bytes = unsafe { std::slice::from_raw_parts(holder.tray().bytes.start().as_ptr(), len_bytes) };
+        (bytes, output.as_mut())
     }
 
     /// Where [`all`](Self::all) starts, for its owner to write as well.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use super::REGION_ALIGN_BYTES;
 use super::arena::Arena;
 use super::mapping::Part;
-use super::slots::FilledSlot;
+use super::slots::{FilledSlot, SampleOut};
 use crate::decode::kernels::abi::{Image, Segment};
 use crate::decode::kernels::{Description, Needs};
 
@@ -29,6 +29,8 @@ const LANDED_BYTES_PER_SEGMENT: usize = 128;
 /// Reads land in it and decode threads write descriptions into it, until the batch is complete; then it is read by
 /// one copy, and nobody writes it until that is done.
 pub(crate) struct Upload {
+    /// The slot's number.
+    slot: usize,
     memory: Part,
     places: usize,
     images_at: usize,
@@ -78,13 +80,13 @@ impl UploadLayout {
 }
 
 impl Upload {
-    pub(super) fn new(mut memory: Part, reads: Part, layout: UploadLayout) -> Self {
+    fn new(slot: usize, mut memory: Part, reads: Part, layout: UploadLayout) -> Self {
         let whole = memory.clone();
         memory.split_off(layout.landing_at);
         let landing = Arena::of(memory, reads);
         let UploadLayout { places, images_at, landing_at, .. } = layout;
         let (bottom, words) = (AtomicUsize::new(images_at), AtomicUsize::new(0));
-        Self { memory: whole, places, images_at, landing_at, landing, bottom, words, words_max: layout.words() }
+        Self { slot, memory: whole, places, images_at, landing_at, landing, bottom, words, words_max: layout.words() }
     }
 
     /// Where samples of this slot land.
@@ -106,12 +108,14 @@ impl Upload {
         unsafe { std::ptr::write_bytes(self.images_start(), 0, self.places) };
     }
 
-    /// Puts a description at a place of the batch: whether there was room for it.
+    /// Puts a description at the place of a sample that is being made: whether there was room for it.
     ///
-    /// # Safety
-    /// The caller has claimed the place of this round's slot, and has not finished it.
-    pub(crate) unsafe fn put(&self, place: usize, description: &Description<'_>, output: u64) -> bool {
-        assert!(place < self.places, "place {place} of {}", self.places);
+    /// # Panics
+    /// If the sample is one of another slot.
+    pub(crate) fn put(&self, claimed: &mut SampleOut, description: &Description<'_>) -> bool {
+        let place = claimed.index();
+        assert!(claimed.slot() == self.slot && place < self.places, "place {place} of {}", self.places);
+        let output = (place * claimed.len()) as u64;
         let Description { image, segments, tables, needs } = description;
         let segments_bytes = size_of_val(*segments);
         debug_assert!(segments_bytes.is_multiple_of(ALIGN_BYTES));
@@ -129,7 +133,7 @@ impl Upload {
             unsafe { to.add(i).write(Segment { words: segment.words + words as u32, ..*segment }) };
         }
         let image = Image { segments: at as u32, tables: (at + segments_bytes) as u32, output, ..*image };
-        // SAFETY: as above for the tables. The image's place is the caller's.
+        // SAFETY: as above for the tables. Who claimed the sample has its image's place alone, until it is finished.
         unsafe {
             std::ptr::copy_nonoverlapping(tables.as_ptr(), tables_to, tables.len());
             self.images_start().add(place).write(image);
@@ -190,7 +194,12 @@ impl Pinned {
     ///
     /// # Errors
     /// `LimitExceeded` if the memory is not to be had.
-    pub(crate) fn new(arena_bytes: usize, slots: usize, upload: UploadLayout, sample_bytes: usize) -> crate::Result<Self> {
+    pub(crate) fn new(
+        arena_bytes: usize,
+        slots: usize,
+        upload: UploadLayout,
+        sample_bytes: usize,
+    ) -> crate::Result<Self> {
         let page = |len: usize| len.next_multiple_of(REGION_ALIGN_BYTES);
         let (arena_bytes, output_bytes) = (page(arena_bytes), page(upload.places * sample_bytes));
         let (upload_bytes, status_bytes) = (upload.len_bytes(), page(upload.places * size_of::<u32>()));
@@ -200,7 +209,8 @@ impl Pinned {
         let mut reads = outputs.split_off(reads_bytes);
         let readable = reads.clone();
         let arena = Arena::of(reads.split_off(arena_bytes), readable.clone());
-        let uploads = (0..slots).map(|_| Upload::new(reads.split_off(upload_bytes), readable.clone(), upload)).collect();
+        let uploads =
+            (0..slots).map(|slot| Upload::new(slot, reads.split_off(upload_bytes), readable.clone(), upload)).collect();
         let statuses = (0..slots).map(|_| Statuses { memory: outputs.split_off(status_bytes), places: upload.places });
         let statuses = statuses.collect();
         let parts = (0..slots).map(|_| outputs.split_off(output_bytes)).collect();
@@ -292,9 +302,8 @@ mod tests {
             let mut filled = None;
             let mut put = 0;
             for place in 0..4 {
-                let out = slot.claim(place).unwrap();
-                // SAFETY: the place was claimed.
-                put += usize::from(unsafe { upload.put(place, &description, place as u64 * 8) });
+                let mut out = slot.claim(place).unwrap();
+                put += usize::from(upload.put(&mut out, &description));
                 filled = out.finish();
             }
             let mut filled = filled.unwrap();
@@ -310,8 +319,8 @@ mod tests {
                 assert_eq!(used[at + 64..at + 464], tables);
             }
         }
-        // SAFETY: nobody else uses the upload.
-        let more = (0..1000).take_while(|_| unsafe { upload.put(0, &description, 0) }).count();
+        let mut out = pinned.slots.try_acquire(4).unwrap().claim(0).unwrap();
+        let more = (0..1000).take_while(|_| upload.put(&mut out, &description)).count();
         assert!(more > 0 && more < 1000, "{more} more");
     }
 }

@@ -22,6 +22,9 @@ pub struct Fallback {
 impl Fallback {
     /// The name of an index that was not used for a sample or shard that it should describe.
     pub const INDEX: &'static str = "index";
+
+    /// The name of a device's kernels where they did not decode a sample that they could.
+    pub const KERNELS: &'static str = "CUDA kernels";
 }
 
 impl fmt::Display for Fallback {
