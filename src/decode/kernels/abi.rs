@@ -17,6 +17,13 @@ pub const END_UNCHECKED: u8 = 255;
 /// Columns of a region that the resize kernel holds at a time.
 pub const TILE_COLUMNS: u32 = 1024;
 
+/// Threads of a block of each kernel.
+pub const DESTUFF_THREADS: u32 = 256;
+pub const ENTROPY_THREADS: u32 = 128;
+pub const IDCT_THREADS: u32 = 256;
+pub const TAPS_THREADS: u32 = 256;
+pub const RESIZE_THREADS: u32 = 128;
+
 /// A run of MCUs from an entry point on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(16))]
