@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cudarc::driver::sys::{CUdeviceptr, CUevent, CUstream};
-use cudarc::driver::{CudaStream, CudaView, DevicePtr, DeviceRepr};
+use cudarc::driver::{CudaStream, CudaView, DeviceRepr};
 
 use super::tensor::{Element, Form};
 use super::{Batch, no_tensor};
@@ -132,11 +132,4 @@ impl Batch {
 pub(super) fn on_the_host(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("the {what} lies on the host, which no stream reads"))
         .with_remedy("load with a CUDA device, or read the images in host memory")
-}
-
-impl Output {
-    fn pointer(&self) -> CUdeviceptr {
-        // Of a context that tracks no events, asking for a pointer does nothing to the stream named.
-        self.bytes().device_ptr(self.bytes().stream()).0
-    }
 }

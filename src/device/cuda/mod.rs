@@ -20,7 +20,6 @@ mod gpu;
 mod memory;
 mod module;
 mod output;
-mod placeholder;
 mod probe;
 
 pub(crate) use error::error;

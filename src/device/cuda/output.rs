@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use cudarc::driver::{CudaEvent, CudaSlice, CudaStream};
+use cudarc::driver::sys::CUdeviceptr;
+use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtr};
 
 use super::error::error;
 use super::gpu::Gpu;
@@ -177,6 +178,17 @@ impl Output {
     /// The event behind the last write of this round.
     pub(crate) fn ready(&self) -> &CudaEvent {
         &self.ready
+    }
+
+    /// Where the tensor starts, until the round is [taken](Self::take) away.
+    pub(crate) fn pointer(&self) -> CUdeviceptr {
+        // Of a context that tracks no events, asking for a pointer does nothing to the stream named.
+        self.bytes.device_ptr(&self.stream).0
+    }
+
+    /// Its own stream, which writes it.
+    pub(crate) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
     }
 
     /// The device it lies on.
