@@ -17,7 +17,7 @@ struct Context {
 // `column` is even and counts from the rectangle's first. The neighbours are looked for in the rectangle only: it holds all
 // that a pixel of the region needs, and others' values are not used.
 __device__ __forceinline__ Context context(const Plane& plane, const u8* row, u32 column) {
-    const u32 last = min((u32)plane.width - 8 * plane.block_column, 8 * plane.block_columns) - 1;
+    const u32 last = min(plane.width - 8u * plane.block_column, 8u * plane.block_columns) - 1;
     const u32 pair = *(const u16*)(row + column);
     Context samples;
     samples.left = row[column > 0 ? column - 1 : 0];
