@@ -238,24 +238,15 @@ functions! {
     /// Handle and state are live; nothing decodes with the state.
     nvjpegDecodeBatchedPreAllocate(handle: nvjpegHandle_t, state: nvjpegJpegState_t, batch_size: c_int,
         width: c_int, height: c_int, sampling: nvjpegChromaSubsampling_t, format: nvjpegOutputFormat_t);
-    /// 0 where `nvjpegDecodeBatched` takes the image.
-    /// # Safety
-    /// Handle and stream are live, the stream's header was parsed; `supported` is valid for a write.
-    nvjpegDecodeBatchedSupported(handle: nvjpegHandle_t, stream: nvjpegJpegStream_t, supported: *mut c_int);
     /// 0 where `nvjpegDecodeBatchedEx` takes the image with these parameters.
     /// # Safety
     /// All handles are live, the stream's header was parsed; `supported` is valid for a write.
     nvjpegDecodeBatchedSupportedEx(handle: nvjpegHandle_t, stream: nvjpegJpegStream_t,
         params: nvjpegDecodeParams_t, supported: *mut c_int);
-    /// Decodes a batch, in the order of the CUDA stream.
+    /// Decodes a batch, in the order of the CUDA stream. The hardware and the lossless decoder know it.
     /// # Safety
-    /// Handle and state are live. The arrays hold as many entries as the state was prepared for; the bytes stay until the CUDA
-    /// stream has come past the call, and the destinations are device memory large enough for the format.
-    nvjpegDecodeBatched(handle: nvjpegHandle_t, state: nvjpegJpegState_t, data: *const *const u8,
-        lengths: *const usize, destinations: *mut nvjpegImage_t, stream: cudaStream_t);
-    /// The same with parameters for each image.
-    /// # Safety
-    /// As for `nvjpegDecodeBatched`; `params` holds as many live handles.
+    /// Handle and state are live. The arrays hold as many entries as the state was prepared for, of `params` live handles; the
+    /// bytes stay until the CUDA stream has come past the call, and the destinations are device memory large enough.
     nvjpegDecodeBatchedEx(handle: nvjpegHandle_t, state: nvjpegJpegState_t, data: *const *const u8,
         lengths: *const usize, destinations: *mut nvjpegImage_t, params: *mut nvjpegDecodeParams_t,
         stream: cudaStream_t);
