@@ -39,10 +39,7 @@ fn with_driver(dir: &Path) {
 
 /// A folder that hides any driver of the machine: what lies there under its names is no library.
 fn without_driver(dir: &Path) {
-    let names = ["libcuda.so", "libcuda.so.1", "libnvcuda.so", "libnvcuda.so.1", "libcuda64.so", "libnvcuda64.so"];
-    for name in names.into_iter().map(str::to_owned).chain((8..20).flat_map(|version| {
-        [format!("libcuda.so.{version}"), format!("libcuda64_{version}.so"), format!("libnvcuda.so.{version}")]
-    })) {
+    for name in ["libcuda.so", "libcuda.so.1"] {
         std::fs::write(dir.join(name), "no library").unwrap();
     }
 }
