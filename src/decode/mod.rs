@@ -5,6 +5,8 @@
 //! by its first bytes, never by a file's name.
 
 pub(crate) mod kernels;
+#[allow(dead_code, unused_imports)] // Until the loader uses it.
+pub(crate) mod nvjpeg;
 mod other;
 
 use crate::error::{Error, ErrorKind, Result};
