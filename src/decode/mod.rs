@@ -32,11 +32,14 @@ pub enum Route {
     WebP,
     /// Baseline JPEG, by this crate's kernels on a CUDA device.
     Kernels,
+    /// JPEG, by NVIDIA's library on a CUDA device.
+    NvJpeg,
 }
 
 impl Route {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::Jpeg, Self::OtherJpeg, Self::Png, Self::WebP, Self::Kernels];
+    pub const ALL: [Self; 6] =
+        [Self::Jpeg, Self::OtherJpeg, Self::Png, Self::WebP, Self::Kernels, Self::NvJpeg];
 
     /// The name used in reports and JSON.
     pub const fn name(self) -> &'static str {
@@ -46,6 +49,7 @@ impl Route {
             Self::Png => "PNG library",
             Self::WebP => "WebP library",
             Self::Kernels => "CUDA kernels",
+            Self::NvJpeg => "nvJPEG",
         }
     }
 
@@ -55,26 +59,35 @@ impl Route {
     }
 }
 
-/// Who decodes on a CUDA device, by the names that the command line uses: `auto`, `kernels` or `host`.
+/// Who decodes on a CUDA device, by the names that the command line uses: `auto`, `kernels`, `nvjpeg` or `host`.
 ///
-/// Whatever it is, samples that it does not take go to the host's decoders and are counted as theirs.
+/// Whatever it is, samples that it does not take go to the host's decoders and are counted as theirs. The kernels and the
+/// host give the same tensors, to the bit; nvJPEG's pixels differ by a few levels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DecoderKind {
-    /// The kernels for what an index describes.
+    /// The kernels for what an index describes, nvJPEG where it can be loaded for other JPEG.
     #[default]
     Auto,
-    /// As `Auto`; refused where no index describes the data set.
+    /// The kernels alone; refused where no index describes the data set.
     Kernels,
+    /// nvJPEG alone, from whole files; refused where it cannot be loaded.
+    NvJpeg,
     /// The decode threads; the device gets finished tensors.
     Host,
 }
 
 impl DecoderKind {
-    const ALL: [(Self, &str); 3] = [(Self::Auto, "auto"), (Self::Kernels, "kernels"), (Self::Host, "host")];
+    const ALL: [(Self, &str); 4] =
+        [(Self::Auto, "auto"), (Self::Kernels, "kernels"), (Self::NvJpeg, "nvjpeg"), (Self::Host, "host")];
 
     /// Whether samples that an index describes go to the kernels.
     pub(crate) fn uses_kernels(self) -> bool {
         matches!(self, Self::Auto | Self::Kernels)
+    }
+
+    /// Whether other JPEG goes to nvJPEG.
+    pub(crate) fn uses_nvjpeg(self) -> bool {
+        matches!(self, Self::Auto | Self::NvJpeg)
     }
 }
 
@@ -90,7 +103,7 @@ impl FromStr for DecoderKind {
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::ALL.iter().find(|(_, name)| *name == text);
         found.map(|(kind, _)| *kind).ok_or_else(|| {
-            Error::invalid_parameter("decoder", format_args!("{text:?}"), "auto, kernels or host is allowed")
+            Error::invalid_parameter("decoder", format_args!("{text:?}"), "auto, kernels, nvjpeg or host is allowed")
         })
     }
 }
@@ -175,7 +188,7 @@ impl Decoder {
         }
         let pixels = match (info.route, &self.header) {
             (Route::Jpeg, Some(header)) => return self.jpeg.decode(bytes, header, View { scale, region }, sink),
-            (Route::Jpeg | Route::OtherJpeg | Route::Kernels, header) => {
+            (Route::Jpeg | Route::OtherJpeg | Route::Kernels | Route::NvJpeg, header) => {
                 other::jpeg(bytes, header.as_ref().map_or(8, |header| header.precision), &self.limits)?
             }
             (Route::Png, _) => other::png(bytes)?,

@@ -43,6 +43,8 @@ mod index;
 mod markers;
 mod output;
 mod reader;
+#[cfg(test)]
+pub(crate) mod reference;
 mod scans;
 mod segments;
 mod simd;

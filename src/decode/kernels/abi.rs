@@ -16,6 +16,18 @@ pub const COLOUR_YCBCR: u32 = 1;
 /// Red, green, blue.
 pub const COLOUR_RGB: u32 = 2;
 
+/// How a component becomes as large as the image.
+pub const UPSAMPLE_NONE: u8 = 0;
+pub const UPSAMPLE_H2V1: u8 = 1;
+pub const UPSAMPLE_H1V2: u8 = 2;
+pub const UPSAMPLE_H2V2: u8 = 3;
+pub const UPSAMPLE_REPEAT: u8 = 4;
+
+/// Channels, rows, columns.
+pub const LAYOUT_NCHW: u32 = 0;
+/// Rows, columns, channels.
+pub const LAYOUT_NHWC: u32 = 1;
+
 /// A restart interval ends with the segment.
 pub const END_MARKER: u8 = 8;
 /// Decoding ends before the segment's data does.

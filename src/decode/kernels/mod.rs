@@ -15,6 +15,8 @@ pub(crate) mod cuda;
 mod describe;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod parity;
 mod shape;
 mod wave;
 
