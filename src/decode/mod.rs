@@ -5,7 +5,6 @@
 //! by its first bytes, never by a file's name.
 
 pub(crate) mod kernels;
-#[allow(dead_code, unused_imports)] // Until the loader uses it.
 pub(crate) mod nvjpeg;
 mod other;
 
@@ -38,8 +37,7 @@ pub enum Route {
 
 impl Route {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 6] =
-        [Self::Jpeg, Self::OtherJpeg, Self::Png, Self::WebP, Self::Kernels, Self::NvJpeg];
+    pub const ALL: [Self; 6] = [Self::Jpeg, Self::OtherJpeg, Self::Png, Self::WebP, Self::Kernels, Self::NvJpeg];
 
     /// The name used in reports and JSON.
     pub const fn name(self) -> &'static str {

@@ -9,6 +9,7 @@ use super::cuda::{Cuda, Sizes};
 use super::{Loader, Shared};
 use crate::decode::DecoderKind;
 use crate::decode::kernels::Capacity;
+use crate::decode::nvjpeg::NvJpeg;
 use crate::device::cuda::Gpu;
 use crate::device::{Device, DeviceChoice};
 use crate::engine::{Direct, Engine, EngineKind, EngineOptions, estimate_data_set_bytes};
@@ -302,11 +303,18 @@ impl LoaderBuilder {
         let (memory, arena, slots, cuda) = match gpu {
             None => self.host_memory(&augment)?,
             Some(gpu) => {
-                if self.decoder == DecoderKind::Kernels {
-                    check_indexed(&*source)?;
+                if self.decoder == DecoderKind::Kernels && indexed(&*source).all(|is_indexed| !is_indexed) {
+                    return Err(no_index());
                 }
+                let nvjpeg = match self.nvjpeg(&gpu, &*source, threads) {
+                    Some(Err(error)) if self.decoder == DecoderKind::Auto && error.kind() == ErrorKind::Unavailable => {
+                        device_fallbacks.push(no_nvjpeg(&error));
+                        None
+                    }
+                    opened => opened.transpose()?,
+                };
                 let sample_bytes = data_set_bytes.unwrap_or(0) / source.len().max(1);
-                let (memory, arena, slots, cuda, fallback) = self.device_memory(gpu, &augment, sample_bytes)?;
+                let (memory, arena, slots, cuda, fallback) = self.device_memory(gpu, nvjpeg, &augment, sample_bytes)?;
                 device_fallbacks.extend(fallback);
                 (memory, arena, slots, Some(cuda))
             }
@@ -347,7 +355,7 @@ impl LoaderBuilder {
     /// Refuses a decoder that the device or the index asked for cannot have.
     fn check_decoder(&self, augment: &Augment) -> Result<()> {
         let is_host = self.device == DeviceChoice::Exactly(Device::Host);
-        if is_host && self.decoder == DecoderKind::Kernels {
+        if is_host && matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg) {
             return Err(Error::invalid_parameter("decoder", self.decoder, "the device host has its own: use auto"));
         }
         if !is_host && self.index.mode == IndexMode::Off && self.decoder == DecoderKind::Kernels {
@@ -377,8 +385,24 @@ impl LoaderBuilder {
         Ok((memory, Arena::new(self.arena_bytes)?, slots, None))
     }
 
+    /// nvJPEG, where it was asked for or there are samples for it.
+    fn nvjpeg(&self, gpu: &Gpu, source: &dyn Source, threads: usize) -> Option<Result<NvJpeg>> {
+        let is_wanted = match self.decoder {
+            DecoderKind::NvJpeg => true,
+            DecoderKind::Auto => self.index.mode == IndexMode::Off || indexed(source).any(|is_indexed| !is_indexed),
+            DecoderKind::Kernels | DecoderKind::Host => false,
+        };
+        is_wanted.then(|| NvJpeg::new(gpu, self.places(), threads))
+    }
+
     /// Memory on both sides, for samples of so many encoded bytes.
-    fn device_memory(&self, gpu: Gpu, augment: &Augment, encoded_bytes: u64) -> Result<DeviceMemory> {
+    fn device_memory(
+        &self,
+        gpu: Gpu,
+        nvjpeg: Option<NvJpeg>,
+        augment: &Augment,
+        encoded_bytes: u64,
+    ) -> Result<DeviceMemory> {
         let (Some(sample_bytes), Some(shape)) = (augment.output_bytes(), augment.output_shape()) else {
             return Err(Error::new(ErrorKind::Internal, "a device loader without an output size"));
         };
@@ -402,10 +426,12 @@ impl LoaderBuilder {
             upload,
             capacity: Capacity::new(self.scratch_bytes, places, side, upload.words()),
             may_have_fewer_slots: self.fewer_slots,
+            nvjpeg,
         };
+        let device_bytes = sizes.device_bytes();
         let (cuda, arena, slots, fallback) = sizes.build(gpu)?;
         let memory = MemoryPlan { slots: slots.slots(), ..memory };
-        Ok((memory.with_device(upload.len_bytes(), sizes.device_bytes()), arena, slots, cuda, fallback))
+        Ok((memory.with_device(upload.len_bytes(), device_bytes), arena, slots, cuda, fallback))
     }
 
     fn places(&self) -> usize {
@@ -422,15 +448,27 @@ fn landing_bytes(places: usize, encoded_bytes: u64) -> usize {
     batch_bytes.clamp(LANDING_BYTES_MIN, LANDING_BYTES_MAX)
 }
 
-/// Refuses a data set none of whose samples an index describes.
-fn check_indexed(source: &dyn Source) -> Result<()> {
-    let probes = source.len().min(INDEX_PROBES);
-    let mut samples =
-        (0..probes).map(|probe| (u128::from(probe) * u128::from(source.len()) / u128::from(probes)) as u64);
-    if samples.any(|sample| matches!(source.record(sample), Ok(Some(_)))) {
-        return Ok(());
-    }
+/// Whether an index describes them, of some samples from all over the data set.
+fn indexed(source: &dyn Source) -> impl Iterator<Item = bool> {
+    let (len, probes) = (source.len(), source.len().min(INDEX_PROBES));
+    let samples = (0..probes).map(move |probe| (u128::from(probe) * u128::from(len) / u128::from(probes)) as u64);
+    samples.map(|sample| matches!(source.record(sample), Ok(Some(_))))
+}
+
+fn no_index() -> Error {
     let message = "the decoder kernels is not to be had: no index describes the data set";
-    Err(Error::new(ErrorKind::Unavailable, message)
-        .with_remedy("build one with `forebay index DATASET`, or use the decoder auto"))
+    Error::new(ErrorKind::Unavailable, message)
+        .with_remedy("build one with `forebay index DATASET`, or use the decoder auto")
+}
+
+fn no_nvjpeg(error: &Error) -> Fallback {
+    let fallback = Fallback {
+        what: Fallback::NVJPEG,
+        instead: "host decoders",
+        cause: error.cause(),
+        remedy: error.remedy().unwrap_or("index the data set, so that the kernels decode it: forebay index").to_owned(),
+        count: 1,
+    };
+    log::warn!("{fallback}");
+    fallback
 }

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use cudarc::driver::{CudaEvent, CudaSlice, CudaStream};
 
-use super::tray::Filled;
+use super::launch::Bad;
+use super::tray::{Filled, Tray, WholeJpeg};
 use crate::augment::cuda::Resampler;
 use crate::decode::kernels::abi::Image;
 use crate::decode::kernels::cuda::{Images, Scratch, address, zeroed};
 use crate::decode::kernels::{Capacity, Wave, cut};
+use crate::decode::nvjpeg::{self, NvJpeg, Refusal};
 use crate::device::Device;
 use crate::device::cuda::{Gpu, Output, Registered, error, upload};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +22,8 @@ use crate::report::{Fallback, lock};
 /// A device as a loader uses it.
 pub(super) struct Cuda {
     gpu: Gpu,
+    // Before the memory that it reads.
+    nvjpeg: Option<Mutex<NvJpeg>>,
     pub(super) capacity: Capacity,
     sample_bytes: usize,
     slots: Vec<Mutex<DeviceSlot>>,
@@ -39,6 +43,7 @@ pub(super) struct Sizes<'a> {
     pub(super) upload: UploadLayout,
     pub(super) capacity: Capacity,
     pub(super) may_have_fewer_slots: bool,
+    pub(super) nvjpeg: Option<NvJpeg>,
 }
 
 /// The device's half of a slot: memory for one batch on its way, and the stream that all of its work is on.
@@ -50,6 +55,10 @@ struct DeviceSlot {
     /// Behind the last copy from host memory, and the statuses.
     settled: CudaEvent,
     waves: Vec<Wave>,
+    /// Where in the sample buffer each place's samples start.
+    samples_at: Vec<u64>,
+    /// What nvJPEG refused of this batch.
+    refused: Vec<(usize, Refusal)>,
 }
 
 impl Sizes<'_> {
@@ -63,7 +72,7 @@ impl Sizes<'_> {
     ///
     /// # Errors
     /// `OutOfMemory` where the device's does not suffice, `LimitExceeded` where the host's does not.
-    pub(super) fn build(&self, gpu: Gpu) -> Result<(Cuda, Arena, SlotPool, Option<Fallback>)> {
+    pub(super) fn build(self, gpu: Gpu) -> Result<(Cuda, Arena, SlotPool, Option<Fallback>)> {
         let (mut slots, mut outputs) = (Vec::new(), Vec::new());
         let mut fallback = None;
         for made in 0..self.slots {
@@ -90,13 +99,10 @@ impl Sizes<'_> {
         }
         pinned.slots.set_outputs(outputs);
         let Pinned { arena, uploads, statuses, slots: pool, .. } = pinned;
-        let (capacity, sample_bytes) = (self.capacity, self.sample_bytes);
-        Ok((
-            Cuda { gpu, capacity, sample_bytes, slots, _registered: registered, uploads, statuses },
-            arena,
-            pool,
-            fallback,
-        ))
+        let Self { capacity, sample_bytes, .. } = self;
+        let nvjpeg = self.nvjpeg.map(Mutex::new);
+        let cuda = Cuda { gpu, nvjpeg, capacity, sample_bytes, slots, _registered: registered, uploads, statuses };
+        Ok((cuda, arena, pool, fallback))
     }
 
     fn slot(&self, gpu: &Gpu) -> Result<(DeviceSlot, Output)> {
@@ -107,6 +113,8 @@ impl Sizes<'_> {
             resampler: Resampler::new(gpu, &stream, &self.capacity, self.augment)?,
             settled: gpu.host_event()?,
             waves: Vec::new(),
+            samples_at: Vec::new(),
+            refused: Vec::new(),
             stream: Arc::clone(&stream),
         };
         Ok((slot, Output::new(gpu, &stream, self.places * self.sample_bytes, self.places)?))
@@ -130,6 +138,11 @@ impl Cuda {
         Device::Cuda(self.gpu.ordinal())
     }
 
+    /// Whether samples that no index describes are decoded here.
+    pub(super) fn has_nvjpeg(&self) -> bool {
+        self.nvjpeg.is_some()
+    }
+
     /// Puts all work for a complete batch on its slot's stream. Returns how many bytes go to the device.
     ///
     /// # Errors
@@ -141,6 +154,8 @@ impl Cuda {
         let (host, statuses) = (&self.uploads[filled.index()], &self.statuses[filled.index()]);
         let images = host.images_mut(filled);
         cut(images, |place| tray.needs(place), &self.capacity, &mut slot.waves);
+        slot.samples_at.clear();
+        slot.samples_at.extend(images.iter().map(|image| image.planes[0].samples));
         let (start, bytes) = host.used(filled, tray.landed_bytes());
         let places = filled.samples();
         let (tensors, output) = filled.sides();
@@ -161,7 +176,7 @@ impl Cuda {
                 copied += range.len();
                 upload(&slot.stream, output.bytes_mut(), range.start, &tensors[range])?;
             }
-            slot.run(&self.gpu, host.images_at(), places, statuses, output)?;
+            slot.run(self, tray, host, places, statuses, output)?;
         }
         output.end()?;
         Ok(copied as u64)
@@ -169,17 +184,18 @@ impl Cuda {
 
     /// Waits until a launched batch has no more use for host memory, and gives the places that its kernels could not
     /// decode, with why, to `bad`.
-    pub(super) fn settle(&self, filled: &Filled, mut bad: impl FnMut(usize, u32)) -> Result<()> {
+    pub(super) fn settle(&self, filled: &Filled, mut bad: impl FnMut(usize, Bad)) -> Result<()> {
         let index = filled.slot.index();
-        let slot = lock(&self.slots[index]);
+        let mut slot = lock(&self.slots[index]);
         slot.settled.synchronize().map_err(|code| error("cuEventSynchronize", code))?;
+        slot.refused.drain(..).for_each(|(place, refusal)| bad(place, Bad::NvJpeg(refusal)));
         let has_kernels = !slot.waves.is_empty();
         drop(slot);
         if has_kernels {
             // SAFETY: the copy of the statuses lies before `settled`.
             let statuses = unsafe { self.statuses[index].read(0..filled.slot.samples()) };
             for (place, &status) in statuses.iter().enumerate().filter(|(_, status)| **status != 0) {
-                bad(place, status);
+                bad(place, Bad::Kernels(status));
             }
         }
         Ok(())
@@ -208,44 +224,81 @@ impl Cuda {
 }
 
 impl DeviceSlot {
-    /// Launches the kernels of all waves.
+    /// Launches the work of all waves. `images` of a wave lie on the device where they lie in `host`.
     ///
     /// # Safety
-    /// As for [`Scratch::entropy`]; `statuses` are not touched until `settled`.
+    /// As for [`Scratch::entropy`], and what is kept in `tray` stays where it is until `settled`; so do `statuses`.
     unsafe fn run(
         &mut self,
-        gpu: &Gpu,
-        images_at: usize,
+        cuda: &Cuda,
+        tray: &Tray,
+        host: &Upload,
         places: usize,
         statuses: &Statuses,
         output: &mut Output,
     ) -> Result<()> {
-        let Self { stream, upload, scratch, resampler, settled, waves } = self;
-        let base = address(upload, stream);
-        let to = address(output.bytes_mut(), stream);
-        if !waves.is_empty() {
+        let gpu = &cuda.gpu;
+        self.refused.clear();
+        if !self.waves.is_empty() {
             // SAFETY: only this stream works with the scratch memory.
-            unsafe { scratch.begin(stream)? };
+            unsafe { self.scratch.begin(&self.stream)? };
         }
+        let base = address(&mut self.upload, &self.stream);
+        let to = address(output.bytes_mut(), &self.stream);
+        let waves = std::mem::take(&mut self.waves);
         for (number, wave) in waves.iter().enumerate() {
-            let first = base + (images_at + wave.places.start * size_of::<Image>()) as u64;
+            let first = base + (host.images_at() + wave.places.start * size_of::<Image>()) as u64;
             let images = Images { upload: base, first };
-            // SAFETY: as the caller promises; each step comes behind the one before, on one stream.
+            // SAFETY: as the caller promises; each step comes behind the one before, in the stream's order.
             unsafe {
-                scratch.entropy(gpu, stream, images, wave)?;
+                self.scratch.entropy(gpu, &self.stream, images, wave)?;
+                self.decode_whole(cuda, tray, wave)?;
                 if number + 1 == waves.len() {
-                    // All statuses are known, and the upload was read for the last time but for the images on the device.
-                    scratch.download_status(stream, places, statuses.start())?;
-                    settled.record(stream).map_err(|code| error("cuEventRecord", code))?;
+                    // All statuses are known, and host memory was read for the last time.
+                    self.scratch.download_status(&self.stream, places, statuses.start())?;
+                    self.settled.record(&self.stream).map_err(|code| error("cuEventRecord", code))?;
                 }
-                scratch.transform(gpu, stream, images, wave)?;
-                let samples = scratch.samples(stream);
-                resampler.resample(gpu, stream, images, wave, samples, to)?;
+                self.scratch.transform(gpu, &self.stream, images, wave)?;
+                let samples = self.scratch.samples(&self.stream);
+                self.resampler.resample(gpu, &self.stream, images, wave, samples, to)?;
             }
         }
         if waves.is_empty() {
-            settled.record(stream).map_err(|code| error("cuEventRecord", code))?;
+            self.settled.record(&self.stream).map_err(|code| error("cuEventRecord", code))?;
         }
+        self.waves = waves;
+        Ok(())
+    }
+
+    /// Has nvJPEG decode the images of a wave that are its own.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn decode_whole(&mut self, cuda: &Cuda, tray: &Tray, wave: &Wave) -> Result<()> {
+        let Some(nvjpeg) = &cuda.nvjpeg else { return Ok(()) };
+        let samples = self.scratch.samples(&self.stream);
+        // Nobody else wants what is kept of a batch that is being launched.
+        let kept: Vec<_> = wave.places.clone().zip(tray.kept().skip(wave.places.start)).collect();
+        let (mut numbers, mut images) = (Vec::new(), Vec::new());
+        for (place, kept) in &kept {
+            let Some((kept, jpeg)) = kept.as_ref().and_then(|kept| Some((kept, kept.way.jpeg?))) else { continue };
+            let WholeJpeg { len_bytes, width, height, area } = jpeg;
+            let bytes = &kept.first.bytes.as_slice()[..len_bytes];
+            let (pitch, rows) = (area.width.next_multiple_of(8), area.height.next_multiple_of(8));
+            let plane_bytes = u64::from(pitch) * u64::from(rows);
+            let planes = [0, 1, 2].map(|number| samples + self.samples_at[*place] + number * plane_bytes);
+            numbers.push(*place);
+            images.push(nvjpeg::Image { bytes, width, height, area, planes, pitch: pitch as usize });
+        }
+        if images.is_empty() {
+            return Ok(());
+        }
+        let mut verdicts = vec![Ok(nvjpeg::Engine::Hybrid); images.len()];
+        // SAFETY: the bytes are page-locked and kept until `settled`, which is recorded behind this. The planes are the
+        // images' own parts of the sample buffer.
+        unsafe { lock(nvjpeg).decode(&self.stream, &images, &mut verdicts)? };
+        let refused = numbers.iter().zip(&verdicts).filter_map(|(&place, verdict)| Some((place, verdict.err()?)));
+        self.refused.extend(refused);
         Ok(())
     }
 }

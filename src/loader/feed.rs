@@ -208,7 +208,8 @@ impl<'a> Feed<'a> {
         let Some(Waiting { tray, index, .. }) = &seat.waiting else { return Ok(()) };
         let (plan, for_device) = match self.shared.push_down(tray, *index, len_bytes, &file, &mut self.ranges)? {
             Some((plan, for_device)) => (Some(plan), for_device),
-            None => (None, false),
+            // What it is shows when it is here.
+            None => (None, self.shared.has_nvjpeg()),
         };
         seat.choose_reads(file, extent, plan, for_device, &mut self.ranges);
         self.starting.push_back(number);

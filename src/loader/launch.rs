@@ -11,8 +11,16 @@ use super::cuda::Cuda;
 use super::ready::Ready;
 use super::tray::{Filled, Kept};
 use super::work::{Sample, Worker};
+use crate::decode::nvjpeg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Fallback;
+
+/// What is wrong with a sample that the device could not decode.
+pub(super) enum Bad {
+    /// A status of kernels/abi.cuh.
+    Kernels(u32),
+    NvJpeg(nvjpeg::Refusal),
+}
 
 /// What a status of kernels/abi.cuh means.
 const STATUSES: [&str; 5] = [
@@ -80,17 +88,16 @@ struct Mender<'a> {
 impl Mender<'_> {
     fn settle(&mut self, cuda: &Cuda, filled: &mut Filled) -> Result<()> {
         let mut bad = Vec::new();
-        cuda.settle(filled, |place, status| bad.push((place, status)))?;
-        let decoded = filled.tray.kept() - bad.len();
-        self.shared.counters.count_kernels(decoded as u64);
+        cuda.settle(filled, |place, why| bad.push((place, why)))?;
+        self.count(filled, &bad);
         if bad.is_empty() || self.shared.stop.load(Relaxed) {
             filled.tray.let_go();
             return Ok(());
         }
         let mut mended = Vec::new();
-        for (place, status) in bad {
+        for (place, why) in bad {
             let Some(kept) = filled.tray.take_kept(place) else { continue };
-            match self.mend(filled, place, status, &kept) {
+            match self.mend(filled, place, &why, &kept) {
                 Ok(()) => mended.push(place),
                 Err(error) => filled.tray.note_failure(place, self.shared.name_sample(&filled.tray, place, error)),
             }
@@ -104,7 +111,22 @@ impl Mender<'_> {
         Ok(())
     }
 
-    fn mend(&mut self, filled: &mut Filled, place: usize, status: u32, kept: &Kept) -> Result<()> {
+    fn count(&self, filled: &Filled, bad: &[(usize, Bad)]) {
+        let (mut kernels, mut nvjpeg) = (0, 0);
+        for kept in filled.tray.kept() {
+            kernels += u64::from(kept.as_ref().is_some_and(|kept| kept.way.jpeg.is_none()));
+            nvjpeg += u64::from(kept.as_ref().is_some_and(|kept| kept.way.jpeg.is_some()));
+        }
+        for (_, why) in bad {
+            match why {
+                Bad::Kernels(_) => kernels -= 1,
+                Bad::NvJpeg(_) => nvjpeg -= 1,
+            }
+        }
+        self.shared.counters.count_device(kernels, nvjpeg);
+    }
+
+    fn mend(&mut self, filled: &mut Filled, place: usize, why: &Bad, kept: &Kept) -> Result<()> {
         let shared = self.shared;
         let worker = self.worker.get_or_insert_with(|| Worker::new(shared));
         let Filled { tray, slot } = filled;
@@ -112,15 +134,20 @@ impl Mender<'_> {
             tray,
             index: place,
             modified: (0, 0),
-            plan: Some(&kept.plan),
+            plan: kept.plan.as_ref(),
             first: &kept.first,
             more: &kept.more,
         };
         worker.sample(&sample, slot)?;
-        shared.counters.count_fallback(Fallback::KERNELS, "host decoders", || {
-            let what = STATUSES.get(status as usize).copied().unwrap_or("an unknown status");
-            let error = Error::new(ErrorKind::Corrupt, format!("the kernels found {what}"));
-            shared.name_sample(&filled.tray, place, error).with_remedy("build the index again: forebay index")
+        let (what, message, remedy) = match why {
+            Bad::Kernels(status) => {
+                let found = STATUSES.get(*status as usize).copied().unwrap_or("what has no name");
+                (Fallback::KERNELS, format!("the kernels found {found}"), "build the index again: forebay index")
+            }
+            Bad::NvJpeg(refusal) => (Fallback::NVJPEG, refusal.to_string(), "look at the file with `forebay decode`"),
+        };
+        shared.counters.count_fallback(what, "host decoders", || {
+            shared.name_sample(tray, place, Error::new(ErrorKind::Corrupt, message)).with_remedy(remedy)
         });
         Ok(())
     }

@@ -6,10 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::Shared;
+use super::cuda::Cuda;
 use super::seat::Seat;
 use super::tray::Tray;
 use crate::decode::kernels::Needs;
-use crate::decode::{ImageInfo, Route};
+use crate::decode::{DecoderKind, ImageInfo, Route};
 use crate::engine::{Engine, OpenFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Region;
@@ -32,8 +33,10 @@ impl Shared {
         file: &OpenFile,
         ranges: &mut Vec<Range<u64>>,
     ) -> Result<Option<(SamplePlan, bool)>> {
-        // Images of their own size are needed whole.
-        if self.index == IndexMode::Off || self.augment.output_shape().is_none() {
+        // Images of their own size are needed whole, and so are nvJPEG's.
+        let is_whole =
+            self.augment.output_shape().is_none() || self.decoder == DecoderKind::NvJpeg && self.cuda.is_some();
+        if self.index == IndexMode::Off || is_whole {
             return Ok(None);
         }
         let planned = self.source.record(tray.samples[index]).and_then(|record| {
@@ -73,6 +76,11 @@ impl Shared {
         Ok(if may_scale { plan.scaled_down() } else { plan })
     }
 
+    /// Whether nvJPEG decodes what is read whole, if it is a JPEG that it takes.
+    pub(super) fn has_nvjpeg(&self) -> bool {
+        self.cuda.as_ref().is_some_and(Cuda::has_nvjpeg)
+    }
+
     /// Takes a seat's memory from the upload of its slot, if there is room.
     pub(super) fn alloc_on_upload(&self, seat: &Seat, engine: &Engine, regions: &mut Vec<Region>) -> bool {
         let (Some(cuda), Some(waiting)) = (&self.cuda, &seat.waiting) else { return false };
@@ -83,9 +91,9 @@ impl Shared {
 
     /// Counts a sample that a slot's upload has no room for.
     pub(super) fn count_no_room(&self, what: &str) {
-        self.counters.count_fallback(Fallback::KERNELS, "host decoders", || {
-            Error::new(ErrorKind::LimitExceeded, format!("a slot's upload has no room left for its {what}"))
-                .with_remedy("raise the loader's landing_bytes (--landing-mib), or use a smaller batch")
+        self.counters.count_fallback(Fallback::UPLOAD, "host decoders", || {
+            Error::new(ErrorKind::LimitExceeded, format!("a slot's upload has no room left for a sample's {what}"))
+                .with_remedy("raise the loader's landing_bytes (--landing-bytes), or use a smaller batch")
         });
     }
 

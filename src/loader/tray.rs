@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_channel::Sender;
 
@@ -11,6 +11,7 @@ use super::work::Landed;
 use crate::decode::kernels::Needs;
 use crate::error::{Error, Result};
 use crate::memory::{FilledSlot, SampleOut, Slot};
+use crate::pixels::Rect;
 use crate::plan::{Augment, Layout, SamplePlan, Size};
 use crate::report::lock;
 use crate::source::Source;
@@ -37,10 +38,28 @@ pub(crate) struct Tray {
 
 /// A sample that the device decodes: its bytes stay where they landed until they were copied there and decoded.
 pub(super) struct Kept {
-    pub(super) needs: Needs,
-    pub(super) plan: SamplePlan,
+    pub(super) way: Way,
+    /// What it was read for; none where all of it was read.
+    pub(super) plan: Option<SamplePlan>,
     pub(super) first: Landed,
     pub(super) more: Vec<Landed>,
+}
+
+/// How the device decodes a sample.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    pub(super) needs: Needs,
+    /// For nvJPEG; none for the kernels.
+    pub(super) jpeg: Option<WholeJpeg>,
+}
+
+/// What nvJPEG is told of a file beside its bytes.
+#[derive(Clone, Copy)]
+pub(super) struct WholeJpeg {
+    pub(super) len_bytes: usize,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) area: Rect,
 }
 
 impl Tray {
@@ -118,12 +137,12 @@ impl Tray {
 
     /// What a sample that was kept needs there.
     pub(super) fn needs(&self, index: usize) -> Option<Needs> {
-        lock(&self.kept[index]).as_ref().map(|kept| kept.needs)
+        lock(&self.kept[index]).as_ref().map(|kept| kept.way.needs)
     }
 
-    /// How many samples are kept.
-    pub(super) fn kept(&self) -> usize {
-        self.kept.iter().filter(|kept| lock(kept).is_some()).count()
+    /// What was kept of each sample, in order.
+    pub(super) fn kept(&self) -> impl Iterator<Item = MutexGuard<'_, Option<Kept>>> {
+        self.kept.iter().map(lock)
     }
 
     /// Takes out what was kept of a sample.
@@ -136,14 +155,14 @@ impl Tray {
         self.kept.iter().for_each(|kept| drop(lock(kept).take()));
     }
 
-    /// Where the bytes of what is kept end in the landing area.
+    /// Where the bytes that kernels read end in the landing area.
     pub(super) fn landed_bytes(&self) -> usize {
-        let end_of = |kept: &Mutex<Option<Kept>>| {
-            let kept = lock(kept);
-            let landed = kept.iter().flat_map(|kept| std::iter::once(&kept.first).chain(&kept.more));
+        let end_of = |kept: MutexGuard<'_, Option<Kept>>| {
+            let for_kernels = kept.iter().filter(|kept| kept.way.jpeg.is_none());
+            let landed = for_kernels.flat_map(|kept| std::iter::once(&kept.first).chain(&kept.more));
             landed.map(|landed| landed.bytes.end()).max().unwrap_or(0)
         };
-        self.kept.iter().map(end_of).max().unwrap_or(0)
+        self.kept().map(end_of).max().unwrap_or(0)
     }
 
     /// The runs of places whose tensors decode threads have made.

@@ -10,10 +10,11 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 
 use super::Shared;
-use super::tray::{Exit, Kept, Tray};
+use super::cuda::Cuda;
+use super::tray::{Exit, Kept, Tray, Way, WholeJpeg};
 use crate::augment::Resizer;
-use crate::decode::Decoder;
-use crate::decode::kernels::{Describer, Needs};
+use crate::decode::kernels::{Describer, Description, samples_image};
+use crate::decode::{Decoder, Route, nvjpeg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{Grain, Piece};
 use crate::memory::{FilledSlot, Region, SampleOut, Slot, Upload};
@@ -114,8 +115,8 @@ pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
             Err(Error::new(ErrorKind::Internal, "the decode thread panicked on this sample"))
         });
         let Job { tray, slot, index, plan, first, more, .. } = job;
-        match (&result, plan) {
-            (&Ok(Some(needs)), Some(plan)) => tray.keep(index, Kept { needs, plan, first, more }),
+        match result {
+            Ok(Some(way)) => tray.keep(index, Kept { way, plan, first, more }),
             // The arena's space is free before the batch is handed over, for the reads that wait for it.
             _ => drop((first, more)),
         }
@@ -153,33 +154,69 @@ impl<'a> Worker<'a> {
     }
 
     /// Makes one sample, in its place in the slot, which is left in `claimed`; or only describes it to the device, and
-    /// says what it needs there.
-    fn job(&mut self, job: &Job, claimed: &mut Option<SampleOut>) -> Result<Option<Needs>> {
+    /// says how it is decoded there.
+    fn job(&mut self, job: &Job, claimed: &mut Option<SampleOut>) -> Result<Option<Way>> {
         let Job { tray, slot, index, modified, plan, first, more, .. } = job;
         let sample = Sample { tray, index: *index, modified: *modified, plan: plan.as_ref(), first, more };
         let mut claim = Claim { slot, claimed };
         if job.for_device
             && let Some(cuda) = &self.shared.cuda
-            && let Some(needs) = self.describe(&sample, &cuda.uploads[slot.index()], &mut claim)?
         {
-            return Ok(Some(needs));
+            let upload = &cuda.uploads[slot.index()];
+            let way = match sample.plan {
+                Some(plan) => self.describe(&sample, plan, upload, &mut claim)?,
+                None => self.describe_whole(&sample, cuda, upload, &mut claim)?,
+            };
+            if way.is_some() {
+                return Ok(way);
+            }
         }
         self.sample(&sample, &mut claim).map(|()| None)
     }
 
     /// Describes a sample to the kernels; `None` where it is to be decoded here, which finds out what is wrong with it.
-    fn describe(&mut self, sample: &Sample<'_>, upload: &Upload, claim: &mut Claim<'_>) -> Result<Option<Needs>> {
-        let Some(plan) = sample.plan else { return Ok(None) };
+    fn describe(
+        &mut self,
+        sample: &Sample<'_>,
+        plan: &SamplePlan,
+        upload: &Upload,
+        claim: &mut Claim<'_>,
+    ) -> Result<Option<Way>> {
         let Some(record) = self.shared.source.record(sample.tray.samples[sample.index])? else { return Ok(None) };
         let Ok(description) = self.describer.describe(&record, plan, |range| sample.find(range, upload)) else {
             return Ok(None);
         };
         let out = claim.claim(sample.tray, sample.index, plan)?;
         if upload.put(out, &description) {
-            return Ok(Some(description.needs));
+            return Ok(Some(Way { needs: description.needs, jpeg: None }));
         }
         self.shared.count_no_room("segments");
         Ok(None)
+    }
+
+    /// The same of a file that nvJPEG decodes.
+    fn describe_whole(
+        &mut self,
+        sample: &Sample<'_>,
+        cuda: &Cuda,
+        upload: &Upload,
+        claim: &mut Claim<'_>,
+    ) -> Result<Option<Way>> {
+        let bytes = sample.first.bytes.as_slice();
+        let Ok(info) = self.decoder.inspect(bytes) else { return Ok(None) };
+        let Some(header) = self.decoder.jpeg_header().filter(|_| info.route == Route::Jpeg) else { return Ok(None) };
+        let Ok(len_bytes) = nvjpeg::takes(header, bytes) else { return Ok(None) };
+        let plan = self.shared.plan(sample.tray, sample.index, &info)?;
+        let (width, height) = (info.width, info.height);
+        let area = nvjpeg::area(plan.region(), width, height);
+        let Ok((image, needs)) = samples_image(&plan, (width, height), area) else { return Ok(None) };
+        let out = claim.claim(sample.tray, sample.index, &plan)?;
+        let description = Description { image, segments: &[], tables: &[], needs };
+        if !cuda.capacity.holds(&needs) || !upload.put(out, &description) {
+            return Ok(None);
+        }
+        self.record(sample, bytes)?;
+        Ok(Some(Way { needs, jpeg: Some(WholeJpeg { len_bytes, width, height, area }) }))
     }
 
     /// Decodes and augments one sample.

@@ -90,10 +90,11 @@ impl Counters {
         self.count_route(Route::Jpeg);
     }
 
-    /// Counts samples that kernels decoded, by what an index said of them.
-    pub(crate) fn count_kernels(&self, samples: u64) {
-        self.indexed.fetch_add(samples, Relaxed);
-        self.routes[Route::Kernels as usize].fetch_add(samples, Relaxed);
+    /// Counts samples that a device decoded: kernels by what an index said of them, nvJPEG from whole files.
+    pub(crate) fn count_device(&self, kernels: u64, nvjpeg: u64) {
+        self.indexed.fetch_add(kernels, Relaxed);
+        self.routes[Route::Kernels as usize].fetch_add(kernels, Relaxed);
+        self.routes[Route::NvJpeg as usize].fetch_add(nvjpeg, Relaxed);
     }
 
     /// Counts the bytes of a sample that was read a second time, and whole.

@@ -3,7 +3,7 @@
 use super::abi::{self, COLOUR_GREY, COLOUR_RGB, COLOUR_YCBCR, Image, SOURCE_BITS, SOURCE_SAMPLES, TILE_COLUMNS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{ColourModel, Facts, Geometry, Layout, Plane, Upsampling};
-use crate::pixels::Scale;
+use crate::pixels::{Rect, Scale};
 use crate::plan::{Axis, SamplePlan};
 
 /// Samples along a side of a block.
@@ -101,22 +101,25 @@ pub(super) fn coded_image(
     Ok((image, needs))
 }
 
-/// The image of a `width` x `height` picture that another decoder leaves in the sample buffer as a red, a green and
-/// a blue plane, whose rows are `8 * block_columns` bytes apart.
+/// The image of a `width` x `height` picture of which another decoder leaves an area, which starts at multiples of 8 and
+/// holds the plan's region, in the sample buffer: as a red, a green and a blue plane, whose rows are
+/// `8 * block_columns` bytes apart.
 ///
 /// # Errors
 /// `Unsupported` for what the kernels do not resample.
-pub(crate) fn samples_image(plan: &SamplePlan, width: u32, height: u32) -> Result<(Image, Needs)> {
+pub(crate) fn samples_image(plan: &SamplePlan, (width, height): (u32, u32), area: Rect) -> Result<(Image, Needs)> {
+    debug_assert!(area.x.is_multiple_of(SIDE as u32) && area.y.is_multiple_of(SIDE as u32) && area.fits(width, height));
     let (mut image, mut needs) = resampled(plan)?;
     if width.max(height) > u32::from(u16::MAX) {
         return Err(unsupported(format!("image is {width}x{height}, a side over 65535")));
     }
     (image.source, image.colour, image.plane_count) = (SOURCE_SAMPLES, COLOUR_RGB, 3);
-    let (columns, rows) = (width.div_ceil(SIDE as u32), height.div_ceil(SIDE as u32));
+    let (columns, rows) = (area.width.div_ceil(SIDE as u32), area.height.div_ceil(SIDE as u32));
     for plane in &mut image.planes {
         *plane = abi::Plane {
             samples: needs.samples,
-            blocks: needs.blocks,
+            block_column: (area.x / SIDE as u32) as u16,
+            block_row: (area.y / SIDE as u32) as u16,
             block_columns: columns as u16,
             block_rows: rows as u16,
             width: width as u16,
