@@ -91,21 +91,20 @@ __device__ __forceinline__ void destuff(const u8* upload, const Segment& segment
         const u32 total = pending + shuffle(through, 31), full = total / 4;
         const u32* staged = (const u32*)stage.bytes;
         for (u32 i = lane; i < full; i += 32) out[count / 4 + i] = big_endian(staged[i]);
-        const u32 rest = staged[full];
+        pending = total - 4 * full;
+        const u8 left_over = lane < pending ? stage.bytes[4 * full + lane] : 0;
         __syncwarp();
-        if (lane == 0) *(u32*)stage.bytes = rest;
+        // With zeros behind them, should they be the last.
+        if (lane < 4) stage.bytes[lane] = left_over;
         __syncwarp();
         count += 4 * full;
-        pending = total - 4 * full;
         bytes = ahead;
     }
     const bool is_damaged = is_cut && segment.end != END_UNCHECKED;
     const u32 data = is_damaged ? 0u : count + pending;
     if (lane == 0) {
-        // The bytes behind those that are left over are anything.
-        const u32 rest = pending == 0 ? 0u : big_endian(*(const u32*)stage.bytes) & ~(0xffffffffu >> 8 * pending);
         out[-1] = data;
-        if (pending > 0 && !is_damaged) out[count / 4] = rest;
+        if (pending > 0 && !is_damaged) out[count / 4] = big_endian(*(const u32*)stage.bytes);
     }
     // Two words of zeros behind the data.
     if (lane < 2) out[(data + 3) / 4 + lane] = 0;

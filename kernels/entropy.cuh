@@ -20,7 +20,6 @@ struct EntropyShared {
     McuBlock blocks[MCU_BLOCKS_MAX];
     i32 predictions[3][ENTROPY_THREADS];
     u8 positions[64]; // natural order of the coefficients by zigzag order
-    u32 dc_tables;    // a bit for each table that holds DC codes
 };
 
 // The place in zigzag order of the coefficient at a natural (row-major) position (T.81, figure A.6): diagonal after
@@ -34,15 +33,14 @@ __device__ __forceinline__ u32 zigzag(u32 position) {
 }
 
 // The blocks of an image's MCU, in the order of the scan.
-__device__ __forceinline__ void list_blocks(const Image& image, EntropyShared& shared) {
-    u32 count = 0, dc_tables = 0;
+__device__ __forceinline__ void list_blocks(const Image& image, McuBlock* blocks) {
+    u32 count = 0;
 #pragma unroll 1
     for (u32 component = 0; component < image.plane_count; component++) {
         const Plane& plane = image.planes[component];
-        dc_tables |= 1u << plane.dc;
 #pragma unroll 1
-        for (u32 i = 0; i < (u32)plane.h * plane.v && count < MCU_BLOCKS_MAX; i++, count++) {
-            McuBlock& block = shared.blocks[count];
+        for (u32 i = 0; i < (u32)plane.h * plane.v && count < MCU_BLOCKS_MAX; i++) {
+            McuBlock& block = blocks[count++];
             block.x = i % plane.h - plane.block_column;
             block.y = i / plane.h - plane.block_row;
             block.h = plane.h;
@@ -55,21 +53,26 @@ __device__ __forceinline__ void list_blocks(const Image& image, EntropyShared& s
             block.ac = plane.ac;
         }
     }
-    shared.dc_tables = dc_tables;
+}
+
+__device__ __forceinline__ bool is_dc_table(const Image& image, u32 table) {
+    bool is_dc = false;
+    for (u32 i = 0; i < image.plane_count; i++) is_dc = is_dc || image.planes[i].dc == table;
+    return is_dc;
 }
 
 // All of a block of threads: what its segments share.
 __device__ __forceinline__ void prepare(const u8* upload, const Image& image, EntropyShared& shared) {
     const u32 thread = threadIdx.x, tables = image.table_count;
     const HuffmanSpec* specs = (const HuffmanSpec*)(upload + image.tables + 128u * image.quant_count);
-    if (thread < tables) build_limits(specs[thread], shared.codes[thread]);
-    if (thread == 32) list_blocks(image, shared);
+    if (thread < tables) build_codes(specs[thread], shared.codes[thread], is_dc_table(image, thread));
+    if (thread == 32) list_blocks(image, shared.blocks);
     if (thread >= 64) shared.positions[zigzag(thread - 64)] = (u8)(thread - 64);
+#pragma unroll 1
     for (u32 i = thread; i < 16 * tables; i += ENTROPY_THREADS) copy_symbols(specs[i / 16], shared.codes[i / 16], i % 16);
     __syncthreads();
-    for (u32 i = 0; i < tables; i++) {
-        build_entries(shared.codes[i], shared.dc_tables >> i & 1u, thread, ENTROPY_THREADS);
-    }
+#pragma unroll 1
+    for (u32 i = 0; i < tables; i++) build_entries(shared.codes[i], is_dc_table(image, i), thread, ENTROPY_THREADS);
     __syncthreads();
 }
 
@@ -77,7 +80,7 @@ __device__ __forceinline__ void prepare(const u8* upload, const Image& image, En
 struct Bits {
     const u32* data;
     u32 high, low, next; // three words in a row; the last is there early, so that its way from memory is not waited for
-    u32 position;        // bits of `high` that were used; 31 more may be before a refill
+    u32 position;        // bits of `high` that were used; up to 31 more before a refill
     u32 at, end;         // the word behind `next`, and the end of the data and the zeros behind it
 
     __device__ __forceinline__ Bits(const u32* words, u32 bytes, u32 skip) {
@@ -90,16 +93,14 @@ struct Bits {
         position = skip;
     }
 
-    // Makes 32 bits available; false if those used so far are more than there were.
-    __device__ __forceinline__ bool refill() {
-        if (position < 32) return true;
-        if (at > end) return false;
+    // Makes 32 bits available: behind the end, zeros.
+    __device__ __forceinline__ void refill() {
+        if (position < 32) return;
         high = low;
         low = next;
         next = at < end ? data[at] : 0;
         at++;
         position -= 32;
-        return true;
     }
 
     __device__ __forceinline__ u32 top() const {
@@ -118,16 +119,21 @@ __device__ __forceinline__ i32 extend(u32 top, u32 size) {
     return (i32)top < 0 ? value : value + 1 - (1 << size);
 }
 
-// Where a block of an MCU of the segment's row goes, or null where it is outside its plane's rectangle.
-__device__ __forceinline__ i16* place_of(const McuBlock& block, u32 column, u32 row, i16* coefficients) {
+// Where a block of an MCU of the segment's row goes, as a place in the coefficient buffer.
+struct BlockPlace {
+    u32 first;
+    u32 limit; // how many coefficients are stored: none where the block is outside its plane's rectangle
+};
+
+__device__ __forceinline__ BlockPlace place_of(const McuBlock& block, u32 column, u32 row) {
     const u32 x = column * block.h + block.x, y = row * block.v + block.y;
     const bool is_inside = x < block.columns && y < block.rows;
-    return is_inside ? coefficients + (u64)64 * (block.blocks + y * block.columns + x) : nullptr;
+    return {64 * (block.blocks + y * block.columns + x), is_inside ? 64u : 0u};
 }
 
 // Whether decoding ended where, and with the predictions that, the segment says.
-__device__ __forceinline__ Status check_end(const Segment& segment, u32 used, u32 bits, const i32 (&predictions)[3][ENTROPY_THREADS]) {
-    if (used > bits) return STATUS_ENDED;
+__device__ __forceinline__ Status
+check_end(const Segment& segment, u32 used, u32 bits, const i32 (&predictions)[3][ENTROPY_THREADS]) {
     if (segment.end == END_UNCHECKED) return STATUS_GOOD;
     if (segment.end == END_MARKER) return bits - used < 8 ? STATUS_GOOD : STATUS_ENTRY;
     bool is_same = used + segment.end == bits;
@@ -136,49 +142,60 @@ __device__ __forceinline__ Status check_end(const Segment& segment, u32 used, u3
     return is_same ? STATUS_GOOD : STATUS_ENTRY;
 }
 
-// One thread, one segment. Symbols of all kinds go through the same code, one a turn, so that the threads of a warp stay
-// together however their blocks lie. Positions and tables are masked or bounded by construction: no bits lead outside.
-__device__ __forceinline__ Status decode(const Segment& segment, const u32* words, u32 block_count, EntropyShared& shared, i16* coefficients) {
-    const u32 bytes = words[segment.words];
-    Bits bits(words + segment.words + 1, bytes, segment.skip);
-#pragma unroll
-    for (u32 i = 0; i < 3; i++) shared.predictions[i][threadIdx.x] = segment.dc[i];
+// One thread, the MCUs of one segment. Symbols of all kinds go through the same code, one a turn, so that the threads of a
+// warp stay together however their blocks lie. Positions and tables are masked or bounded by construction: no bits lead
+// outside, and every turn brings a block nearer to its end.
+__device__ __forceinline__ Status
+decode_mcus(const Segment& segment, Bits& bits, u32 block_count, EntropyShared& shared, i16* coefficients) {
     u32 column = segment.column, mcus = segment.mcus, in_mcu = 0, position = 0;
-    const McuBlock* block = &shared.blocks[0];
-    i16* out = place_of(*block, column, segment.row, coefficients);
-    u32 table = block->dc;
+    BlockPlace place = place_of(shared.blocks[0], column, segment.row);
+    u32 table = shared.blocks[0].dc, ac = shared.blocks[0].ac, component = 0;
     for (;;) {
-        if (!bits.refill()) return STATUS_ENDED;
+        bits.refill();
         const u32 top = bits.top();
-        const bool is_dc = position == 0;
-        u32 entry = shared.codes[table].entries[top >> (32 - LOOKUP_BITS)];
-        if (entry == 0) entry = long_code(shared.codes[table], top >> 16, is_dc);
+        const Codes& codes = shared.codes[table];
+        u32 entry = codes.entries[top >> (32 - LOOKUP_BITS)];
+        if (entry == 0) entry = long_code(codes, top >> 16, position == 0);
         const u32 count = entry & 31u, size = entry >> 5 & 15u;
         i32 value = extend(top << (count - size), size);
         bits.position += count;
-        if (is_dc) {
-            i32& prediction = shared.predictions[block->component][threadIdx.x];
+        if (position == 0) {
+            i32& prediction = shared.predictions[component][threadIdx.x];
             value += prediction;
             prediction = value;
         }
         position += entry >> 9;
-        if (position < 64 && out != nullptr) out[shared.positions[position]] = (i16)value;
+        if (position < place.limit) coefficients[place.first + shared.positions[position]] = (i16)value;
         if (position < 63) {
             position++;
-            table = block->ac;
+            table = ac;
             continue;
         }
         if (position >= NO_CODE) return STATUS_CODE;
         if (position > 63 && position < END_OF_BLOCK) return STATUS_INDEX;
-        position = 0;
         if (++in_mcu == block_count) {
             in_mcu = 0;
             column++;
-            if (--mcus == 0) break;
+            if (--mcus == 0 || bits.at > bits.end + 1) return STATUS_GOOD;
         }
-        block = &shared.blocks[in_mcu];
-        out = place_of(*block, column, segment.row, coefficients);
-        table = block->dc;
+        const McuBlock& block = shared.blocks[in_mcu];
+        place = place_of(block, column, segment.row);
+        component = block.component;
+        table = block.dc;
+        ac = block.ac;
+        position = 0;
     }
-    return check_end(segment, bits.used(), 8 * bytes, shared.predictions);
+}
+
+// One thread, one segment.
+__device__ __forceinline__ Status
+decode(const Segment& segment, const u32* words, u32 block_count, EntropyShared& shared, i16* coefficients) {
+    const u32 bytes = words[segment.words];
+#pragma unroll
+    for (u32 i = 0; i < 3; i++) shared.predictions[i][threadIdx.x] = segment.dc[i];
+    Bits bits(words + segment.words + 1, bytes, segment.skip);
+    const Status found = decode_mcus(segment, bits, block_count, shared, coefficients);
+    // What was made of the zeros behind the end means nothing.
+    if (bits.used() > 8 * bytes) return STATUS_ENDED;
+    return found == STATUS_GOOD ? check_end(segment, bits.used(), 8 * bytes, shared.predictions) : found;
 }

@@ -36,11 +36,13 @@ resample_down(const Image& image, const Taps& down, const u8* samples, u32 colum
     const u32 first = down.first[entry], end = down.end[entry];
     const float* weight = down.weights + entry;
     for (u32 row = image.region_y + first; row < image.region_y + end; row++, weight += down.stride) {
-        const u32 a = upsample_four(image.planes[0], samples, column, row);
-        u32 b = 0x80808080u, c = b; // A grey image is one without chroma.
-        if (image.plane_count == 3) {
-            b = upsample_four(image.planes[1], samples, column, row);
-            c = upsample_four(image.planes[2], samples, column, row);
+        // A grey image is one with neutral chroma. The planes take their places by moving up, so that none is indexed.
+        u32 a = 0x80808080u, b = a, c = a;
+#pragma unroll 1
+        for (u32 i = image.plane_count; i-- > 0;) {
+            c = b;
+            b = a;
+            a = upsample_four(image.planes[i], samples, column, row);
         }
         add_four(sums, *weight, image.colour, a, b, c);
     }

@@ -17,7 +17,7 @@ struct Context {
 // `column` is even and counts from the rectangle's first. The neighbours are looked for in the rectangle only: it holds all
 // that a pixel of the region needs, and others' values are not used.
 __device__ __forceinline__ Context context(const Plane& plane, const u8* row, u32 column) {
-    const u32 last = min((u32)plane.width - 8 * plane.block_column, 8 * plane.block_columns) - 1;
+    const u32 last = min(plane.width - 8u * plane.block_column, 8u * plane.block_columns) - 1;
     const u32 pair = *(const u16*)(row + column);
     Context samples;
     samples.left = row[column > 0 ? column - 1 : 0];
@@ -57,31 +57,23 @@ __device__ __forceinline__ u32 triangle_v2(u32 near, u32 far, u32 bias) {
 // The samples at four columns of the image, the first of them a multiple of four, of one of its rows. Columns outside the
 // region, but in the rectangle's blocks, may be anything.
 __device__ __forceinline__ u32 upsample_four(const Plane& plane, const u8* samples, u32 column, u32 row) {
-    const u64 stride = 8 * plane.block_columns;
+    const u32 stride = 8u * plane.block_columns, left = 8u * plane.block_column, top = 8u * plane.block_row;
     const u8* base = samples + plane.samples;
-    const u32 left = 8 * plane.block_column, top = 8 * plane.block_row;
-    const bool is_below = row % 2;
-    switch (plane.upsampling) {
-    case UPSAMPLE_NONE:
-        return *(const u32*)(base + (row - top) * stride + (column - left));
-    case UPSAMPLE_H2V1:
-        return triangle_h2(context(plane, base + (row - top) * stride, column / 2 - left));
-    case UPSAMPLE_H1V2: {
-        const u8* near = base + (row / 2 - top) * stride + (column - left);
-        const u8* far = base + neighbour_row(plane, row / 2, is_below) * stride + (column - left);
-        return triangle_v2(*(const u32*)near, *(const u32*)far, is_below ? 2 : 1);
-    }
-    case UPSAMPLE_H2V2: {
-        const u8* near = base + (row / 2 - top) * stride;
-        const u8* far = base + neighbour_row(plane, row / 2, is_below) * stride;
-        return triangle_h2v2(context(plane, near, column / 2 - left), context(plane, far, column / 2 - left));
-    }
-    default: {
+    const u32 upsampling = plane.upsampling;
+    if (upsampling == UPSAMPLE_NONE) return *(const u32*)(base + (row - top) * stride + (column - left));
+    if (upsampling == UPSAMPLE_REPEAT) {
         const u8* repeated = base + (row / plane.expansion_y - top) * stride;
         u32 bytes = 0;
-#pragma unroll
+#pragma unroll 1
         for (u32 i = 0; i < 4; i++) bytes |= (u32)repeated[(column + i) / plane.expansion_x - left] << 8 * i;
         return bytes;
     }
+    if (upsampling == UPSAMPLE_H2V1) return triangle_h2(context(plane, base + (row - top) * stride, column / 2 - left));
+    const bool is_below = row % 2;
+    const u8* near = base + (row / 2 - top) * stride;
+    const u8* far = base + neighbour_row(plane, row / 2, is_below) * stride;
+    if (upsampling == UPSAMPLE_H1V2) {
+        return triangle_v2(*(const u32*)(near + (column - left)), *(const u32*)(far + (column - left)), is_below ? 2 : 1);
     }
+    return triangle_h2v2(context(plane, near, column / 2 - left), context(plane, far, column / 2 - left));
 }

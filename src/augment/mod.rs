@@ -25,3 +25,5 @@ mod store;
 mod taps;
 
 pub use host::{Isa, Resizer, Rows};
+#[cfg(test)]
+pub(crate) use taps::Taps;

@@ -40,6 +40,8 @@ mod index;
 mod markers;
 mod output;
 mod reader;
+#[cfg(test)]
+pub(crate) mod reference;
 mod scans;
 mod simd;
 mod tables;

@@ -2,3 +2,5 @@
 
 #[allow(dead_code)] // Until the loader uses it.
 pub(crate) mod abi;
+#[cfg(test)]
+mod parity;
