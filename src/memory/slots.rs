@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::mapping::Mapping;
+use super::mapping::Part;
 use crate::device::cuda::Output;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -36,7 +36,7 @@ struct Free {
 
 /// One slot's memory and the state of its current round.
 struct Tray {
-    bytes: Mapping,
+    bytes: Part,
     /// Handles on it: `Slot`, `SampleOut` and `FilledSlot`. At 0 it is free.
     holders: AtomicUsize,
     /// Samples of this round, and those not finished yet.
@@ -64,7 +64,7 @@ impl SlotPool {
     /// `LimitExceeded` if the memory is not to be had.
     pub fn new(slots: usize, batch_size: usize, sample_bytes: usize) -> Result<Self> {
         let plan = super::MemoryPlan::new(0, slots, batch_size, sample_bytes)?;
-        Self::build(slots, batch_size, Some(sample_bytes), plan.slot_bytes)
+        Self::build((0..slots).map(|_| Part::new(plan.slot_bytes)), batch_size, Some(sample_bytes), plan.slot_bytes)
     }
 
     /// Allocates `slots` slots of `budget_bytes` each for `batch_size` samples whose sizes are learned when
@@ -74,14 +74,25 @@ impl SlotPool {
     /// `LimitExceeded` if the memory is not to be had.
     pub fn ragged(slots: usize, batch_size: usize, budget_bytes: usize) -> Result<Self> {
         let plan = super::MemoryPlan::new(0, slots, 1, budget_bytes)?;
-        Self::build(slots, batch_size, None, plan.slot_bytes)
+        Self::build((0..slots).map(|_| Part::new(plan.slot_bytes)), batch_size, None, plan.slot_bytes)
     }
 
-    fn build(slots: usize, batch_size: usize, sample_bytes: Option<usize>, slot_bytes: usize) -> Result<Self> {
-        let trays = (0..slots)
-            .map(|_| {
+    /// Slots of memory that nobody else uses, each of at least a whole batch.
+    pub(super) fn of(parts: Vec<Part>, batch_size: usize, sample_bytes: usize) -> Result<Self> {
+        let slot_bytes = batch_size * sample_bytes;
+        Self::build(parts.into_iter().map(Ok), batch_size, Some(sample_bytes), slot_bytes)
+    }
+
+    fn build(
+        parts: impl Iterator<Item = Result<Part>>,
+        batch_size: usize,
+        sample_bytes: Option<usize>,
+        slot_bytes: usize,
+    ) -> Result<Self> {
+        let trays: Box<[_]> = parts
+            .map(|part| {
                 Ok(Tray {
-                    bytes: Mapping::new(slot_bytes)?,
+                    bytes: part?,
                     holders: AtomicUsize::new(0),
                     samples: AtomicUsize::new(0),
                     remaining: AtomicUsize::new(0),
@@ -91,7 +102,7 @@ impl SlotPool {
                 })
             })
             .collect::<Result<_>>()?;
-        let free = Free { indices: (0..slots).rev().collect(), closed: false };
+        let free = Free { indices: (0..trays.len()).rev().collect(), closed: false };
         Ok(Self {
             shared: Arc::new(Shared {
                 slots: trays,
@@ -233,6 +244,11 @@ impl Drop for Holder {
 pub struct Slot(Holder);
 
 impl Slot {
+    /// Its number within the pool.
+    pub(crate) fn index(&self) -> usize {
+        self.0.index
+    }
+
     /// Samples of this round.
     pub fn samples(&self) -> usize {
         self.0.tray().samples.load(Ordering::Relaxed)
@@ -317,6 +333,11 @@ impl SampleOut {
         self.index
     }
 
+    /// The slot's number within the pool.
+    pub(crate) fn slot(&self) -> usize {
+        self.holder.index
+    }
+
     /// Counts the sample as complete. Whoever finishes the last one of the round gets the whole slot, to be
     /// read.
     pub fn finish(self) -> Option<FilledSlot> {
@@ -376,10 +397,14 @@ impl FilledSlot {
     /// # Panics
     /// If `index` is not below [`samples`](Self::samples).
     pub fn sample(&self, index: usize) -> &[u8] {
+        &self.bytes()[self.range(index)]
+    }
+
+    fn range(&self, index: usize) -> Range<usize> {
         assert!(index < self.samples(), "sample {index} of a batch of {}", self.samples());
         let seat = &self.holder.tray().seats[index];
         let start = seat.start.load(Ordering::Relaxed);
-        &self.bytes()[start..start + seat.len_bytes.load(Ordering::Relaxed)]
+        start..start + seat.len_bytes.load(Ordering::Relaxed)
     }
 
     /// All samples: back to back, or in a pool of various sizes as [`Slot::claim_bytes`] placed them.
@@ -389,6 +414,31 @@ impl FilledSlot {
             None => self.holder.tray().taken_bytes.load(Ordering::Relaxed),
         };
         &self.bytes()[..len_bytes]
+    }
+
+    /// Its number within the pool.
+    pub(crate) fn index(&self) -> usize {
+        self.holder.index
+    }
+
+    /// The bytes of sample `index`, to be written.
+    ///
+    /// # Panics
+    /// As [`sample`](Self::sample).
+    pub(crate) fn sample_mut(&mut self, index: usize) -> &mut [u8] {
+        let range = self.range(index);
+        // SAFETY: inside the mapping and initialised, as `bytes` is. Nobody else reaches these bytes: see SampleOut,
+        // and `&mut self`.
+        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr().add(range.start), range.len()) }
+    }
+
+    /// The host memory of the whole batch, and its side on a device.
+    pub(crate) fn sides(&mut self) -> (&[u8], Option<&mut Output>) {
+        let Self { output, holder } = self;
+        let len_bytes = holder.shared.slot_bytes;
+        // SAFETY: as in `bytes`.
+        let bytes = unsafe { std::slice::from_raw_parts(holder.tray().bytes.start().as_ptr(), len_bytes) };
+        (bytes, output.as_mut())
     }
 
     /// Where [`all`](Self::all) starts, for its owner to write as well.
