@@ -30,3 +30,9 @@ pub(crate) use memory::{Registered, download, upload, zero};
 pub(crate) use module::{Kernel, KernelName, launch};
 pub(crate) use output::Output;
 pub use probe::{CudaDevice, CudaProbe, probe};
+
+#[cfg(test)]
+#[path = "../../../tests/cuda_support/mod.rs"]
+pub(crate) mod support;
+#[cfg(test)]
+mod tests;
