@@ -1,12 +1,63 @@
 //! PTX, parsed and run: warps in lock-step, with checks that hardware does not make.
 
+mod arithmetic;
+mod block;
+mod fault;
+mod lex;
+mod lower;
+mod memory_map;
+mod module;
+mod program;
+mod registers;
+mod shared;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod types;
+mod warp;
+
 use std::fmt;
+use std::sync::Arc;
+
+use program::Program;
 
 /// A parsed module: what `cuModuleLoadData` is given.
-pub struct Module {}
+pub struct Module {
+    kernels: Vec<Kernel>,
+    variables: Vec<Variable>,
+}
 
 /// An entry point of a [`Module`].
-pub struct Kernel {}
+pub struct Kernel {
+    name: String,
+    params: Vec<Param>,
+    threads_max: Option<u32>,
+    program: Program,
+    text: Arc<str>,
+}
+
+/// A parameter of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Param {
+    /// Where it lies in parameter memory.
+    pub offset: usize,
+    /// Its size.
+    pub bytes: usize,
+}
+
+/// A variable of a module in global or constant memory. The driver gives it memory, fills it with its first value, and says
+/// where it is with [`Module::place`].
+#[derive(Clone, Debug)]
+pub struct Variable {
+    /// Its name in the text.
+    pub name: String,
+    /// Bytes that its address must be a multiple of, a power of two.
+    pub align: usize,
+    /// What it holds when the module is loaded; its size is the length.
+    pub initial: Vec<u8>,
+    /// Whether kernels may only read it.
+    pub constant: bool,
+}
 
 /// How a kernel is launched.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +89,7 @@ pub struct Fault {
 }
 
 /// Global memory. Implementations check that an access lies in a live allocation, and keep what was never written apart
-/// from what was.
+/// from what was. Threads of a warp whose accesses lie side by side make one call.
 pub trait Memory {
     /// Fills `into` from the address.
     ///
@@ -58,25 +109,95 @@ impl Module {
     ///
     /// # Errors
     /// In words, with the line, for what is no PTX or is not supported.
-    pub fn parse(_text: &str) -> Result<Self, String> {
-        Err("not implemented".into())
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let parts = module::parse(text)?;
+        let text: Arc<str> = text.into();
+        let kernel = |parts: module::KernelParts| Kernel {
+            name: parts.name,
+            params: parts.params.iter().map(|&(offset, bytes)| Param { offset, bytes }).collect(),
+            threads_max: parts.threads_max,
+            program: parts.program,
+            text: text.clone(),
+        };
+        let variable = |parts: module::VariableParts| Variable {
+            name: parts.name,
+            align: parts.align,
+            initial: parts.bytes,
+            constant: parts.constant,
+        };
+        Ok(Self {
+            kernels: parts.kernels.into_iter().map(kernel).collect(),
+            variables: parts.variables.into_iter().map(variable).collect(),
+        })
     }
 
     /// An entry point by its name.
-    pub fn kernel(&self, _name: &str) -> Option<&Kernel> {
-        None
+    pub fn kernel(&self, name: &str) -> Option<&Kernel> {
+        self.kernels.iter().find(|kernel| kernel.name == name)
+    }
+
+    /// Every entry point, in the order of the text.
+    pub fn kernels(&self) -> &[Kernel] {
+        &self.kernels
+    }
+
+    /// Every variable, in the order of the text.
+    pub fn variables(&self) -> &[Variable] {
+        &self.variables
+    }
+
+    /// Says where in global memory the variable with this index of [`Module::variables`] is.
+    pub fn place(&mut self, variable: usize, address: u64) {
+        for kernel in &mut self.kernels {
+            for place in kernel.program.relocations.iter().filter(|place| place.variable == variable) {
+                kernel.program.constants[place.constant] = address.wrapping_add_signed(place.offset);
+            }
+        }
     }
 }
 
 impl Kernel {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its parameters, in order.
+    pub fn params(&self) -> &[Param] {
+        &self.params
+    }
+
+    /// Bytes of all parameters as they lie in parameter memory.
+    pub fn params_bytes(&self) -> usize {
+        self.params.last().map_or(0, |last| last.offset + last.bytes)
+    }
+
+    /// Bytes of static shared memory.
+    pub fn shared_bytes(&self) -> usize {
+        self.program.shared_bytes
+    }
+
+    /// Bytes of local memory of a thread.
+    pub fn local_bytes(&self) -> usize {
+        self.program.local_bytes
+    }
+
+    /// The most threads of a block: what the kernel says (`__launch_bounds__`), or what every device takes.
+    pub fn max_threads(&self) -> u32 {
+        self.threads_max.unwrap_or(1024).min(1024)
+    }
+
     /// Runs it to its end.
     ///
     /// # Errors
     /// The first fault.
-    pub fn launch(&self, _launch: Launch<'_>, _memory: &mut dyn Memory) -> Result<Stats, Fault> {
-        Err(Fault { message: "not implemented".into() })
+    pub fn launch(&self, launch: Launch<'_>, memory: &mut dyn Memory) -> Result<Stats, Fault> {
+        block::launch(self, launch, memory, WARP_INSTRUCTIONS_MAX)
     }
 }
+
+/// Instructions that a warp may execute before it is said to run for ever: some seconds.
+const WARP_INSTRUCTIONS_MAX: u64 = 1 << 28;
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,224 @@
+//! A launch: its blocks one after another, the warps of a block in turn.
+
+use super::fault::{Failure, place, thread};
+use super::program::{Barrier, Op, Reduction, Special};
+use super::registers::{LANES, Mask, Value};
+use super::shared::Shared;
+use super::warp::{Progress, Warp};
+use super::{Fault, Kernel, Launch, Memory, Stats};
+
+/// What the warps of a block share.
+pub(super) struct Env<'e> {
+    pub(super) kernel: &'e Kernel,
+    pub(super) launch: Launch<'e>,
+    pub(super) memory: &'e mut dyn Memory,
+    pub(super) shared: Shared,
+    /// The block that runs.
+    pub(super) block: [u32; 3],
+    /// Threads that have arrived at a barrier without waiting, by its number.
+    pub(super) arrived: [u32; BARRIERS],
+    pub(super) warp_instructions_max: u64,
+    pub(super) stats: Stats,
+}
+
+/// Barriers that a block has.
+pub(super) const BARRIERS: usize = 16;
+
+/// Runs every block.
+pub(super) fn launch(
+    kernel: &Kernel,
+    launch: Launch<'_>,
+    memory: &mut dyn Memory,
+    warp_instructions_max: u64,
+) -> Result<Stats, Fault> {
+    let threads = threads(kernel, &launch)?;
+    let warps = threads.div_ceil(LANES);
+    let mut env = Env {
+        kernel,
+        launch,
+        memory,
+        shared: Shared::new(kernel.program.shared_bytes + launch.shared_bytes, warps),
+        block: [0; 3],
+        arrived: [0; BARRIERS],
+        warp_instructions_max,
+        stats: Stats::default(),
+    };
+    let mut warps: Vec<Warp> = (0..warps).map(|index| Warp::new(index, threads, &env)).collect();
+    for z in 0..launch.grid[2] {
+        for y in 0..launch.grid[1] {
+            for x in 0..launch.grid[0] {
+                env.block = [x, y, z];
+                run(&mut env, &mut warps)?;
+            }
+        }
+    }
+    Ok(env.stats)
+}
+
+/// Threads of a block, if the launch is one that a device takes.
+fn threads(kernel: &Kernel, launch: &Launch<'_>) -> Result<usize, Fault> {
+    let fault = |what: String| Err(Fault { message: format!("kernel {}: {what}", kernel.name) });
+    let threads = launch.block.iter().try_fold(1_u32, |threads, axis| threads.checked_mul(*axis)).unwrap_or(u32::MAX);
+    let [x, y, z] = launch.block;
+    let threads_max = kernel.max_threads();
+    if threads == 0 || threads > threads_max {
+        return fault(format!("a block of {x} x {y} x {z} threads; it takes 1 to {threads_max}"));
+    }
+    if launch.grid.contains(&0) {
+        return fault(format!("a grid of {:?} blocks", launch.grid));
+    }
+    if launch.params.len() < kernel.params_bytes() {
+        let (found, expected) = (launch.params.len(), kernel.params_bytes());
+        return fault(format!("{found} bytes of parameters; it takes {expected}"));
+    }
+    Ok(threads as usize)
+}
+
+/// Runs a block.
+fn run(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<(), Fault> {
+    env.shared.begin();
+    env.arrived = [0; BARRIERS];
+    for warp in warps.iter_mut() {
+        warp.begin(env);
+    }
+    loop {
+        let mut yielded = false;
+        for warp in warps.iter_mut() {
+            yielded |= warp.run(env)? == Progress::Yielded;
+        }
+        if yielded {
+            continue;
+        }
+        if warps.iter().all(|warp| warp.live() == 0) {
+            return Ok(());
+        }
+        if !release(env, warps)? {
+            return Err(stuck(env, warps));
+        }
+    }
+}
+
+/// Lets warps go on whose barrier is complete; whether there were any.
+fn release(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<bool, Fault> {
+    let mut any = false;
+    for number in 0..BARRIERS {
+        let Some((at, threads)) = warps.iter().find_map(|warp| warp.waits_at(number)) else { continue };
+        let Op::Barrier(barrier) = &env.kernel.program.code[at as usize].op else { continue };
+        let waiting = |warp: &Warp| warp.waiting(number);
+        let complete = |warp: &Warp| warp.live() != 0 && waiting(warp) == warp.live();
+        let arrived = warps.iter().filter(|warp| complete(warp)).count() as u32 * LANES as u32 + env.arrived[number];
+        let whole = warps.iter().all(|warp| waiting(warp) == warp.live());
+        let done = match threads {
+            None => whole,
+            Some(threads) => arrived >= threads && warps.iter().all(|warp| waiting(warp) == 0 || complete(warp)),
+        };
+        if !done {
+            continue;
+        }
+        let members = (0..warps.len()).filter(|at| waiting(&warps[*at]) != 0).fold(0, |all: Mask, at| all | 1 << at);
+        reduce(env, warps, number, barrier);
+        for warp in warps.iter_mut() {
+            warp.pass(env, number)?;
+        }
+        if whole {
+            env.shared.sync_block()
+        } else {
+            env.shared.sync_warps(members)
+        }
+        env.arrived[number] = 0;
+        any = true;
+    }
+    Ok(any)
+}
+
+/// `bar.red`: one result of all threads' predicates.
+fn reduce(_env: &Env<'_>, warps: &mut [Warp], number: usize, barrier: &Barrier) {
+    let Some((operation, _, result)) = barrier.reduction else { return };
+    let (mut count, mut threads) = (0, 0);
+    for warp in warps.iter() {
+        let (holds, among) = warp.contribution(number, barrier);
+        count += holds.count_ones();
+        threads += among.count_ones();
+    }
+    for warp in warps.iter_mut() {
+        let mask = warp.waiting(number);
+        let registers = &mut warp.registers;
+        match operation {
+            Reduction::Count => {
+                for lane in super::registers::lanes(mask) {
+                    u32::put(registers, result, lane, count);
+                }
+                registers.define(super::types::Kind::Word, result, mask, mask);
+            }
+            Reduction::And => {
+                let all = if count == threads { Mask::MAX } else { 0 };
+                registers.set_predicate(result, mask, all, mask);
+            }
+            Reduction::Or => {
+                let any = if count > 0 { Mask::MAX } else { 0 };
+                registers.set_predicate(result, mask, any, mask);
+            }
+        }
+    }
+}
+
+/// Nothing can go on: who waits where, and who does not.
+#[cold]
+fn stuck(env: &Env<'_>, warps: &[Warp]) -> Fault {
+    let (warp, (pc, mask, at_barrier)) = warps
+        .iter()
+        .flat_map(|warp| warp.stuck().map(move |place| (warp, place)))
+        .min_by_key(|(_, place)| place.2)
+        .unwrap_or_else(|| (&warps[0], (0, 0, false)));
+    let waiting = &env.kernel.program.code[pc as usize];
+    let others: Vec<String> = warps
+        .iter()
+        .flat_map(|other| other.stuck().map(move |place| (other.index(), place)))
+        .filter(|(index, place)| (*index, place.0) != (warp.index(), pc))
+        .take(3)
+        .map(|(index, (pc, mask, _))| {
+            let [x, y, z] = thread(index * LANES + mask.trailing_zeros() as usize, env.launch.block);
+            format!("thread ({x}, {y}, {z}) waits at line {}", env.kernel.program.code[pc as usize].line)
+        })
+        .collect();
+    let exited = warps.iter().map(Warp::exited).sum::<u32>();
+    let what = if at_barrier {
+        "barrier divergence: part of the block waits here"
+    } else {
+        "lanes of its mask never come: part of the warp waits here"
+    };
+    let others = if others.is_empty() { "nobody else waits".into() } else { others.join(", ") };
+    let what = format!("{what}, {others}, {exited} threads have exited");
+    let lane = mask.trailing_zeros() as usize % LANES;
+    let _ = place;
+    Failure::at(lane, what).fault(env, warp.index(), waiting)
+}
+
+impl Env<'_> {
+    /// What a lane finds in a special register.
+    pub(super) fn special(&self, special: Special, warp: usize, lane: usize) -> u64 {
+        let number = thread(warp * LANES + lane, self.launch.block);
+        let threads: u32 = self.launch.block.iter().product();
+        let equal: Mask = 1 << lane;
+        let shared = self.kernel.program.shared_bytes + self.launch.shared_bytes;
+        let value = match special {
+            Special::Thread(axis) => number[axis] as u32,
+            Special::Threads(axis) => self.launch.block[axis],
+            Special::Block(axis) => self.block[axis],
+            Special::Blocks(axis) => self.launch.grid[axis],
+            Special::Lane => lane as u32,
+            Special::Warp => warp as u32,
+            Special::Warps => threads.div_ceil(LANES as u32),
+            Special::LanesEqual => equal,
+            Special::LanesLess => equal - 1,
+            Special::LanesLessEqual => equal | (equal - 1),
+            Special::LanesGreater => !(equal | (equal - 1)),
+            Special::LanesGreaterEqual => !(equal - 1),
+            Special::DynamicShared => self.launch.shared_bytes as u32,
+            Special::TotalShared => shared as u32,
+            Special::Zero | Special::Zero64 => 0,
+            Special::One => 1,
+        };
+        value.into()
+    }
+}
