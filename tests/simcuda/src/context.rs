@@ -198,8 +198,7 @@ impl Driver {
 
     /// Reports what a context has and should have given back.
     pub fn report_left(&mut self, handle: u64, when: &str) {
-        let mut left: Vec<String> =
-            self.allocations_of(handle).map(|(_, allocation)| left_memory(allocation)).collect();
+        let mut left = self.left_memory(handle);
         let streams = self.streams.values().filter(|stream| stream.context == handle && !stream.destroyed).count();
         let events = self.events.values().filter(|event| event.context == handle).count();
         let modules = self.modules.values().filter(|module| module.context == handle).count();
@@ -211,10 +210,22 @@ impl Driver {
         left.iter().for_each(|left| self.report("leak", &format!("{left} when {when}")));
     }
 
-    /// Memory of a context that is not freed.
+    /// Memory of a context that should have been given back, in words.
+    pub fn left_memory(&self, handle: u64) -> Vec<String> {
+        let unfreed = self
+            .allocations_of(handle)
+            .filter(|(_, allocation)| allocation.state != State::Ending && allocation.kind != Kind::Variable);
+        let words = |allocation: &Allocation| match allocation.kind {
+            Kind::HostRegistered => format!("host memory {} still registered", allocation.describe()),
+            _ => format!("memory {} not freed", allocation.describe()),
+        };
+        unfreed.map(|(_, allocation)| words(allocation)).collect()
+    }
+
+    /// Memory of a context.
     pub fn allocations_of(&self, handle: u64) -> impl Iterator<Item = (usize, &Allocation)> {
         let all = self.memory().ok().into_iter().flat_map(|memory| memory.live());
-        all.filter(move |(_, allocation)| allocation.context == handle && allocation.state != State::Ending)
+        all.filter(move |(_, allocation)| allocation.context == handle)
     }
 
     /// Ends an allocation and gives its memory back to the device.
@@ -232,13 +243,5 @@ impl Driver {
     /// Where an allocation comes from, for reports.
     pub fn origin(&self, name: &str) -> Arc<str> {
         format!("{name} after operation {}", self.operations).into()
-    }
-}
-
-/// What is left, in words.
-pub fn left_memory(allocation: &Allocation) -> String {
-    match allocation.kind {
-        Kind::HostRegistered => format!("host memory {} still registered", allocation.describe()),
-        _ => format!("memory {} not freed", allocation.describe()),
     }
 }

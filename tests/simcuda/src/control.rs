@@ -5,7 +5,6 @@ use std::fmt::Write;
 
 use crate::companion::text;
 use crate::driver::{self, Driver};
-use crate::memory::State;
 use crate::module::KernelStats;
 
 /// Makes a report.
@@ -86,12 +85,7 @@ fn finish(driver: &mut Driver) {
     for handle in held {
         let Some(context) = driver.contexts.get(&handle).filter(|context| context.broken.is_none()) else { continue };
         let device = context.device;
-        let left: Vec<String> = driver
-            .allocations_of(handle)
-            .filter(|(_, allocation)| allocation.state == State::Live)
-            .map(|(_, allocation)| crate::context::left_memory(allocation))
-            .collect();
-        for left in left {
+        for left in driver.left_memory(handle) {
             driver.report("leak", &format!("{left} on device {device} when the process ended"));
         }
     }

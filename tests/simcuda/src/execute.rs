@@ -178,10 +178,13 @@ impl Driver {
         }
         match result {
             Ok(stats) => {
-                self.stats.entry(launch.function.name.clone()).or_default().add(stats);
+                self.stats.entry(launch.function.name.to_string_lossy().into_owned()).or_default().add(stats);
                 Ok(())
             }
             Err(text) if faulted => Err(text.into()),
+            Err(text) if text.contains(": misaligned: ") => {
+                Err(Failure { kind: "kernel", text, code: Code::MISALIGNED_ADDRESS })
+            }
             Err(text) => Err(Failure { kind: "kernel", text, code: Code::LAUNCH_FAILED }),
         }
     }

@@ -29,5 +29,4 @@ mod report;
 mod result;
 mod schedule;
 mod settings;
-mod signature;
 mod stream;

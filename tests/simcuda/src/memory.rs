@@ -26,6 +26,8 @@ pub enum Kind {
         /// From `cuMemAllocAsync`.
         ordered: bool,
     },
+    /// Of a device, for a variable of a module. Ends with the module.
+    Variable,
     /// Of the host, page-locked when it was made. Freed by `cuMemFreeHost`.
     HostAllocated,
     /// Of the host, page-locked later. Ended by `cuMemHostUnregister`.
@@ -90,7 +92,17 @@ impl Allocation {
 
     /// Whether the host may use its addresses.
     pub fn is_host(&self) -> bool {
-        !matches!(self.kind, Kind::Device { .. })
+        !matches!(self.kind, Kind::Device { .. } | Kind::Variable)
+    }
+
+    /// Writes bytes that lie within it.
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) {
+        assert!(offset + bytes.len() as u64 <= self.len);
+        // SAFETY: the allocation is live, which its memory being there shows, and as long as was just checked.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.bytes(offset), bytes.len()) };
+        if let Some(defined) = &mut self.defined {
+            defined.set(offset, bytes.len() as u64);
+        }
     }
 
     /// In words, for reports.
@@ -139,7 +151,7 @@ impl Memory {
         let pages = Pages::new(len, libc::PROT_READ | libc::PROT_WRITE)?;
         let bytes = pages.address as *mut u8;
         let (base, defined) = match kind {
-            Kind::Device { .. } => {
+            Kind::Device { .. } | Kind::Variable => {
                 let base = self.next;
                 let after = (base + len + GUARD_BYTES).next_multiple_of(ALIGNMENT);
                 if after > self.space.address + self.space.len {

@@ -2,50 +2,43 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::driver::Driver;
 use crate::kernel_memory::KernelMemory;
-use crate::ptx;
+use crate::memory::{Kind, Owner, State};
+use crate::ptx::{self, Param};
 use crate::result::{Code, Outcome};
-use crate::signature::{self, Parameter};
 use crate::stream::KernelLaunch;
 
-/// A module, or a library, which is a module without a context of its own.
+/// Dynamic shared memory that a kernel may have without asking for more.
+const SHARED_BYTES: i32 = 48 << 10;
+
+/// A module, or a library, which here is a module too.
 #[derive(Debug)]
 pub struct Module {
     /// The context it belongs to.
     pub context: u64,
     /// Handles of its kernels, by name.
     pub functions: HashMap<String, u64>,
+    /// Addresses of its variables, by name.
+    pub variables: HashMap<String, u64>,
 }
 
 /// A kernel of a module.
-#[derive(Debug)]
 pub struct Function {
-    /// Its name.
-    pub name: String,
-    /// The same as programs get it.
-    pub c_name: CString,
+    /// Its name as C programs get it.
+    pub name: CString,
     /// The context it belongs to.
     pub context: u64,
     /// The module it belongs to.
     pub module: u64,
-    /// Its parameters.
-    pub parameters: Vec<Parameter>,
     /// Dynamic shared memory that it may be given.
     pub shared_bytes_max: AtomicI32,
-    code: Arc<Shared>,
-}
-
-/// What the kernels of a module share.
-struct Shared(ptx::Module);
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("..")
-    }
+    code: Arc<ptx::Module>,
+    index: usize,
 }
 
 /// What a kernel's launches did.
@@ -69,25 +62,35 @@ impl KernelStats {
 }
 
 impl Function {
-    /// Runs the kernel.
+    /// What the interpreter has of it.
+    pub fn kernel(&self) -> &ptx::Kernel {
+        &self.code.kernels()[self.index]
+    }
+
+    /// Its parameters.
+    pub fn params(&self) -> &[Param] {
+        self.kernel().params()
+    }
+
+    /// Dynamic shared memory that it may be given, as programs are told.
+    pub fn shared_bytes_max(&self) -> i32 {
+        self.shared_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Runs it.
     ///
     /// # Errors
     /// In words.
     pub fn run(&self, launch: &KernelLaunch, memory: &mut KernelMemory<'_>) -> Result<ptx::Stats, String> {
-        let Some(kernel) = self.code.0.kernel(&self.name) else { return Ok(ptx::Stats::default()) };
         let KernelLaunch { grid, block, shared_bytes, params, .. } = launch;
         let launch = ptx::Launch { grid: *grid, block: *block, shared_bytes: *shared_bytes, params };
-        kernel.launch(launch, memory).map_err(|fault| fault.message)
+        self.kernel().launch(launch, memory).map_err(|fault| fault.message)
     }
+}
 
-    /// Bytes of its parameter space.
-    pub fn parameter_bytes(&self) -> usize {
-        self.parameters.last().map_or(0, |last| last.offset + last.len)
-    }
-
-    /// The same for a query that returns an `int`.
-    pub fn shared_bytes_max(&self) -> i32 {
-        self.shared_bytes_max.load(Ordering::Relaxed)
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Function").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -95,36 +98,61 @@ impl Driver {
     /// Loads a module into a context and returns its handle.
     ///
     /// # Errors
-    /// `INVALID_PTX`, with a report, if the interpreter does not take it.
+    /// `INVALID_PTX`, with a report, if the interpreter does not take it; `OUT_OF_MEMORY` for its variables.
     pub fn load_module(&mut self, context: u64, text: String) -> Outcome<u64> {
         let text = self.edit(text)?;
-        let code = ptx::Module::parse(&text).or_else(|what| match what.as_str() {
-            "not implemented" => Ok(ptx::Module {}),
-            _ => Err(what),
-        });
-        let code = code.map_err(|what| {
+        let mut code = ptx::Module::parse(&text).map_err(|what| {
             self.report("module", &format!("the PTX is not taken: {what}"));
             Code::INVALID_PTX
         })?;
-        let code = Arc::new(Shared(code));
         let handle = self.handle();
+        let variables = self.place_variables(context, handle, &mut code)?;
+        let code = Arc::new(code);
         let mut functions = HashMap::new();
-        for (name, parameters) in signature::entries(&text) {
+        for (index, kernel) in code.kernels().iter().enumerate() {
             let function = Function {
-                c_name: CString::new(name.clone()).map_err(|_| Code::INVALID_PTX)?,
-                name: name.clone(),
+                name: CString::new(kernel.name()).map_err(|_| Code::INVALID_PTX)?,
                 context,
                 module: handle,
-                parameters,
-                shared_bytes_max: AtomicI32::new(48 << 10),
+                shared_bytes_max: AtomicI32::new(SHARED_BYTES),
                 code: code.clone(),
+                index,
             };
             let function_handle = self.handle();
             self.functions.insert(function_handle, Arc::new(function));
-            functions.insert(name, function_handle);
+            functions.insert(kernel.name().to_owned(), function_handle);
         }
-        self.modules.insert(handle, Module { context, functions });
+        self.modules.insert(handle, Module { context, functions, variables });
         Ok(handle)
+    }
+
+    /// Forgets a module, its kernels and its variables.
+    pub fn unload_module(&mut self, handle: u64) {
+        let Some(module) = self.modules.remove(&handle) else { return };
+        module.functions.values().for_each(|function| drop(self.functions.remove(function)));
+        for address in module.variables.into_values() {
+            let index = self.memory().ok().and_then(|memory| memory.based_at(address));
+            index.into_iter().for_each(|index| self.end_allocation(index));
+        }
+    }
+
+    /// Gives the variables of a module memory with what they hold at first.
+    fn place_variables(&mut self, context: u64, module: u64, code: &mut ptx::Module) -> Outcome<HashMap<String, u64>> {
+        let device = self.usable(context)?.device;
+        let mut places = HashMap::new();
+        for (index, variable) in code.variables().to_vec().into_iter().enumerate() {
+            let origin = format!("variable {} of module {module:#x}", variable.name).into();
+            let owner = Owner { device, context, flags: 0, origin };
+            let len = variable.initial.len() as u64;
+            let memory = self.memory_mut()?;
+            let address = memory.allocate(len, owner, Kind::Variable, State::Live)?;
+            if let Some(place) = memory.based_at(address) {
+                memory.get_mut(place).write(0, &variable.initial);
+            }
+            code.place(index, address);
+            places.insert(variable.name, address);
+        }
+        Ok(places)
     }
 
     /// Plants a fault in the text, if a test asks for it.

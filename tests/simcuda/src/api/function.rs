@@ -24,6 +24,14 @@ impl Locked {
         Ok(function)
     }
 
+    fn parameter(&mut self, handle: u64, index: usize, offset: Out<usize>, len: Out<usize>) -> Outcome {
+        let function = self.function(handle)?;
+        let param = function.params().get(index).ok_or(Code::INVALID_VALUE)?;
+        offset.set(param.offset)?;
+        len.set_if_wanted(param.bytes);
+        Ok(())
+    }
+
     /// An attribute by its number in `CUfunction_attribute`.
     ///
     /// # Errors
@@ -31,9 +39,10 @@ impl Locked {
     pub fn function_attribute(&mut self, handle: u64, number: c_int) -> Outcome<c_int> {
         let function = self.function(handle)?;
         Ok(match number {
-            0 => device::BLOCK_THREADS_MAX as c_int,
-            1 => 0,
-            2 | 3 => 0,
+            0 => function.kernel().max_threads() as c_int,
+            1 => function.kernel().shared_bytes() as c_int,
+            2 => 0,
+            3 => function.kernel().local_bytes() as c_int,
             4 => 32,
             5 => 78,
             6 => 90,
@@ -80,24 +89,16 @@ entries! {
     }
     fn cuFuncGetName(name: Out<*const c_char>, function: u64) |d| {
         // It lives as long as its module, which is as long as the program may use it.
-        name.set(d.function(function)?.c_name.as_ptr())
+        name.set(d.function(function)?.name.as_ptr())
     }
     fn cuKernelGetName(name: Out<*const c_char>, function: u64) |d| {
-        name.set(d.function(function)?.c_name.as_ptr())
+        name.set(d.function(function)?.name.as_ptr())
     }
     fn cuFuncGetParamInfo(function: u64, index: usize, offset: Out<usize>, len: Out<usize>) |d| {
-        let function = d.function(function)?;
-        let parameter = function.parameters.get(index).ok_or(Code::INVALID_VALUE)?;
-        offset.set(parameter.offset)?;
-        len.set_if_wanted(parameter.len);
-        Ok(())
+        d.parameter(function, index, offset, len)
     }
     fn cuKernelGetParamInfo(function: u64, index: usize, offset: Out<usize>, len: Out<usize>) |d| {
-        let function = d.function(function)?;
-        let parameter = function.parameters.get(index).ok_or(Code::INVALID_VALUE)?;
-        offset.set(parameter.offset)?;
-        len.set_if_wanted(parameter.len);
-        Ok(())
+        d.parameter(function, index, offset, len)
     }
     fn cuFuncIsLoaded(state: Out<c_uint>, function: u64) |d| {
         d.function(function)?;

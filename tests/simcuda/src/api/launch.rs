@@ -39,13 +39,14 @@ impl Locked {
         let function = self.function(function)?;
         let stream = self.stream(config.stream)?;
         if self.streams[&stream].context != function.context {
-            self.report("handle", &format!("{name}: {} and the stream are of different contexts", function.name));
+            let what = format!("{name}: {:?} and the stream are of different contexts", function.name);
+            self.report("handle", &what);
             return Err(Code::INVALID_HANDLE);
         }
         let Config { grid, block, shared_bytes, .. } = config;
         check_shape(&function, grid, block, shared_bytes)?;
         let params = gather(&function, arguments)?;
-        let name = format!("{name} of {}", function.name);
+        let name = format!("{name} of {}", function.name.to_string_lossy());
         let launch = KernelLaunch { function, grid, block, shared_bytes: shared_bytes as usize, params };
         self.queue(stream, &name, Work::Launch(Box::new(launch)))
     }
@@ -56,7 +57,9 @@ fn check_shape(function: &Function, grid: [u32; 3], block: [u32; 3], shared_byte
     if !within(grid, device::GRID_MAX) || !within(block, device::BLOCK_MAX) {
         return Err(Code::INVALID_VALUE);
     }
-    if block.iter().product::<u32>() > device::BLOCK_THREADS_MAX || shared_bytes as i32 > function.shared_bytes_max() {
+    if block.iter().product::<u32>() > function.kernel().max_threads()
+        || shared_bytes as i32 > function.shared_bytes_max()
+    {
         return Err(Code::INVALID_VALUE);
     }
     Ok(())
@@ -64,7 +67,7 @@ fn check_shape(function: &Function, grid: [u32; 3], block: [u32; 3], shared_byte
 
 /// Parameter space, from an address a parameter or from a copy of it.
 fn gather(function: &Function, arguments: Arguments) -> Outcome<Vec<u8>> {
-    let mut params = vec![0; function.parameter_bytes()];
+    let mut params = vec![0; function.kernel().params_bytes()];
     if !arguments.extra.is_null() {
         let (from, len) = extra(arguments.extra)?;
         if len < params.len() {
@@ -74,9 +77,9 @@ fn gather(function: &Function, arguments: Arguments) -> Outcome<Vec<u8>> {
         unsafe { std::ptr::copy_nonoverlapping(from, params.as_mut_ptr(), params.len()) };
         return Ok(params);
     }
-    for (index, parameter) in function.parameters.iter().enumerate() {
+    for (index, param) in function.params().iter().enumerate() {
         let from = arguments.each.at(index)?;
-        let to = &mut params[parameter.offset..parameter.offset + parameter.len];
+        let to = &mut params[param.offset..param.offset + param.bytes];
         // SAFETY: by the entry point's contract there is an address for each parameter, of as many bytes as it has.
         unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
     }

@@ -38,9 +38,7 @@ impl Locked {
 
     fn unload(&mut self, handle: u64) -> Outcome {
         self.module(handle)?;
-        if let Some(module) = self.modules.remove(&handle) {
-            module.functions.values().for_each(|function| drop(self.functions.remove(function)));
-        }
+        self.unload_module(handle);
         Ok(())
     }
 
@@ -48,6 +46,16 @@ impl Locked {
         let name = name.text()?;
         let function = self.module(module)?.functions.get(&name).copied();
         out.set(function.ok_or(Code::NOT_FOUND)?)
+    }
+
+    fn variable_named(&mut self, base: Out<u64>, len: Out<usize>, module: u64, name: In<c_char>) -> Outcome {
+        let name = name.text()?;
+        let address = *self.module(module)?.variables.get(&name).ok_or(Code::NOT_FOUND)?;
+        let memory = self.memory()?;
+        let index = memory.based_at(address).ok_or(Code::NOT_FOUND)?;
+        base.set_if_wanted(address);
+        len.set_if_wanted(memory.get(index).len as usize);
+        Ok(())
     }
 }
 
@@ -78,6 +86,12 @@ entries! {
     }
     fn cuModuleGetFunctionCount(count: Out<c_uint>, module: u64) |d| {
         count.set(d.module(module)?.functions.len() as c_uint)
+    }
+    fn cuModuleGetGlobal_v2(base: Out<u64>, len: Out<usize>, module: u64, name: In<c_char>) |d| {
+        d.variable_named(base, len, module, name)
+    }
+    fn cuLibraryGetGlobal(base: Out<u64>, len: Out<usize>, library: u64, name: In<c_char>) |d| {
+        d.variable_named(base, len, library, name)
     }
     fn cuLibraryLoadData(
         library: Out<u64>, image: *const c_void, _options: *mut c_void, _values: *mut *mut c_void, _count: c_uint,
