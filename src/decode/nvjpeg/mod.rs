@@ -47,6 +47,9 @@ use hardware::Hardware;
 use hybrid::{Failure, Hybrid};
 use memory::Memory;
 
+#[cfg(test)]
+mod tests;
+
 /// The first version whose chroma upsampling can interpolate.
 const INTERPOLATION: [i32; 2] = [12, 1];
 
