@@ -54,9 +54,10 @@ fn count(name: &str, file: &[u8]) -> Vec<(String, u64, u64)> {
 fn no_kernel_takes_more_instructions_than_recorded() {
     use jpeg_encoder::SamplingFactor::{R_4_2_0, R_4_4_4};
     let (full, halved) = (image(R_4_4_4), image(R_4_2_0));
-    println!("4:4:4 {} bytes, 4:2:0 {} bytes", full.len(), halved.len());
+
     let found = [count("4:4:4", &full), count("4:2:0", &halved)].concat();
     let table: String = found.iter().map(|(name, threads, warps)| format!("{name}\t{threads}\t{warps}\n")).collect();
+    println!("of files of {} and {} bytes:\n{table}", full.len(), halved.len());
     for (name, threads, warps) in &found {
         let line = RECORDED.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
         let recorded: Vec<u64> = line.unwrap_or("0\t0").split('\t').map(|count| count.parse().unwrap()).collect();
