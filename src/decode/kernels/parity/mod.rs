@@ -1,14 +1,14 @@
 //! The kernels' PTX, interpreted, against the host's decoder and augmentation: the same bits, kernel by kernel.
 
+mod counts;
 mod destuff;
 mod entropy;
 mod idct;
 mod machine;
+mod planted;
 mod resize;
 mod taps;
 mod wave;
-
-use crate::plan::{Augment, Geometry, Orientation, SampleKey, SamplePlan};
 
 /// Files of every kind that is decoded in one scan.
 const FILES: [&str; 18] = [
@@ -49,15 +49,6 @@ impl Random {
     fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
-}
-
-/// The plan that takes an image as it is.
-fn whole_plan(file: &[u8]) -> SamplePlan {
-    let header = crate::jpeg::Header::parse(file).unwrap();
-    let augment = Augment::builder(Geometry::None).build().unwrap();
-    augment
-        .plan(SampleKey { seed: 0, epoch: 0, sample: 0, view: 0 }, header.width, header.height, Orientation::AS_STORED)
-        .unwrap()
 }
 
 #[test]
