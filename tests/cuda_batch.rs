@@ -20,7 +20,7 @@ const SAMPLES: usize = 20;
 const BATCH: usize = 4;
 const SIDE: usize = 16;
 const ELEMENTS: usize = BATCH * 3 * SIDE * SIDE;
-const SEEDS: u64 = 25;
+const SEEDS: u64 = 12;
 
 /// A data set, and its batches as the host gives them: tensor and labels.
 struct Data {
@@ -118,7 +118,7 @@ fn two_streams_read_every_batch_though_it_is_dropped_before_they_do() {
 }
 
 #[test]
-fn a_wait_or_an_event_that_the_consumer_needs_is_missed_when_it_is_left_out() {
+fn without_the_waits_of_the_streams_a_slot_is_written_too_early() {
     let session = session(0);
     let data = Data::new();
     let is_right = |seed| {
@@ -132,13 +132,8 @@ fn a_wait_or_an_event_that_the_consumer_needs_is_missed_when_it_is_left_out() {
         session.finish();
         got == data.expected && session.reports().is_empty()
     };
-    // With one stream each batch makes it wait twice (images, labels); the first wait of a slot's stream is that of its
-    // second round. Which of the calls that is depends on how far the loader is ahead, so some are tried.
-    for rule in ["cuStreamWaitEvent#1", "cuStreamWaitEvent#5"] {
-        // The second wait for the same event makes up for the first; so both.
-        session.set("drop", format!("{rule},{}", rule.replace("#1", "#2").replace("#5", "#6")));
-        assert!(!(0..20).all(is_right), "{rule}");
-    }
+    session.set("drop", "cuStreamWaitEvent#0");
+    assert!(!(0..20).all(is_right));
 }
 
 #[test]
@@ -176,9 +171,19 @@ fn another_library_reads_through_dlpack_and_deletes_from_any_thread() {
             let tensor = batch.unwrap().into_dlpack(Some(&stream)).unwrap();
             let mut images = stream.alloc_zeros::<f32>(ELEMENTS).unwrap();
             if number % 2 == 0 {
-                consume(tensor.into_versioned().as_ptr(), |managed| &managed.dl_tensor, |managed| managed.deleter, &mut images);
+                consume(
+                    tensor.into_versioned().as_ptr(),
+                    |managed| &managed.dl_tensor,
+                    |managed| managed.deleter,
+                    &mut images,
+                );
             } else {
-                consume(tensor.into_legacy().as_ptr(), |managed| &managed.dl_tensor, |managed| managed.deleter, &mut images);
+                consume(
+                    tensor.into_legacy().as_ptr(),
+                    |managed| &managed.dl_tensor,
+                    |managed| managed.deleter,
+                    &mut images,
+                );
             }
             kept.push(images);
         }
@@ -194,7 +199,12 @@ fn another_library_reads_through_dlpack_and_deletes_from_any_thread() {
 type Deleter<M> = Option<unsafe extern "C" fn(*mut M)>;
 
 /// Copies the tensor in the stream's order and deletes it on another thread before the copy was made.
-fn consume<M: 'static>(managed: *mut M, tensor: fn(&M) -> &dlpack::DLTensor, deleter: fn(&M) -> Deleter<M>, into: &mut CudaSlice<f32>) {
+fn consume<M: 'static>(
+    managed: *mut M,
+    tensor: fn(&M) -> &dlpack::DLTensor,
+    deleter: fn(&M) -> Deleter<M>,
+    into: &mut CudaSlice<f32>,
+) {
     // SAFETY: it was just made and not deleted.
     let (tensor, deleter) = unsafe { (tensor(&*managed), deleter(&*managed).unwrap()) };
     assert_eq!((tensor.device.device_type, tensor.device.device_id), (dlpack::DL_CUDA, 0));

@@ -22,14 +22,21 @@ fn paths_that_are_there_give_the_hosts_pixels_and_others_are_named() {
     assert_eq!((test["device"].as_str(), test["simulated"].as_bool()), (Some("cuda:0"), Some(true)));
     assert!(test["upload_bytes_per_second"].as_f64().unwrap() > 0.0);
     let paths = test["paths"].as_array().unwrap();
-    assert_eq!(paths.iter().map(|path| path["path"].as_str().unwrap()).collect::<Vec<_>>(), ["kernels", "nvJPEG", "host"]);
+    assert_eq!(
+        paths.iter().map(|path| path["path"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["kernels", "nvJPEG", "host"]
+    );
     for path in paths {
         let filled = |key: &str| path[key].as_str().is_some_and(|text| !text.is_empty());
         match path["verdict"].as_str().unwrap() {
             "not_available" => assert!(path["path"] == "nvJPEG" && filled("cause") && filled("remedy"), "{path}"),
             verdict => {
                 assert_eq!(verdict, "ok", "{path}");
-                assert_eq!((path["photos"].as_u64(), &path["cause"]), (test["photos"].as_u64(), &Value::Null), "{path}");
+                assert_eq!(
+                    (path["photos"].as_u64(), &path["cause"]),
+                    (test["photos"].as_u64(), &Value::Null),
+                    "{path}"
+                );
                 assert!(path["path"] == "nvJPEG" || path["max_difference"] == 0, "{path}");
             }
         }
