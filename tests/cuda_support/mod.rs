@@ -121,6 +121,8 @@ pub fn session(seed: u64) -> Session {
     for name in ["drop", "fail", "sticky", "ptx_edit", "memory_bytes", "devices", "ignore", "idle_ms"] {
         session.set(name, "");
     }
+    // Tests print the reports that they did not expect.
+    session.set("report", "/dev/null");
     session.restart(seed);
     session
 }
@@ -191,9 +193,9 @@ fn beside() -> PathBuf {
     std::env::current_exe().unwrap().parent().unwrap().to_owned()
 }
 
-/// A library that stays open.
+/// The driver's library within this process, which stays open.
 #[derive(Clone, Copy)]
-struct Library(*mut c_void);
+pub struct Library(*mut c_void);
 
 // SAFETY: a handle of a library that is never closed may be used by any thread.
 unsafe impl Send for Library {}
@@ -201,7 +203,13 @@ unsafe impl Send for Library {}
 unsafe impl Sync for Library {}
 
 impl Library {
-    fn symbol(self, name: &CStr) -> *mut c_void {
+    /// Loads it, unless it is.
+    pub fn open() -> Self {
+        load()
+    }
+
+    /// What it exports under this name.
+    pub fn symbol(self, name: &CStr) -> *mut c_void {
         // SAFETY: the library is open.
         let found = unsafe { libc::dlsym(self.0, name.as_ptr()) };
         assert!(!found.is_null(), "{name:?} is not in the library");

@@ -3,7 +3,7 @@
 
 use std::ffi::c_void;
 
-use crate::control;
+use crate::driver;
 use crate::result::Code;
 
 macro_rules! stubs {
@@ -29,7 +29,7 @@ macro_rules! stubs {
 
 /// The program wants more than is simulated, and the test's author should know.
 fn unimplemented(name: &str) -> Code {
-    control::report("unimplemented", &format!("{name} is not simulated"));
+    driver::report("unimplemented", &format!("{name} is not simulated"));
     Code::NOT_SUPPORTED
 }
 

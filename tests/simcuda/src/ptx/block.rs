@@ -1,8 +1,8 @@
 //! A launch: its blocks one after another, the warps of a block in turn.
 
-use super::fault::{Failure, place, thread};
-use super::program::{Barrier, Op, Reduction, Special};
-use super::registers::{LANES, Mask, Value};
+use super::fault::{Failure, thread};
+use super::program::Special;
+use super::registers::{LANES, Mask};
 use super::shared::Shared;
 use super::warp::{Progress, Warp};
 use super::{Fault, Kernel, Launch, Memory, Stats};
@@ -37,7 +37,7 @@ pub(super) fn launch(
         kernel,
         launch,
         memory,
-        shared: Shared::new(kernel.program.shared_bytes + launch.shared_bytes, warps),
+        shared: Shared::new(kernel.program.shared_bytes + launch.shared_bytes, launch.block),
         block: [0; 3],
         arrived: [0; BARRIERS],
         warp_instructions_max,
@@ -102,8 +102,7 @@ fn run(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<(), Fault> {
 fn release(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<bool, Fault> {
     let mut any = false;
     for number in 0..BARRIERS {
-        let Some((at, threads)) = warps.iter().find_map(|warp| warp.waits_at(number)) else { continue };
-        let Op::Barrier(barrier) = &env.kernel.program.code[at as usize].op else { continue };
+        let Some(threads) = warps.iter().find_map(|warp| warp.waits_at(number)) else { continue };
         let waiting = |warp: &Warp| warp.waiting(number);
         let complete = |warp: &Warp| warp.live() != 0 && waiting(warp) == warp.live();
         let arrived = warps.iter().filter(|warp| complete(warp)).count() as u32 * LANES as u32 + env.arrived[number];
@@ -116,8 +115,11 @@ fn release(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<bool, Fault> {
             continue;
         }
         let members = (0..warps.len()).filter(|at| waiting(&warps[*at]) != 0).fold(0, |all: Mask, at| all | 1 << at);
-        reduce(env, warps, number, barrier);
+        let code = &env.kernel.program.code;
+        let votes = warps.iter().map(|warp| warp.vote(code, number));
+        let votes = votes.fold([0; 2], |sum, vote| [sum[0] + vote[0], sum[1] + vote[1]]);
         for warp in warps.iter_mut() {
+            warp.elected(code, number, votes);
             warp.pass(env, number)?;
         }
         if whole {
@@ -129,37 +131,6 @@ fn release(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<bool, Fault> {
         any = true;
     }
     Ok(any)
-}
-
-/// `bar.red`: one result of all threads' predicates.
-fn reduce(_env: &Env<'_>, warps: &mut [Warp], number: usize, barrier: &Barrier) {
-    let Some((operation, _, result)) = barrier.reduction else { return };
-    let (mut count, mut threads) = (0, 0);
-    for warp in warps.iter() {
-        let (holds, among) = warp.contribution(number, barrier);
-        count += holds.count_ones();
-        threads += among.count_ones();
-    }
-    for warp in warps.iter_mut() {
-        let mask = warp.waiting(number);
-        let registers = &mut warp.registers;
-        match operation {
-            Reduction::Count => {
-                for lane in super::registers::lanes(mask) {
-                    u32::put(registers, result, lane, count);
-                }
-                registers.define(super::types::Kind::Word, result, mask, mask);
-            }
-            Reduction::And => {
-                let all = if count == threads { Mask::MAX } else { 0 };
-                registers.set_predicate(result, mask, all, mask);
-            }
-            Reduction::Or => {
-                let any = if count > 0 { Mask::MAX } else { 0 };
-                registers.set_predicate(result, mask, any, mask);
-            }
-        }
-    }
 }
 
 /// Nothing can go on: who waits where, and who does not.
@@ -190,7 +161,6 @@ fn stuck(env: &Env<'_>, warps: &[Warp]) -> Fault {
     let others = if others.is_empty() { "nobody else waits".into() } else { others.join(", ") };
     let what = format!("{what}, {others}, {exited} threads have exited");
     let lane = mask.trailing_zeros() as usize % LANES;
-    let _ = place;
     Failure::at(lane, what).fault(env, warp.index(), waiting)
 }
 

@@ -5,6 +5,7 @@
 //! the lanes of a warp happen to run in lock-step orders nothing. Accesses that are atomic, volatile or ordered do not race
 //! with each other; two writes of the same value do not either.
 
+use super::fault::thread;
 use super::registers::{LANES, Mask, lanes};
 
 /// Shared memory of the block that runs.
@@ -17,6 +18,8 @@ pub(super) struct Shared {
     /// The tick of the last barrier of the whole block: what is older is seen by all.
     barrier: u32,
     clocks: Vec<Clock>,
+    /// Threads of the block in x, y, z.
+    block: [u32; 3],
 }
 
 /// What is known of a byte.
@@ -64,7 +67,8 @@ impl Access {
 }
 
 impl Shared {
-    pub(super) fn new(len_bytes: usize, warps: usize) -> Self {
+    pub(super) fn new(len_bytes: usize, block: [u32; 3]) -> Self {
+        let warps = (block.iter().product::<u32>() as usize).div_ceil(LANES);
         let clock = || Clock { warps: [0; 32], lanes: [[0; LANES]; LANES] };
         Self {
             bytes: vec![0; len_bytes],
@@ -73,6 +77,7 @@ impl Shared {
             start: 0,
             barrier: 0,
             clocks: (0..warps).map(|_| clock()).collect(),
+            block,
         }
     }
 
@@ -94,7 +99,7 @@ impl Shared {
         for at in range {
             let cell = self.cells[at];
             if self.write_races(&cell, access) {
-                return Err(race("reads", at, "written", cell.writer));
+                return Err(self.race("reads", at, "written", cell.writer));
             }
             defined &= cell.written >= self.start && cell.flags & UNDEFINED == 0;
             self.note_read(at, access);
@@ -112,10 +117,10 @@ impl Shared {
             let cell = self.cells[at];
             let same = defined && cell.flags & UNDEFINED == 0 && self.bytes[at] == byte;
             if !same && self.write_races(&cell, access) {
-                return Err(race("writes", at, "written", cell.writer));
+                return Err(self.race("writes", at, "written", cell.writer));
             }
             if let Some(reader) = self.read_races(&cell, access) {
-                return Err(race("writes", at, "read", reader));
+                return Err(self.race("writes", at, "read", reader));
             }
             self.bytes[at] = byte;
             let strong = if access.strong { STRONG_WRITE } else { 0 };
@@ -235,8 +240,10 @@ impl Shared {
             self.clocks[warp].lanes = [[self.tick; LANES]; LANES];
         }
     }
-}
 
-fn race(does: &str, at: usize, done: &str, by: u16) -> String {
-    format!("race: {does} byte {at:#x} of shared memory, {done} by thread #{by} with no barrier between")
+    #[cold]
+    fn race(&self, does: &str, at: usize, done: &str, by: u16) -> String {
+        let [x, y, z] = thread(by.into(), self.block);
+        format!("race: {does} byte {at:#x} of shared memory, {done} by thread ({x}, {y}, {z}) with no barrier between")
+    }
 }
