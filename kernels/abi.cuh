@@ -121,6 +121,9 @@ struct alignas(16) Image {
 // Columns of the region that the resize kernel holds at a time.
 enum { TILE_COLUMNS = 1024 };
 
+// Threads of a block.
+enum { DESTUFF_THREADS = 256, ENTROPY_THREADS = 128, IDCT_THREADS = 256, TAPS_THREADS = 256, RESIZE_THREADS = 128 };
+
 // Per channel: value = fma(resampled, factor, addend).
 struct Affine {
     float factor[3], addend[3];
@@ -146,4 +149,8 @@ static_assert(sizeof(Image) == 320, "Image");
 //   forebay_taps(const Image* images, u32* taps)
 //       block 256; grid (2 axes, images)
 //   forebay_resize_u8, _f16, _bf16, _f32(const Image* images, const u8* samples, const u32* taps, u8* output, Affine, u32 layout)
-//       block 256; x = the stored frame's output rows (y.output_len)
+//       block 128; x = the stored frame's output rows (y.output_len)
+//
+// Memory is read in units of up to 16 bytes, of which some may not be needed: each buffer starts at a multiple of 16 and
+// is that long, and what lies in the units that segments share with other bytes, and in the last columns of a plane's
+// blocks, must have been written with something, at the time of the launch.

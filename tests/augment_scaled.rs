@@ -106,7 +106,7 @@ fn loader(folder: &str, augment: AugmentBuilder) -> forebay::LoaderBuilder {
 fn digest(builder: forebay::LoaderBuilder) -> String {
     let mut digest = Digest::default();
     for batch in builder.build().unwrap().epochs(0..2) {
-        digest.update(&batch.unwrap());
+        digest.update(&batch.unwrap()).unwrap();
     }
     digest.hex()
 }

@@ -21,7 +21,7 @@ fn digest(builder: LoaderBuilder) -> String {
     let mut loader = builder.build().expect("loader");
     let mut digest = Digest::default();
     for batch in loader.epochs(0..2) {
-        digest.update(&batch.expect("batch"));
+        digest.update(&batch.expect("batch")).expect("on the host");
     }
     digest.hex()
 }
@@ -119,7 +119,7 @@ fn images_of_their_own_size_keep_it() {
     assert!(batch.images().is_none());
     for index in 0..batch.len() {
         let number = batch.samples()[index] as usize;
-        let image = batch.image(index);
+        let image = batch.image(index).expect("on the host");
         assert_eq!((image.width as usize, image.height as usize), (90 + number % 40, 70 + number % 23));
         let original = common::pixels(number, image.width as usize, image.height as usize);
         let difference: u64 = image.bytes.iter().zip(&original).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
@@ -266,7 +266,7 @@ fn the_next_epoch_crops_the_same_sample_anew() {
         .map(|batch| {
             let batch = batch.expect("batch");
             assert_eq!(batch.samples()[0], 0, "the order is the data set's");
-            batch.image(0).bytes.to_vec()
+            batch.image(0).expect("on the host").bytes.to_vec()
         })
         .collect();
     assert!(first.len() == 2 && first[0] != first[1]);
@@ -300,7 +300,10 @@ fn a_sample_is_the_same_in_every_batch_it_may_fall_into() {
         let mut tensors = vec![];
         for batch in loader.epoch(3) {
             let batch = batch.expect("batch");
-            tensors.extend((0..batch.len()).map(|index| (batch.samples()[index], batch.image(index).bytes.to_vec())));
+            tensors.extend(
+                (0..batch.len())
+                    .map(|index| (batch.samples()[index], batch.image(index).expect("on the host").bytes.to_vec())),
+            );
         }
         tensors.sort_by_key(|(sample, _)| *sample);
         tensors

@@ -29,7 +29,7 @@ fn run(builder: LoaderBuilder) -> (String, Report) {
         let mut loader = builder.build().expect("loader");
         let mut digest = Digest::default();
         for batch in loader.epoch(1) {
-            digest.update(&batch.expect("batch"));
+            digest.update(&batch.expect("batch")).expect("on the host");
         }
         let _ = sender.send((digest.hex(), loader.report()));
     });

@@ -20,8 +20,11 @@
 //! Columns and rows here are those of the stored image; flips reverse the order in which outputs are
 //! written, and never that of taps.
 
+pub(crate) mod cuda;
 mod host;
 mod store;
 mod taps;
 
 pub use host::{Isa, Resizer, Rows};
+#[cfg(test)]
+pub(crate) use taps::Taps;

@@ -10,15 +10,15 @@ pub(super) const LANES: usize = 16;
 /// Tables are rebuilt for every image in memory that is kept: with 448 outputs for a 224x224 tensor
 /// that cost matters, so they are laid out tap by tap, in loops over outputs that vectorise.
 #[derive(Debug, Default)]
-pub(super) struct Taps {
+pub(crate) struct Taps {
     /// The first tap of each output, from the start of the axis's source range.
-    pub(super) first: Vec<u32>,
+    pub(crate) first: Vec<u32>,
     /// The one past the last.
-    pub(super) end: Vec<u32>,
+    pub(crate) end: Vec<u32>,
     /// Weight `tap` of output `i` is at `tap * stride + i`; 0 past an output's last tap.
-    pub(super) weights: Vec<f32>,
+    pub(crate) weights: Vec<f32>,
     /// Outputs, rounded up to [`LANES`].
-    pub(super) stride: usize,
+    pub(crate) stride: usize,
     /// The most taps of an output.
     pub(super) count_max: usize,
     /// Pixels of the source range; no tap lies past it.
@@ -30,7 +30,7 @@ pub(super) struct Taps {
 
 impl Taps {
     /// Tabulates an axis. With `reversed`, entry `i` is that of the `i`-th output from the end.
-    pub(super) fn build(&mut self, axis: &Axis, reversed: bool) {
+    pub(crate) fn build(&mut self, axis: &Axis, reversed: bool) {
         let len = axis.output_len as usize;
         let filter = axis.filter();
         let (source_start, source_len) = axis.source_range();

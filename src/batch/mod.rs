@@ -1,16 +1,73 @@
 //! HAND over: tensors, labels, keys.
+//!
+//! A [`Batch`] lies on the host or on a CUDA device, as its [`device`](Batch::device) says. Labels, keys and sample
+//! numbers are on the host either way.
+//!
+//! # On the host
+//!
+//! [`Batch::images`] is the tensor: it is complete, and nobody writes it until the batch is dropped.
+//!
+//! # On a device
+//!
+//! The host is handed the batch while kernels may still be writing its tensor. What orders the device is events, and
+//! no thread waits for another:
+//!
+//! ```text
+//! slot's stream      ... decode -> resize -> ready       wait -> next round's decode -> ..
+//!                                              |           ^
+//! batch.on(&stream)                            v           |
+//! consumer's stream                     ... wait -> reads -+ (recorded when the batch is dropped)
+//! ```
+//!
+//! - [`Batch::on`] makes the consumer's stream wait for the tensor. What that stream is given afterwards sees all of it.
+//! - Dropping the batch, from any thread, also while those reads still run, records where the stream is. The next
+//!   round of the slot waits for that on the device, before it writes the tensor again.
+//! - So a consumer enqueues its work on a stream, drops the batch, and goes on. Only memory that leaves the pool
+//!   ([`Batch::into_tensor`]) outlives the batch.
+//!
+//! ```no_run
+//! use cudarc::driver::{CudaContext, PushKernelArg};
+//! use forebay::device::Device;
+//! use forebay::Loader;
+//!
+//! # fn step(images: cudarc::driver::CudaView<'_, f32>) {}
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let stream = CudaContext::new(0)?.new_stream()?;
+//! let mut loader = Loader::open("data/train").build()?;
+//! for batch in loader.epoch(0) {
+//!     let batch = batch?;
+//!     let images = batch.on(&stream)?;
+//!     let labels = batch.labels_on(&stream)?;
+//!     if let Some(images) = images.view::<f32>() {
+//!         step(images); // enqueues kernels on `stream`, and waits for nothing
+//!     }
+//! } // the batch is dropped while they run
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Others than cudarc get the tensor by [`Batch::into_dlpack`] (PyTorch, JAX, CuPy, TVM), or as a pointer and an
+//! event ([`Batch::raw`]).
 
+mod cuda;
 mod digest;
+pub mod dlpack;
+mod owned;
+mod tensor;
 
+pub use cuda::{CudaTensor, RawTensor};
 pub use digest::Digest;
-
-use half::{bf16, f16};
+pub use owned::OwnedTensor;
+pub use tensor::{Element, Image, Tensor};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tensor::{Form, HostBytes};
+
+use crate::device::Device;
+use crate::error::{Error, ErrorKind, Result};
 use crate::loader::Filled;
-use crate::plan::{DType, Layout};
 
 /// One batch: images, labels, keys and sample numbers, in the epoch's order.
 ///
@@ -20,52 +77,6 @@ pub struct Batch {
     filled: Filled,
     /// How many batches the consumer holds.
     held: Arc<AtomicUsize>,
-}
-
-/// One image of a batch.
-#[derive(Clone, Copy, Debug)]
-pub struct Image<'a> {
-    /// Rows.
-    pub height: u32,
-    /// Columns.
-    pub width: u32,
-    /// The pixels: three channels (R, G, B) in the batch's layout and type, tightly packed.
-    pub bytes: &'a [u8],
-}
-
-/// All images of a batch whose images have one size.
-#[derive(Clone, Copy, Debug)]
-pub struct Tensor<'a> {
-    /// `[samples, 3, height, width]` for NCHW, `[samples, height, width, 3]` for NHWC.
-    pub shape: [usize; 4],
-    /// The type of an element.
-    pub dtype: DType,
-    /// The order of the dimensions.
-    pub layout: Layout,
-    /// The elements, row-major, tightly packed, in the machine's byte order.
-    pub bytes: &'a [u8],
-}
-
-impl<'a> Tensor<'a> {
-    /// The elements, if they are of type f32.
-    pub fn as_f32(&self) -> Option<&'a [f32]> {
-        (self.dtype == DType::F32).then(|| bytemuck::cast_slice(self.bytes))
-    }
-
-    /// The elements, if they are of type f16.
-    pub fn as_f16(&self) -> Option<&'a [f16]> {
-        (self.dtype == DType::F16).then(|| bytemuck::cast_slice(self.bytes))
-    }
-
-    /// The elements, if they are of type bf16.
-    pub fn as_bf16(&self) -> Option<&'a [bf16]> {
-        (self.dtype == DType::BF16).then(|| bytemuck::cast_slice(self.bytes))
-    }
-
-    /// The elements, if they are of type u8.
-    pub fn as_u8(&self) -> Option<&'a [u8]> {
-        (self.dtype == DType::U8).then_some(self.bytes)
-    }
 }
 
 impl Batch {
@@ -94,22 +105,47 @@ impl Batch {
         self.filled.tray.step
     }
 
-    /// The images as one tensor; `None` where every image has its own size (`Geometry::None`).
-    pub fn images(&self) -> Option<Tensor<'_>> {
-        let augment = &self.filled.tray.augment;
-        let [a, b, c] = augment.output_shape()?;
-        let bytes = self.filled.slot.all();
-        Some(Tensor { shape: [self.len(), a, b, c], dtype: augment.dtype(), layout: augment.layout(), bytes })
+    /// Where its images lie.
+    pub fn device(&self) -> Device {
+        self.filled.slot.output().map_or(Device::Host, |output| Device::Cuda(output.gpu().ordinal()))
     }
 
-    /// One image.
+    /// The images as one tensor in host memory; `None` where every image has its own size (`Geometry::None`),
+    /// and where they lie on a device.
+    pub fn images(&self) -> Option<Tensor<'_>> {
+        match self.device() {
+            Device::Host => Some(Tensor::new(self.form()?, self.filled.slot.all())),
+            _ => None,
+        }
+    }
+
+    /// One image in host memory; `None` where they lie on a device.
     ///
     /// # Panics
     ///
     /// If `index` is not below [`len`](Self::len).
-    pub fn image(&self, index: usize) -> Image<'_> {
-        let size = self.filled.tray.size(index);
-        Image { height: size.height, width: size.width, bytes: self.filled.slot.sample(index) }
+    pub fn image(&self, index: usize) -> Option<Image<'_>> {
+        let bytes = self.filled.slot.sample(index);
+        (self.device() == Device::Host).then(|| self.image_of(index, bytes))
+    }
+
+    /// The images in host memory, wherever they lie: copied where that is a device, after waiting for them. For
+    /// looking at them; training reads them where they are.
+    ///
+    /// # Errors
+    ///
+    /// `DeviceLost` and the like.
+    pub fn to_host(&self) -> Result<HostImages<'_>> {
+        let copy = match (self.filled.slot.output(), self.form()) {
+            (Some(output), Some(form)) => {
+                let mut copy = HostBytes::zeroed(form.len_bytes());
+                output.copy_to_host(copy.as_mut_slice())?;
+                Some(copy)
+            }
+            (Some(_), None) => return Err(no_tensor()),
+            (None, _) => None,
+        };
+        Ok(HostImages { batch: self, copy })
     }
 
     /// The labels, [`UNLABELLED`](crate::source::UNLABELLED) where a sample has none.
@@ -130,10 +166,60 @@ impl Batch {
     pub fn key(&self, index: usize) -> &str {
         self.filled.tray.key(index)
     }
+
+    fn form(&self) -> Option<Form> {
+        let augment = &self.filled.tray.augment;
+        let [a, b, c] = augment.output_shape()?;
+        Some(Form { shape: [self.len(), a, b, c], dtype: augment.dtype(), layout: augment.layout() })
+    }
+
+    fn image_of<'a>(&self, index: usize, bytes: &'a [u8]) -> Image<'a> {
+        let size = self.filled.tray.size(index);
+        Image { height: size.height, width: size.width, bytes }
+    }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
         self.held.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// The images of a batch in host memory, wherever the batch lies. See [`Batch::to_host`].
+pub struct HostImages<'a> {
+    batch: &'a Batch,
+    /// Those of a device.
+    copy: Option<HostBytes>,
+}
+
+impl HostImages<'_> {
+    /// As one tensor; `None` where every image has its own size.
+    pub fn tensor(&self) -> Option<Tensor<'_>> {
+        match &self.copy {
+            Some(copy) => Some(Tensor::new(self.batch.form()?, copy.as_slice())),
+            None => self.batch.images(),
+        }
+    }
+
+    /// One image.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below the batch's [`len`](Batch::len).
+    pub fn image(&self, index: usize) -> Image<'_> {
+        let bytes = match &self.copy {
+            Some(copy) => {
+                let sample_bytes = copy.as_slice().len() / self.batch.len();
+                &copy.as_slice()[index * sample_bytes..][..sample_bytes]
+            }
+            None => self.batch.filled.slot.sample(index),
+        };
+        self.batch.image_of(index, bytes)
+    }
+}
+
+/// Why something that takes one tensor does not take this batch.
+fn no_tensor() -> Error {
+    Error::new(ErrorKind::Unsupported, "every image of the batch has its own size, so they are no one tensor")
+        .with_remedy("load with a geometry that gives all images one size")
 }

@@ -5,9 +5,11 @@
 //! by its first bytes, never by a file's name.
 
 pub(crate) mod kernels;
-#[allow(dead_code, unused_imports)] // Until the loader uses it.
 pub(crate) mod nvjpeg;
 mod other;
+
+use std::fmt;
+use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg;
@@ -27,11 +29,15 @@ pub enum Route {
     Png,
     /// WebP, by a library.
     WebP,
+    /// Baseline JPEG, by this crate's kernels on a CUDA device.
+    Kernels,
+    /// JPEG, by NVIDIA's library on a CUDA device.
+    NvJpeg,
 }
 
 impl Route {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Jpeg, Self::OtherJpeg, Self::Png, Self::WebP];
+    pub const ALL: [Self; 6] = [Self::Jpeg, Self::OtherJpeg, Self::Png, Self::WebP, Self::Kernels, Self::NvJpeg];
 
     /// The name used in reports and JSON.
     pub const fn name(self) -> &'static str {
@@ -40,12 +46,63 @@ impl Route {
             Self::OtherJpeg => "library for other JPEG",
             Self::Png => "PNG library",
             Self::WebP => "WebP library",
+            Self::Kernels => "CUDA kernels",
+            Self::NvJpeg => "nvJPEG",
         }
     }
 
     /// Whether the decoder scales images down by itself, to every [`Scale`].
     pub const fn scales(self) -> bool {
         matches!(self, Self::Jpeg)
+    }
+}
+
+/// Who decodes on a CUDA device, by the names that the command line uses: `auto`, `kernels`, `nvjpeg` or `host`.
+///
+/// Whatever it is, samples that it does not take go to the host's decoders and are counted as theirs. The kernels and the
+/// host give the same tensors, to the bit; nvJPEG's pixels differ by a few levels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DecoderKind {
+    /// The kernels for what an index describes, nvJPEG where it can be loaded for other JPEG.
+    #[default]
+    Auto,
+    /// The kernels alone; refused where no index describes the data set.
+    Kernels,
+    /// nvJPEG alone, from whole files; refused where it cannot be loaded.
+    NvJpeg,
+    /// The decode threads; the device gets finished tensors.
+    Host,
+}
+
+impl DecoderKind {
+    const ALL: [(Self, &str); 4] =
+        [(Self::Auto, "auto"), (Self::Kernels, "kernels"), (Self::NvJpeg, "nvjpeg"), (Self::Host, "host")];
+
+    /// Whether samples that an index describes go to the kernels.
+    pub(crate) fn uses_kernels(self) -> bool {
+        matches!(self, Self::Auto | Self::Kernels)
+    }
+
+    /// Whether other JPEG goes to nvJPEG.
+    pub(crate) fn uses_nvjpeg(self) -> bool {
+        matches!(self, Self::Auto | Self::NvJpeg)
+    }
+}
+
+impl fmt::Display for DecoderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::ALL[*self as usize].1)
+    }
+}
+
+impl FromStr for DecoderKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = Self::ALL.iter().find(|(_, name)| *name == text);
+        found.map(|(kind, _)| *kind).ok_or_else(|| {
+            Error::invalid_parameter("decoder", format_args!("{text:?}"), "auto, kernels, nvjpeg or host is allowed")
+        })
     }
 }
 
@@ -129,7 +186,7 @@ impl Decoder {
         }
         let pixels = match (info.route, &self.header) {
             (Route::Jpeg, Some(header)) => return self.jpeg.decode(bytes, header, View { scale, region }, sink),
-            (Route::Jpeg | Route::OtherJpeg, header) => {
+            (Route::Jpeg | Route::OtherJpeg | Route::Kernels | Route::NvJpeg, header) => {
                 other::jpeg(bytes, header.as_ref().map_or(8, |header| header.precision), &self.limits)?
             }
             (Route::Png, _) => other::png(bytes)?,

@@ -1,28 +1,91 @@
 //! The device that tensors are born on.
+//!
+//! [`Device`] names one, [`DeviceChoice`] is what a user asks for. Naming a device asks nobody whether it is there:
+//! it is opened when a [`Loader`](crate::Loader) is built.
+//!
+//! ```
+//! use forebay::device::{Device, DeviceChoice};
+//!
+//! assert_eq!("cuda".parse::<Device>()?, Device::Cuda(0));
+//! assert_eq!("cuda:3".parse::<DeviceChoice>()?, DeviceChoice::Exactly(Device::Cuda(3)));
+//! assert_eq!("auto".parse::<DeviceChoice>()?, DeviceChoice::Auto);
+//! # Ok::<(), forebay::Error>(())
+//! ```
 
 pub mod cuda;
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
+use crate::report::Fallback;
+use cuda::Gpu;
 
-/// Where the tensors of a batch lie.
-///
-/// As text: `host`, or `auto` for the best there is. `cuda:N` is understood, and refused as long as the
-/// CUDA path is not part of this build.
+/// Where the tensors of a batch lie. As text: `host`, `cuda:N`, or `cuda` for `cuda:0`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Device {
     /// Host memory; everything is computed on the CPU.
     #[default]
     Host,
+    /// A CUDA device by its ordinal among those that `CUDA_VISIBLE_DEVICES` leaves.
+    Cuda(u32),
 }
 
-impl Device {
-    /// The best device that this build can use on this machine: at present always the host.
-    pub fn auto() -> Self {
-        Self::Host
+/// The device that is asked for. As text: that of a [`Device`], or `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceChoice {
+    /// `cuda:0` if it works, else the host, and the report says why.
+    Auto,
+    /// This one and no other.
+    Exactly(Device),
+}
+
+impl DeviceChoice {
+    /// Which device it is on this machine, now, and for [`Auto`](Self::Auto) that came to the host the reason. Opens the
+    /// device, which takes up to a second, and closes it again.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`, naming what is missing, for a device asked for by name; `OutOfMemory`, `DeviceLost`.
+    pub fn resolve(self) -> Result<(Device, Option<Fallback>)> {
+        let (gpu, fallback) = self.open()?;
+        Ok((gpu.map_or(Device::Host, |gpu| Device::Cuda(gpu.ordinal())), fallback))
+    }
+
+    /// Opens the device; none is the host.
+    pub(crate) fn open(self) -> Result<(Option<Gpu>, Option<Fallback>)> {
+        match self {
+            Self::Exactly(Device::Host) => Ok((None, None)),
+            Self::Exactly(Device::Cuda(ordinal)) => Ok((Some(Gpu::open(ordinal)?), None)),
+            Self::Auto => Ok(match Gpu::open(0) {
+                Ok(gpu) => (Some(gpu), None),
+                Err(error) => (None, Some(host_instead(&error))),
+            }),
+        }
+    }
+}
+
+fn host_instead(error: &Error) -> Fallback {
+    Fallback {
+        what: "CUDA device",
+        instead: "host",
+        cause: error.cause(),
+        remedy: error.remedy().unwrap_or("ask for the device host").to_owned(),
+        count: 1,
+    }
+}
+
+impl Default for DeviceChoice {
+    fn default() -> Self {
+        Self::Exactly(Device::Host)
+    }
+}
+
+impl From<Device> for DeviceChoice {
+    fn from(device: Device) -> Self {
+        Self::Exactly(device)
     }
 }
 
@@ -30,6 +93,16 @@ impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host => f.write_str("host"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Exactly(device) => device.fmt(f),
         }
     }
 }
@@ -39,66 +112,77 @@ impl FromStr for Device {
 
     /// # Errors
     ///
-    /// `InvalidParameter` for what is no device at all; `Unavailable` for a CUDA device that this machine
-    /// lacks; `Unsupported` for one that is there.
+    /// `InvalidParameter` for what is no device.
+    fn from_str(text: &str) -> Result<Self> {
+        parse(text).ok_or_else(|| no_device(text, "host or cuda:N is allowed"))
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = Error;
+
+    /// # Errors
+    ///
+    /// `InvalidParameter` for what is neither a device nor `auto`.
     fn from_str(text: &str) -> Result<Self> {
         match text {
-            "host" => return Ok(Self::Host),
-            "auto" => return Ok(Self::auto()),
-            _ => {}
-        }
-        let ordinal = match text.strip_prefix("cuda") {
-            Some("") => Some(0),
-            Some(rest) => rest.strip_prefix(':').and_then(|number| number.parse::<u32>().ok()),
-            None => None,
-        };
-        match ordinal {
-            Some(ordinal) => Err(no_cuda(ordinal)),
-            None => {
-                Err(Error::invalid_parameter("device", format_args!("{text:?}"), "host, auto or cuda:N is allowed"))
-            }
+            "auto" => Ok(Self::Auto),
+            _ => parse(text).map(Self::Exactly).ok_or_else(|| no_device(text, "host, auto or cuda:N is allowed")),
         }
     }
 }
 
-fn no_cuda(ordinal: u32) -> Error {
-    let remedy = "use the device host or auto";
-    match cuda::probe() {
-        cuda::CudaProbe::Devices { devices, .. } if (ordinal as usize) < devices.len() => Error::new(
-            ErrorKind::Unsupported,
-            format!("device cuda:{ordinal} is there, but this version computes on the host only"),
-        ),
-        cuda::CudaProbe::Devices { devices, .. } => Error::new(
-            ErrorKind::Unavailable,
-            format!("device cuda:{ordinal} does not exist: this machine has {}", devices.len()),
-        ),
-        missing => Error::new(ErrorKind::Unavailable, format!("device cuda:{ordinal} is not available: {missing}")),
+fn parse(text: &str) -> Option<Device> {
+    match text {
+        "host" => Some(Device::Host),
+        "cuda" => Some(Device::Cuda(0)),
+        _ => {
+            let number = text.strip_prefix("cuda:")?;
+            // `parse` takes a sign, which is part of no ordinal.
+            number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok().map(Device::Cuda))?
+        }
     }
-    .with_remedy(remedy)
+}
+
+fn no_device(text: &str, allowed: &str) -> Error {
+    Error::invalid_parameter("device", format_args!("{text:?}"), allowed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn devices_are_what_their_names_say() {
-        assert_eq!("host".parse::<Device>().unwrap(), Device::Host);
-        assert_eq!("auto".parse::<Device>().unwrap(), Device::Host);
-        assert_eq!(Device::Host.to_string().parse::<Device>().unwrap(), Device::Host);
+        for (text, device) in [("host", Device::Host), ("cuda:0", Device::Cuda(0)), ("cuda:17", Device::Cuda(17))] {
+            assert_eq!(text.parse::<Device>().unwrap(), device);
+            assert_eq!(text.parse::<DeviceChoice>().unwrap(), device.into());
+            assert_eq!(device.to_string(), text);
+            assert_eq!(DeviceChoice::from(device).to_string(), text);
+        }
+        assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
+        assert_eq!("auto".parse::<DeviceChoice>().unwrap(), DeviceChoice::Auto);
+        assert_eq!(DeviceChoice::Auto.to_string(), "auto");
     }
 
     #[test]
     fn a_name_that_is_no_device_is_an_invalid_parameter() {
-        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "HOST", "cuda0"] {
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "HOST", "cuda0", "cuda:4294967296"] {
             assert_eq!(text.parse::<Device>().unwrap_err().kind(), ErrorKind::InvalidParameter, "{text:?}");
+            assert_eq!(text.parse::<DeviceChoice>().unwrap_err().kind(), ErrorKind::InvalidParameter, "{text:?}");
         }
+        assert_eq!("auto".parse::<Device>().unwrap_err().kind(), ErrorKind::InvalidParameter, "no device but a choice");
     }
 
     #[test]
-    fn a_cuda_device_is_refused_with_cause_and_remedy() {
-        let error = "cuda:4000000000".parse::<Device>().unwrap_err();
+    fn a_device_that_is_not_there_is_refused_when_it_is_opened_and_auto_never_is() {
+        let device: DeviceChoice = "cuda:4000000000".parse().unwrap();
+        let error = device.resolve().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.to_string().contains("cuda:4000000000") && error.remedy().is_some(), "{error}");
+
+        let (device, fallback) = DeviceChoice::Auto.resolve().unwrap();
+        assert_eq!(device == Device::Host, fallback.is_some_and(|why| !why.cause.is_empty() && !why.remedy.is_empty()));
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct Uring {
     operations: Vec<Operation>,
     vacant: Vec<usize>,
     common: Arc<Common>,
-    /// The arena as registered: its start and length, or nothing if it is not.
+    /// What is registered, of the arena and what lies beside it: its start and length, or nothing if it is not.
     registered: Option<(NonNull<u8>, usize)>,
     /// Keeps the registered memory mapped.
     _arena: Arena,
@@ -282,9 +282,9 @@ fn refusal(error: &io::Error) -> Refusal {
     Refusal { cause: format!("io_uring_setup: {error}"), remedy }
 }
 
-/// Registers the arena, so that the kernel pins and looks up its pages once instead of for every read.
+/// Registers what reads land in, so that the kernel pins and looks up its pages once instead of for every read.
 fn register(ring: &IoUring, arena: &Arena, common: &Common) -> Option<(NonNull<u8>, usize)> {
-    let (start, len_bytes) = (arena.start(), arena.capacity_bytes());
+    let (start, len_bytes) = arena.reads();
     let buffers: Vec<libc::iovec> = (0..len_bytes)
         .step_by(REGISTERED_BYTES_MAX)
         .map(|at| libc::iovec {
@@ -292,7 +292,7 @@ fn register(ring: &IoUring, arena: &Arena, common: &Common) -> Option<(NonNull<u
             iov_len: REGISTERED_BYTES_MAX.min(len_bytes - at),
         })
         .collect();
-    // SAFETY: the buffers are the arena's mapping, which `Uring` keeps mapped as long as the ring exists, and the kernel
+    // SAFETY: the buffers are parts of the arena's mapping, which `Uring` keeps mapped as long as the ring exists, and the kernel
     // writes to them only for reads that we submit.
     match unsafe { ring.submitter().register_buffers(&buffers) } {
         Ok(()) => Some((start, len_bytes)),

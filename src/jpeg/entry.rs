@@ -191,19 +191,16 @@ impl Facts {
     /// `IndexStale` as for [`check`](Self::check), and for entry points that contradict themselves or the
     /// facts; `InvalidParameter` for a region outside the image.
     pub fn ranges(&self, entries: EntryPoints<'_>, view: impl Into<View>, ranges: &mut Vec<Range<u64>>) -> Result<()> {
-        self.check()?;
-        let view = view.into();
-        check_view(view, self.width, self.height)?;
-        let header = self.frame();
-        let layout = Layout::new(&Geometry::new(&header, view), &header.scan);
-        let (rows, columns, grid) = (&layout.rows, &layout.columns, Grid::of_facts(self));
-        let mut entries = EntryIter::new(entries.bytes, grid, self.scan_bytes);
+        let (_, layout) = self.layout(view.into())?;
+        let grid = Grid::of_facts(self);
         let first = ranges.len();
-        let mut take = |from: EntryPoint, to: Option<EntryPoint>| {
+        self.for_each_run(entries, &layout, |from, to| {
             // With the marker before a restart interval, which proves that it is one.
-            let mcu = grid.mcu(&from);
-            let begins_interval = mcu > 0 && mcu.checked_rem(self.restart_interval.into()) == Some(0);
-            let start = if begins_interval { (from.bit / 8).saturating_sub(2) } else { from.bit / 8 };
+            let start = if grid.begins_interval(&from, self.restart_interval) {
+                (from.bit / 8).saturating_sub(2)
+            } else {
+                from.bit / 8
+            };
             // The next MCU's first bits are in this one's last byte, which may be an FF and its stuffing.
             let end = to.map_or(self.scan_bytes, |to| to.bit / 8 + if to.bit % 8 == 0 { 0 } else { 2 });
             let range = self.scan_offset + start..self.scan_offset + end.min(self.scan_bytes);
@@ -211,7 +208,33 @@ impl Facts {
                 Some(last) if last.end >= range.start => last.end = range.end,
                 _ => ranges.push(range),
             }
-        };
+            Ok(())
+        })
+    }
+
+    /// What of the image a view touches: its samples, and its MCUs.
+    ///
+    /// # Errors
+    /// `IndexStale` as for [`check`](Self::check); `InvalidParameter` for a region outside the image.
+    pub(crate) fn layout(&self, view: View) -> Result<(Geometry, Layout)> {
+        self.check()?;
+        check_view(view, self.width, self.height)?;
+        let header = self.frame();
+        let geometry = Geometry::new(&header, view);
+        let layout = Layout::new(&geometry, &header.scan);
+        Ok((geometry, layout))
+    }
+
+    /// Hands every entry point that decoding the layout's MCUs starts at or passes to `take`, with the one behind it:
+    /// between the two lie MCUs that are needed. Facts that were checked.
+    pub(super) fn for_each_run(
+        &self,
+        entries: EntryPoints<'_>,
+        layout: &Layout,
+        mut take: impl FnMut(EntryPoint, Option<EntryPoint>) -> Result<()>,
+    ) -> Result<()> {
+        let (rows, columns) = (&layout.rows, &layout.columns);
+        let mut entries = EntryIter::new(entries.bytes, Grid::of_facts(self), self.scan_bytes);
         let mut start = None;
         for _ in 0..=rows.start {
             start = entries.next_row()?;
@@ -223,13 +246,13 @@ impl Facts {
                 && let Some(entry) = entries.next_in_row()?
             {
                 if entry.column as usize > columns.start {
-                    take(last, Some(entry));
+                    take(last, Some(entry))?;
                 }
                 last = entry;
             }
             start = entries.next_row()?;
             if (last.column as usize) < columns.end {
-                take(last, start);
+                take(last, start)?;
             }
         }
         Ok(())
@@ -285,7 +308,7 @@ impl Grid {
         Self::new(header.width, header.height, header.components().len(), header.max_sampling())
     }
 
-    fn of_facts(facts: &Facts) -> Self {
+    pub(super) fn of_facts(facts: &Facts) -> Self {
         let components = facts.sampling.iter().filter(|&&factors| factors != (0, 0)).count();
         let max = facts.sampling.iter().fold((1, 1), |max, factors| (max.0.max(factors.0), max.1.max(factors.1)));
         Self::new(facts.width, facts.height, components, max)
@@ -295,6 +318,12 @@ impl Grid {
         // A component alone is not interleaved: its MCU is a block whatever its factors (T.81, A.2.2).
         let (h, v) = if components == 1 { (1, 1) } else { (u32::from(h), u32::from(v)) };
         Self { columns: width.div_ceil(8 * h), rows: height.div_ceil(8 * v), components }
+    }
+
+    /// Whether an entry point's MCU is the first behind a restart marker.
+    pub fn begins_interval(&self, entry: &EntryPoint, restart_interval: u16) -> bool {
+        let mcu = self.mcu(entry);
+        mcu > 0 && mcu.checked_rem(restart_interval.into()) == Some(0)
     }
 
     /// The number of an entry point's MCU in the scan.

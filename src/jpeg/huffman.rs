@@ -136,10 +136,8 @@ impl DcTable {
     }
 
     fn build(&mut self, spec: &HuffmanSpec) -> Result<()> {
-        self.long.build(spec)?;
-        if spec.symbols[..spec.len()].iter().any(|&size| size > 15) {
-            return Err(corrupt("DC Huffman table holds a size over 15"));
-        }
+        spec.check_dc()?;
+        self.long.build(spec);
         let filled = for_short_codes(spec, DC_BITS, |range, length, size| {
             self.entries[range].fill(DcEntry::new(length, size.into()));
         });
@@ -175,7 +173,8 @@ impl AcTable {
     }
 
     fn build(&mut self, spec: &HuffmanSpec) -> Result<()> {
-        self.long.build(spec)?;
+        spec.check_codes()?;
+        self.long.build(spec);
         let filled = for_short_codes(spec, AC_BITS, |range, length, symbol| {
             self.entries[range].fill(AcEntry::single(length, symbol));
         });
@@ -290,25 +289,18 @@ pub fn extend(bits: u64, size_complement: u32) -> i16 {
 impl LongCodes {
     const NONE: Self = Self { limit: [0; 17], offset: [0; 17], symbols: [0; 256] };
 
-    /// Checks that the counts form a prefix code without the all-ones code, as libjpeg demands.
-    fn build(&mut self, spec: &HuffmanSpec) -> Result<()> {
-        if spec.len() > 256 {
-            return Err(corrupt("Huffman table declares over 256 symbols"));
-        }
+    /// Of counts that were checked.
+    fn build(&mut self, spec: &HuffmanSpec) {
         let (mut code, mut index) = (0_u32, 0_i32);
         for length in 1..=16 {
             let count = u32::from(spec.counts[length - 1]);
             self.offset[length] = index - code as i32;
             code += count;
             index += count as i32;
-            if count > 0 && code >= 1 << length {
-                return Err(corrupt("Huffman table is no prefix code"));
-            }
             self.limit[length] = code << (16 - length);
             code <<= 1;
         }
         self.symbols = spec.symbols;
-        Ok(())
     }
 
     /// Length and symbol of the code at the top of `buffer`.
@@ -341,6 +333,31 @@ fn for_short_codes(
 impl HuffmanSpec {
     /// A key that no usable table has: its counts are no prefix code.
     const NONE: Self = Self { counts: [255; 16], symbols: [0; 256] };
+
+    /// Refuses what no decoder can use for DC differences.
+    pub(crate) fn check_dc(&self) -> Result<()> {
+        self.check_codes()?;
+        if self.symbols[..self.len()].iter().any(|&size| size > 15) {
+            return Err(corrupt("DC Huffman table holds a size over 15"));
+        }
+        Ok(())
+    }
+
+    /// Refuses counts that form no prefix code, or one with the all-ones code, as libjpeg does.
+    pub(crate) fn check_codes(&self) -> Result<()> {
+        if self.len() > 256 {
+            return Err(corrupt("Huffman table declares over 256 symbols"));
+        }
+        let mut code = 0_u32;
+        for (length, &count) in (1..).zip(&self.counts) {
+            code += u32::from(count);
+            if count > 0 && code >= 1 << length {
+                return Err(corrupt("Huffman table is no prefix code"));
+            }
+            code <<= 1;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

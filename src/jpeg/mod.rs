@@ -19,6 +19,9 @@
 //!        -> window -> ..                 as above
 //! ```
 //!
+//! A decoder that works on many stretches of a scan at once gets them, each with what checks its end, from
+//! `Facts::stretches`.
+//!
 //! The pixels are those of libjpeg-turbo with its defaults (accurate integer inverse DCT, fancy
 //! upsampling) on a machine with its SIMD extensions, to the bit, also where arithmetic wraps or
 //! saturates on coefficients that no encoder writes; at a [`Scale`](crate::Scale) below full, those of its
@@ -40,7 +43,10 @@ mod index;
 mod markers;
 mod output;
 mod reader;
+#[cfg(test)]
+pub(crate) mod reference;
 mod scans;
+mod segments;
 mod simd;
 mod tables;
 mod upsample;
@@ -48,7 +54,9 @@ mod window;
 
 pub use decoder::Decoder;
 pub use entry::{EntryPoint, EntryPoints, Facts, Grain, Piece};
+pub(crate) use geometry::{Geometry, Layout, Plane, Upsampling};
 pub use header::{ColourModel, Component, Decodability, Header, Process, Scan, ScanComponent};
+pub(crate) use segments::{Stretch, StretchEnd};
 pub use tables::{HuffmanSpec, QuantTable, Tables};
 
 /// Natural (row-major) position of each coefficient in zigzag order (T.81, figure A.6).

@@ -39,13 +39,13 @@ impl Tables {
     pub(super) const EMPTY: Self = Self { dc: [None; 4], ac: [None; 4], quant: [None; 4], restart_interval: 0 };
 
     /// The DC table in a slot, or the standard one where Motion JPEG leaves it out.
-    pub(super) fn dc_or_standard(&self, slot: u8) -> Option<&HuffmanSpec> {
+    pub(crate) fn dc_or_standard(&self, slot: u8) -> Option<&HuffmanSpec> {
         let standard = [&standard::DC_LUMA, &standard::DC_CHROMA];
         self.dc.get(slot as usize)?.as_ref().or_else(|| standard.get(slot as usize).copied())
     }
 
     /// The AC table in a slot, or the standard one where Motion JPEG leaves it out.
-    pub(super) fn ac_or_standard(&self, slot: u8) -> Option<&HuffmanSpec> {
+    pub(crate) fn ac_or_standard(&self, slot: u8) -> Option<&HuffmanSpec> {
         let standard = [&standard::AC_LUMA, &standard::AC_CHROMA];
         self.ac.get(slot as usize)?.as_ref().or_else(|| standard.get(slot as usize).copied())
     }

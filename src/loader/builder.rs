@@ -5,20 +5,39 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::cuda::{Cuda, Sizes};
 use super::{Loader, Shared};
+use crate::decode::DecoderKind;
+use crate::decode::kernels::Capacity;
+use crate::decode::nvjpeg::NvJpeg;
+use crate::device::cuda::Gpu;
+use crate::device::{Device, DeviceChoice};
 use crate::engine::{Direct, Engine, EngineKind, EngineOptions, estimate_data_set_bytes};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::Grain;
 use crate::limits::Limits;
-use crate::memory::{Arena, MemoryPlan, SlotPool};
+use crate::memory::{Arena, MemoryPlan, SlotPool, UploadLayout};
 use crate::order::{EpochSteps, LastBatch, Order, Shuffle};
 use crate::plan::{Augment, Geometry};
-use crate::report::Counters;
+use crate::report::{Counters, Fallback};
 use crate::source::index::{BuildOptions, Part, Recorder};
 use crate::source::{self, IndexMode, IndexOptions, Source};
 
 /// Bytes for images of their own size in one slot, unless told otherwise.
 const RAGGED_SLOT_BYTES: usize = 256 << 20;
+
+/// Scratch memory of a slot on a device, unless told otherwise: a photo of 24 megapixels, or several hundred crops of
+/// ImageNet's.
+const SCRATCH_BYTES: usize = 128 << 20;
+
+/// Bytes for encoded samples on their way to a device, a slot, unless told otherwise.
+const LANDING_BYTES_MIN: usize = 1 << 20;
+const LANDING_BYTES_MAX: usize = 1 << 30;
+/// What rounding to the alignment of storage adds to a sample that is read in a few pieces.
+const LANDING_ROUNDING_BYTES: usize = 16 << 10;
+
+/// Samples that are looked at to tell whether a data set has an index.
+const INDEX_PROBES: u64 = 64;
 
 /// Describes a [`Loader`].
 pub struct LoaderBuilder {
@@ -39,6 +58,11 @@ pub struct LoaderBuilder {
     engine: EngineKind,
     direct: Direct,
     held_timeout: Duration,
+    device: DeviceChoice,
+    decoder: DecoderKind,
+    landing_bytes: usize,
+    scratch_bytes: usize,
+    fewer_slots: bool,
 }
 
 /// Where the samples come from.
@@ -50,11 +74,11 @@ pub(super) enum Origin {
 
 impl Origin {
     /// The samples, and what builds their index if that is wanted.
-    fn open(self, index: &IndexOptions) -> Result<(Arc<dyn Source>, Option<Recorder>)> {
+    fn open(&self, index: &IndexOptions) -> Result<(Arc<dyn Source>, Option<Recorder>)> {
         let wants_index = index.mode == IndexMode::Build;
         match self {
             Self::Path(path) => {
-                let source = source::open_with(&path, index)?;
+                let source = source::open_with(path, index)?;
                 let options = BuildOptions {
                     grain: Grain::default(),
                     part: Part::WHOLE,
@@ -63,14 +87,14 @@ impl Origin {
                     threads: 1,
                     force: false,
                 };
-                let recorder = wants_index.then(|| Recorder::new(path, options, source.len()));
+                let recorder = wants_index.then(|| Recorder::new(path.clone(), options, source.len()));
                 Ok((source, recorder))
             }
             Self::Source(_) if wants_index => {
                 let allowed = "of a source of your own no index can be built";
                 Err(Error::invalid_parameter("index", index.mode, allowed))
             }
-            Self::Source(source) => Ok((source, None)),
+            Self::Source(source) => Ok((Arc::clone(source), None)),
         }
     }
 }
@@ -95,6 +119,11 @@ impl LoaderBuilder {
             engine: EngineKind::Auto,
             direct: Direct::Auto,
             held_timeout: Duration::from_secs(30),
+            device: DeviceChoice::default(),
+            decoder: DecoderKind::default(),
+            landing_bytes: 0,
+            scratch_bytes: SCRATCH_BYTES,
+            fewer_slots: false,
         }
     }
 
@@ -206,13 +235,48 @@ impl LoaderBuilder {
         self
     }
 
+    /// Where the tensors are made, and stay: a [`Device`], or [`DeviceChoice::Auto`]. Default: the host.
+    pub fn device(mut self, device: impl Into<DeviceChoice>) -> Self {
+        self.device = device.into();
+        self
+    }
+
+    /// Who decodes on a CUDA device. Default [`DecoderKind::Auto`]. On the host there is no choice.
+    pub fn decoder(mut self, decoder: DecoderKind) -> Self {
+        self.decoder = decoder;
+        self
+    }
+
+    /// Page-locked memory for the encoded bytes of one batch on their way to a CUDA device; samples that find no room
+    /// there are decoded on the host, and counted. Default 0: a quarter more than a batch of the data set's samples,
+    /// 1 MiB to 1 GiB.
+    pub fn landing_bytes(mut self, bytes: usize) -> Self {
+        self.landing_bytes = bytes;
+        self
+    }
+
+    /// Device memory for what lies between the encoded bytes and the tensors of one batch: 192 bytes for every 8x8 block
+    /// that is decoded. A batch that needs more is decoded in several waves; a single image that does, on the host.
+    /// Default 128 MiB.
+    pub fn scratch_bytes(mut self, bytes: usize) -> Self {
+        self.scratch_bytes = bytes;
+        self
+    }
+
+    /// Whether fewer slots than asked for, but at least two, are enough where device memory is short. It is a fallback
+    /// that the report names. Default false: an error.
+    pub fn fewer_slots(mut self, allowed: bool) -> Self {
+        self.fewer_slots = allowed;
+        self
+    }
+
     /// Checks everything, opens the data set and allocates all memory.
     ///
     /// # Errors
     ///
     /// `InvalidParameter` and `EmptyDataset` for what was asked, `LimitExceeded` if the memory is not to
-    /// be had, `Unavailable` if an engine asked for by name is not, and those of
-    /// [`open_with`](source::open_with).
+    /// be had, `OutOfMemory` if the device's is not, `Unavailable` if an engine, device or decoder asked for by name is
+    /// not, and those of [`open_with`](source::open_with).
     pub fn build(self) -> Result<Loader> {
         let augment = match self.augment {
             Some(augment) => augment,
@@ -228,23 +292,33 @@ impl LoaderBuilder {
         if threads > 4096 {
             return Err(Error::invalid_parameter("threads", threads, "at most 4096 threads decode"));
         }
+        self.check_decoder(&augment)?;
+        let (gpu, fallback) = self.device.open()?;
         let (source, recorder) = self.origin.open(&self.index)?;
         let steps = EpochSteps::new(source.len(), self.batch_size, self.last_batch)?;
         let order = Order::new(source.len(), self.seed, self.shuffle)?;
-        let batch_size = usize::try_from(self.batch_size).unwrap_or(usize::MAX);
-        let sample_bytes = augment.output_bytes();
-        let memory = match sample_bytes {
-            Some(sample_bytes) => MemoryPlan::new(self.arena_bytes, self.slots, batch_size, sample_bytes)?,
-            None => MemoryPlan::new(self.arena_bytes, self.slots, 1, self.ragged_slot_bytes)?,
-        };
-        let slots = match sample_bytes {
-            Some(sample_bytes) => SlotPool::new(self.slots, batch_size, sample_bytes)?,
-            None => SlotPool::ragged(self.slots, batch_size, self.ragged_slot_bytes)?,
-        };
-        debug_assert_eq!(sample_bytes.is_none(), matches!(augment.geometry(), Geometry::None));
-        let arena = Arena::new(self.arena_bytes)?;
         let data_set_bytes = estimate_data_set_bytes(&*source);
         let engine_options = EngineOptions { direct: self.direct, data_set_bytes, ..EngineOptions::default() };
+        let mut device_fallbacks: Vec<_> = fallback.into_iter().collect();
+        let (memory, arena, slots, cuda) = match gpu {
+            None => self.host_memory(&augment)?,
+            Some(gpu) => {
+                if self.decoder == DecoderKind::Kernels && indexed(&*source).all(|is_indexed| !is_indexed) {
+                    return Err(no_index());
+                }
+                let nvjpeg = match self.nvjpeg(&gpu, &*source, threads) {
+                    Some(Err(error)) if self.decoder == DecoderKind::Auto && error.kind() == ErrorKind::Unavailable => {
+                        device_fallbacks.push(no_nvjpeg(&error));
+                        None
+                    }
+                    opened => opened.transpose()?,
+                };
+                let sample_bytes = data_set_bytes.unwrap_or(0) / source.len().max(1);
+                let (memory, arena, slots, cuda, fallback) = self.device_memory(gpu, nvjpeg, &augment, sample_bytes)?;
+                device_fallbacks.extend(fallback);
+                (memory, arena, slots, Some(cuda))
+            }
+        };
         if self.engine != EngineKind::Auto {
             // The engine itself is made on the feed thread; here it only shows that it can be made.
             Engine::new(self.engine, &arena, self.depth, engine_options)?;
@@ -256,6 +330,9 @@ impl LoaderBuilder {
                 steps,
                 augment,
                 orientation: self.orientation,
+                decoder: self.decoder,
+                cuda,
+                device_fallbacks,
                 limits: self.limits,
                 index: self.index.mode,
                 recorder,
@@ -274,4 +351,124 @@ impl LoaderBuilder {
             }),
         })
     }
+
+    /// Refuses a decoder that the device or the index asked for cannot have.
+    fn check_decoder(&self, augment: &Augment) -> Result<()> {
+        let is_host = self.device == DeviceChoice::Exactly(Device::Host);
+        if is_host && matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg) {
+            return Err(Error::invalid_parameter("decoder", self.decoder, "the device host has its own: use auto"));
+        }
+        if !is_host && self.index.mode == IndexMode::Off && self.decoder == DecoderKind::Kernels {
+            let allowed = "the kernels decode by an index: use auto";
+            return Err(Error::invalid_parameter("index", self.index.mode, allowed));
+        }
+        if !is_host && matches!(augment.geometry(), Geometry::None) {
+            let allowed = "on a device all images of a batch have one size: use a geometry that resizes";
+            return Err(Error::invalid_parameter("geometry", "None", allowed));
+        }
+        Ok(())
+    }
+
+    fn host_memory(&self, augment: &Augment) -> Result<(MemoryPlan, Arena, SlotPool, Option<Cuda>)> {
+        let batch_size = self.places();
+        let (memory, slots) = match augment.output_bytes() {
+            Some(sample_bytes) => (
+                MemoryPlan::new(self.arena_bytes, self.slots, batch_size, sample_bytes)?,
+                SlotPool::new(self.slots, batch_size, sample_bytes)?,
+            ),
+            None => (
+                MemoryPlan::new(self.arena_bytes, self.slots, 1, self.ragged_slot_bytes)?,
+                SlotPool::ragged(self.slots, batch_size, self.ragged_slot_bytes)?,
+            ),
+        };
+        debug_assert_eq!(augment.output_bytes().is_none(), matches!(augment.geometry(), Geometry::None));
+        Ok((memory, Arena::new(self.arena_bytes)?, slots, None))
+    }
+
+    /// nvJPEG, where it was asked for or there are samples for it.
+    fn nvjpeg(&self, gpu: &Gpu, source: &dyn Source, threads: usize) -> Option<Result<NvJpeg>> {
+        let is_wanted = match self.decoder {
+            DecoderKind::NvJpeg => true,
+            DecoderKind::Auto => self.index.mode == IndexMode::Off || indexed(source).any(|is_indexed| !is_indexed),
+            DecoderKind::Kernels | DecoderKind::Host => false,
+        };
+        is_wanted.then(|| NvJpeg::new(gpu, self.places(), threads))
+    }
+
+    /// Memory on both sides, for samples of so many encoded bytes.
+    fn device_memory(
+        &self,
+        gpu: Gpu,
+        nvjpeg: Option<NvJpeg>,
+        augment: &Augment,
+        encoded_bytes: u64,
+    ) -> Result<DeviceMemory> {
+        let (Some(sample_bytes), Some(shape)) = (augment.output_bytes(), augment.output_shape()) else {
+            return Err(Error::new(ErrorKind::Internal, "a device loader without an output size"));
+        };
+        let places = self.places();
+        let memory = MemoryPlan::new(self.arena_bytes, self.slots, places, sample_bytes)?;
+        let landing_bytes = match self.landing_bytes {
+            0 => landing_bytes(places, encoded_bytes),
+            bytes => bytes,
+        };
+        let upload = UploadLayout::new(places, landing_bytes).ok_or_else(|| {
+            let allowed = "what a batch uploads is below 2 GiB: use a smaller batch or fewer landing_bytes";
+            Error::invalid_parameter("landing_bytes", landing_bytes, allowed)
+        })?;
+        let side = shape.into_iter().max().unwrap_or(1);
+        let sizes = Sizes {
+            augment,
+            arena_bytes: self.arena_bytes,
+            slots: self.slots,
+            places,
+            sample_bytes,
+            upload,
+            capacity: Capacity::new(self.scratch_bytes, places, side, upload.words()),
+            may_have_fewer_slots: self.fewer_slots,
+            nvjpeg,
+        };
+        let device_bytes = sizes.device_bytes();
+        let (cuda, arena, slots, fallback) = sizes.build(gpu)?;
+        let memory = MemoryPlan { slots: slots.slots(), ..memory };
+        Ok((memory.with_device(upload.len_bytes(), device_bytes), arena, slots, cuda, fallback))
+    }
+
+    fn places(&self) -> usize {
+        usize::try_from(self.batch_size).unwrap_or(usize::MAX)
+    }
+}
+
+type DeviceMemory = (MemoryPlan, Arena, SlotPool, Cuda, Option<Fallback>);
+
+/// A quarter more than a batch of samples of the size that the data set has on average.
+fn landing_bytes(places: usize, encoded_bytes: u64) -> usize {
+    let sample_bytes = usize::try_from(encoded_bytes.saturating_add(encoded_bytes / 4)).unwrap_or(usize::MAX);
+    let batch_bytes = places.saturating_mul(sample_bytes.saturating_add(LANDING_ROUNDING_BYTES));
+    batch_bytes.clamp(LANDING_BYTES_MIN, LANDING_BYTES_MAX)
+}
+
+/// Whether an index describes them, of some samples from all over the data set.
+fn indexed(source: &dyn Source) -> impl Iterator<Item = bool> {
+    let (len, probes) = (source.len(), source.len().min(INDEX_PROBES));
+    let samples = (0..probes).map(move |probe| (u128::from(probe) * u128::from(len) / u128::from(probes)) as u64);
+    samples.map(|sample| matches!(source.record(sample), Ok(Some(_))))
+}
+
+fn no_index() -> Error {
+    let message = "the decoder kernels is not to be had: no index describes the data set";
+    Error::new(ErrorKind::Unavailable, message)
+        .with_remedy("build one with `forebay index DATASET`, or use the decoder auto")
+}
+
+fn no_nvjpeg(error: &Error) -> Fallback {
+    let fallback = Fallback {
+        what: Fallback::NVJPEG,
+        instead: "host decoders",
+        cause: error.cause(),
+        remedy: error.remedy().unwrap_or("index the data set, so that the kernels decode it: forebay index").to_owned(),
+        count: 1,
+    };
+    log::warn!("{fallback}");
+    fallback
 }

@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 use super::Shared;
 use super::ready::Ready;
 use super::seat::{SampleBytes, Seat, Waiting, of_token};
-use super::tray::Tray;
+use super::tray::{Exit, Tray};
 use super::work::Job;
 use crate::engine::{Completion, Engine, FileCache, OpenFile, Outcome};
 use crate::error::{Error, ErrorKind, Result};
@@ -26,6 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(super) struct Feed<'a> {
     shared: &'a Shared,
     ready: &'a Ready,
+    exit: &'a Exit,
     jobs: Sender<Job>,
     engine: Engine,
     files: FileCache,
@@ -54,13 +55,14 @@ struct Admitting {
 }
 
 impl<'a> Feed<'a> {
-    pub(super) fn new(shared: &'a Shared, ready: &'a Ready, jobs: Sender<Job>) -> Result<Self> {
+    pub(super) fn new(shared: &'a Shared, ready: &'a Ready, exit: &'a Exit, jobs: Sender<Job>) -> Result<Self> {
         let (engine, fallbacks) = Engine::new(shared.engine, &shared.arena, shared.depth, shared.engine_options)?;
         *crate::report::lock(&shared.engine_name) = engine.kind().name();
         drop(fallbacks); // Reported with those of the run, at its end.
         Ok(Self {
             shared,
             ready,
+            exit,
             jobs,
             engine,
             files: FileCache::default(),
@@ -153,6 +155,10 @@ impl<'a> Feed<'a> {
         let mut tray = Tray::new(sequence, at, shared.augment);
         let order = shared.order.epoch(at.0);
         tray.fill(&*shared.source, shared.steps.positions(at.1).map(|position| order.at(position)))?;
+        if let Some(cuda) = &shared.cuda {
+            tray.expect_device();
+            cuda.uploads[slot.index()].start_round();
+        }
         Ok(Admitting { tray: Arc::new(tray), slot, next: 0 })
     }
 
@@ -200,8 +206,12 @@ impl<'a> Feed<'a> {
         self.shared.limits.check_bytes(len_bytes)?;
         let seat = &mut self.seats[number];
         let Some(Waiting { tray, index, .. }) = &seat.waiting else { return Ok(()) };
-        let plan = self.shared.push_down(tray, *index, len_bytes, &file, &mut self.ranges)?;
-        seat.choose_reads(file, extent, plan, &mut self.ranges);
+        let (plan, for_device) = match self.shared.push_down(tray, *index, len_bytes, &file, &mut self.ranges)? {
+            Some((plan, for_device)) => (Some(plan), for_device),
+            // What it is shows when it is here.
+            None => (None, self.shared.has_nvjpeg()),
+        };
+        seat.choose_reads(file, extent, plan, for_device, &mut self.ranges);
         self.starting.push_back(number);
         Ok(())
     }
@@ -224,6 +234,14 @@ impl<'a> Feed<'a> {
     fn start_reads_of(&mut self, number: usize) -> Result<bool> {
         let Self { shared, engine, seats, regions, .. } = self;
         let seat = &mut seats[number];
+        if !seat.has_memory() && seat.is_for_device() {
+            if shared.alloc_on_upload(seat, engine, regions) {
+                seat.take_memory(regions);
+            } else {
+                seat.leave_device();
+                shared.count_no_room("encoded bytes");
+            }
+        }
         if !seat.has_memory() {
             if !shared.arena.alloc_all(seat.region_lens(engine), |region| regions.push(region))? {
                 return Ok(false);
@@ -277,7 +295,7 @@ impl<'a> Feed<'a> {
             self.starting.retain(|&starting| starting != number);
             let error = self.shared.name_sample(&tray, index, error);
             let filled = tray.fail(&slot, index, None, error);
-            self.ready.put_if_filled(&tray, filled);
+            self.exit.put_if_filled(&tray, filled);
         }
         self.free_if_idle(number);
     }

@@ -9,11 +9,24 @@
 //! One thread feeds: it walks the epoch's order, takes a free slot for each batch, and keeps reads in
 //! flight. A sample that an index describes is planned there, before a byte of it is read, and only the bytes
 //! that its crop needs are; any other is read whole and planned once its header is here. Decode threads take whatever has landed and write finished tensors into the batch's slot.
-//! The consumer's thread takes filled slots in order. Threads live as long as an [`Epochs`] iterator;
+//! The consumer's thread takes filled slots in order.
+//!
+//! On a CUDA device two threads lie between the decode threads and the consumer:
+//!
+//! ```text
+//!  decode threads             launch thread              settle thread            consumer
+//!  entry points -> segments   scratch memory -> one      waits until host memory  Batch: while kernels
+//!  or, where the kernels  ->  copy, kernels, events  ->  is free; decodes bad  -> still write it
+//!  do not take it, tensor                                samples on the host
+//! ```
+//!
+//! Samples for the kernels are read straight into the memory that this copy starts from. Threads live as long as an [`Epochs`] iterator;
 //! memory lives as long as the [`Loader`] and the batches taken from it.
 
 mod builder;
+mod cuda;
 mod feed;
+mod launch;
 mod push_down;
 mod ready;
 mod run;
@@ -33,6 +46,8 @@ pub use run::Epochs;
 pub(crate) use tray::Filled;
 use tray::Tray;
 
+use crate::decode::DecoderKind;
+use crate::device::Device;
 use crate::engine::{EngineKind, EngineOptions};
 use crate::error::Error;
 use crate::limits::Limits;
@@ -78,6 +93,7 @@ struct Shared {
     index: IndexMode,
     /// What builds the index of what has none, if that is wanted.
     recorder: Option<Recorder>,
+    decoder: DecoderKind,
     engine: EngineKind,
     engine_options: EngineOptions,
     depth: usize,
@@ -86,6 +102,10 @@ struct Shared {
     memory: MemoryPlan,
     arena: Arena,
     slots: SlotPool,
+    /// The device that tensors are made on, if not the host.
+    cuda: Option<cuda::Cuda>,
+    /// What was not to be had of the device.
+    device_fallbacks: Vec<Fallback>,
     /// Batches in the consumer's hands.
     held: Arc<AtomicUsize>,
     counters: Counters,
@@ -131,6 +151,11 @@ impl Loader {
         &*self.shared.source
     }
 
+    /// Where the tensors of its batches lie.
+    pub fn device(&self) -> Device {
+        self.shared.device()
+    }
+
     /// The memory it allocated: all that the data path takes, but for the bytes of a sample that is read a second time
     /// since its index was wrong.
     pub fn memory(&self) -> MemoryPlan {
@@ -145,8 +170,10 @@ impl Loader {
             Setting {
                 decode_threads: shared.threads,
                 engine: *lock(&shared.engine_name),
+                device: shared.device(),
                 memory_bound_bytes: shared.memory.total_bytes() as u64,
-                fallbacks: shared.source.index_fallbacks().to_vec(),
+                device_bound_bytes: shared.memory.device_bytes as u64,
+                fallbacks: [shared.source.index_fallbacks(), &shared.device_fallbacks].concat(),
                 notes: shared.source.notes().to_vec(),
             },
         )
@@ -154,6 +181,10 @@ impl Loader {
 }
 
 impl Shared {
+    fn device(&self) -> Device {
+        self.cuda.as_ref().map_or(Device::Host, cuda::Cuda::device)
+    }
+
     /// Writes the index that the epoch just loaded has shown to be missing.
     fn write_index(&self) {
         let Some(recorder) = &self.recorder else { return };

@@ -6,16 +6,21 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::Shared;
+use super::cuda::Cuda;
+use super::seat::Seat;
 use super::tray::Tray;
-use crate::decode::{ImageInfo, Route};
-use crate::engine::OpenFile;
+use crate::decode::kernels::Needs;
+use crate::decode::{DecoderKind, ImageInfo, Route};
+use crate::engine::{Engine, OpenFile};
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::Region;
 use crate::plan::{Orientation, SampleKey, SamplePlan};
+use crate::report::Fallback;
 use crate::source::{Extent, IndexMode, Record};
 
 impl Shared {
     /// Plans a sample, `len_bytes` of `file`, from its record and leaves the byte ranges that it needs in `ranges`;
-    /// `None` where it is to be read whole.
+    /// `None` where it is to be read whole. Also whether a device's kernels take it.
     ///
     /// # Errors
     /// `Changed` if a shard is not the indexed one: its samples need not lie where they did. Where an index is
@@ -27,9 +32,11 @@ impl Shared {
         len_bytes: u64,
         file: &OpenFile,
         ranges: &mut Vec<Range<u64>>,
-    ) -> Result<Option<SamplePlan>> {
-        // Images of their own size are needed whole.
-        if self.index == IndexMode::Off || self.augment.output_shape().is_none() {
+    ) -> Result<Option<(SamplePlan, bool)>> {
+        // Images of their own size are needed whole, and so are nvJPEG's.
+        let is_whole =
+            self.augment.output_shape().is_none() || self.decoder == DecoderKind::NvJpeg && self.cuda.is_some();
+        if self.index == IndexMode::Off || is_whole {
             return Ok(None);
         }
         let planned = self.source.record(tray.samples[index]).and_then(|record| {
@@ -42,7 +49,13 @@ impl Shared {
             ranges.clear();
             facts.ranges(record.entries, plan.view(), ranges)?;
             check_ranges(ranges, len_bytes)?;
-            Ok(Some(plan))
+            let for_device = match &self.cuda {
+                Some(cuda) if self.decoder.uses_kernels() => {
+                    Needs::of(facts, &plan)?.is_some_and(|needs| cuda.capacity.holds(&needs))
+                }
+                _ => false,
+            };
+            Ok(Some((plan, for_device)))
         });
         match planned {
             Err(error) if self.index != IndexMode::Required && error.kind() != ErrorKind::Changed => {
@@ -63,9 +76,33 @@ impl Shared {
         Ok(if may_scale { plan.scaled_down() } else { plan })
     }
 
+    /// Whether nvJPEG decodes what is read whole, if it is a JPEG that it takes.
+    pub(super) fn has_nvjpeg(&self) -> bool {
+        self.cuda.as_ref().is_some_and(Cuda::has_nvjpeg)
+    }
+
+    /// Takes a seat's memory from the upload of its slot, if there is room.
+    pub(super) fn alloc_on_upload(&self, seat: &Seat, engine: &Engine, regions: &mut Vec<Region>) -> bool {
+        let (Some(cuda), Some(waiting)) = (&self.cuda, &seat.waiting) else { return false };
+        let landing = cuda.uploads[waiting.slot.index()].landing();
+        // What never fits there may fit the ring.
+        landing.alloc_all(seat.region_lens(engine), |region| regions.push(region)).unwrap_or(false)
+    }
+
+    /// Counts a sample that a slot's upload has no room for.
+    pub(super) fn count_no_room(&self, what: &str) {
+        self.counters.count_fallback(Fallback::UPLOAD, "host decoders", || {
+            Error::new(ErrorKind::LimitExceeded, format!("a slot's upload has no room left for a sample's {what}"))
+                .with_remedy("raise the loader's landing_bytes (--landing-bytes), or use a smaller batch")
+        });
+    }
+
     /// Counts a sample that is read whole although it has a record.
     pub(super) fn count_index_fallback(&self, tray: &Tray, index: usize, error: Error) {
-        self.counters.count_index_fallback(|| self.name_sample(tray, index, error));
+        self.counters.count_fallback(Fallback::INDEX, "whole samples", || {
+            let error = self.name_sample(tray, index, error);
+            if error.remedy().is_some() { error } else { error.with_remedy("build the index again: forebay index") }
+        });
     }
 
     /// The bytes of a sample whose record turned out to be wrong while it was decoded: so rare that they go through

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::feed::Feed;
 use super::ready::{Next, Ready};
-use super::{Shared, work};
+use super::tray::Exit;
+use super::{Shared, launch, work};
 use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::lock;
@@ -34,21 +35,53 @@ impl<'a> Epochs<'a> {
         // No more jobs exist than seats in slots, so sending one never waits.
         let seats = shared.slots.slots() * shared.steps.batch_size() as usize;
         let (sender, jobs) = crossbeam_channel::bounded(seats);
+        let exit = Arc::new(run.exit());
         for number in 0..shared.threads {
-            let (shared, ready, jobs) = (Arc::clone(shared), Arc::clone(&run.ready), jobs.clone());
-            run.spawn(format!("forebay-decode-{number}"), move || work::run(&shared, &ready, &jobs));
+            let (shared, exit, jobs) = (Arc::clone(shared), Arc::clone(&exit), jobs.clone());
+            run.spawn(format!("forebay-decode-{number}"), move || work::run(&shared, &exit, &jobs));
         }
-        let (shared, ready) = (Arc::clone(shared), Arc::clone(&run.ready));
-        run.spawn("forebay-feed".into(), move || {
+        let ready = Arc::clone(&run.ready);
+        let shared = Arc::clone(shared);
+        run.spawn_vital("feed", move || Feed::new(&shared, &ready, &exit, sender)?.run(epochs));
+        run
+    }
+
+    /// Where complete trays go, with the threads between there and the consumer.
+    fn exit(&mut self) -> Exit {
+        let shared = self.shared;
+        if shared.cuda.is_none() {
+            return Exit::Ready(Arc::clone(&self.ready));
+        }
+        let slots = shared.slots.slots();
+        let (launch_sender, filled) = crossbeam_channel::bounded(slots);
+        let (settle_sender, launched) = crossbeam_channel::bounded(slots);
+        let (launching, settling) = (Arc::clone(shared), Arc::clone(shared));
+        let (ready, ready_too) = (Arc::clone(&self.ready), Arc::clone(&self.ready));
+        self.spawn_vital("launch", move || {
+            let Some(cuda) = &launching.cuda else { return Ok(()) };
+            launch::launch(&launching, cuda, &ready, &filled, &settle_sender);
+            Ok(())
+        });
+        self.spawn_vital("settle", move || {
+            let Some(cuda) = &settling.cuda else { return Ok(()) };
+            launch::settle(&settling, cuda, &ready_too, &launched);
+            Ok(())
+        });
+        Exit::Device(launch_sender)
+    }
+
+    /// Starts a thread without which no batch comes: what ends it early ends the run.
+    fn spawn_vital(&mut self, name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) {
+        let ready = Arc::clone(&self.ready);
+        let panicked = format!("the {name} thread panicked");
+        self.spawn(format!("forebay-{name}"), move || {
             // A panic here would be a defect of ours; the consumer must hear of it, not wait for ever.
-            let fed = catch_unwind(AssertUnwindSafe(|| Feed::new(&shared, &ready, sender)?.run(epochs)));
-            match fed {
+            match catch_unwind(AssertUnwindSafe(body)) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => ready.fail(error),
-                Err(_) => ready.fail(Error::new(ErrorKind::Internal, "the feed thread panicked")),
+                Err(_) => ready.fail(Error::new(ErrorKind::Internal, panicked)),
             }
         });
-        run
     }
 
     fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) {

@@ -26,6 +26,8 @@ pub(super) struct Seat {
     plan: Option<SamplePlan>,
     needed_bytes: u64,
     reads: Vec<Read>,
+    /// Whether it lands where a device's copies start.
+    for_device: bool,
     has_memory: bool,
     started: usize,
     landed: usize,
@@ -78,6 +80,7 @@ impl Seat {
         file: Arc<OpenFile>,
         extent: Range<u64>,
         plan: Option<SamplePlan>,
+        for_device: bool,
         ranges: &mut Vec<Range<u64>>,
     ) {
         if plan.is_none() {
@@ -89,6 +92,17 @@ impl Seat {
         self.reads.extend(ranges.drain(..).map(|range| Read { range, region: None }));
         (self.file, self.extent, self.plan) = (Some(file), extent, plan);
         (self.has_memory, self.started, self.landed) = (false, 0, 0);
+        self.for_device = for_device;
+    }
+
+    /// Whether it is to land where a device's copies start.
+    pub(super) fn is_for_device(&self) -> bool {
+        self.for_device
+    }
+
+    /// Lands it where the host decodes.
+    pub(super) fn leave_device(&mut self) {
+        self.for_device = false;
     }
 
     /// The memory that its reads take.
@@ -163,7 +177,8 @@ impl Seat {
             .filter_map(|Read { range, region }| region.map(|bytes| Landed { offset: range.start, bytes }));
         // Most samples come in one piece, for which `more` allocates nothing.
         let (first, more) = (landed.next()?, landed.collect());
-        Some((Job { tray, slot, index, modified, plan: self.plan, first, more }, bytes))
+        let (plan, for_device) = (self.plan, self.for_device);
+        Some((Job { tray, slot, index, modified, plan, for_device, first, more }, bytes))
     }
 
     /// Lets go of a sample that has failed, its memory and the reads that have not started.

@@ -1,12 +1,18 @@
 //! A batch on its way: the slot its tensors are written to, and what belongs to its samples.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crossbeam_channel::Sender;
 
 use super::ready::Ready;
+use super::work::Landed;
+use crate::decode::kernels::Needs;
 use crate::error::{Error, Result};
 use crate::memory::{FilledSlot, SampleOut, Slot};
-use crate::plan::{Augment, Layout, Size};
+use crate::pixels::Rect;
+use crate::plan::{Augment, Layout, SamplePlan, Size};
 use crate::report::lock;
 use crate::source::Source;
 
@@ -24,8 +30,36 @@ pub(crate) struct Tray {
     key_ends: Vec<usize>,
     /// Rows and columns of every image, where they vary.
     sizes: Vec<AtomicU64>,
+    /// What the device decodes, by index; empty on the host. A lock each, so that no two threads meet.
+    kept: Vec<Mutex<Option<Kept>>>,
     /// The samples that failed, by index. Empty in all but bad cases.
     failures: Mutex<Vec<(usize, Error)>>,
+}
+
+/// A sample that the device decodes: its bytes stay where they landed until they were copied there and decoded.
+pub(super) struct Kept {
+    pub(super) way: Way,
+    /// What it was read for; none where all of it was read.
+    pub(super) plan: Option<SamplePlan>,
+    pub(super) first: Landed,
+    pub(super) more: Vec<Landed>,
+}
+
+/// How the device decodes a sample.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    pub(super) needs: Needs,
+    /// For nvJPEG; none for the kernels.
+    pub(super) jpeg: Option<WholeJpeg>,
+}
+
+/// What nvJPEG is told of a file beside its bytes.
+#[derive(Clone, Copy)]
+pub(super) struct WholeJpeg {
+    pub(super) len_bytes: usize,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) area: Rect,
 }
 
 impl Tray {
@@ -40,6 +74,7 @@ impl Tray {
             keys: String::new(),
             key_ends: Vec::new(),
             sizes: Vec::new(),
+            kept: Vec::new(),
             failures: Mutex::new(Vec::new()),
         }
     }
@@ -90,6 +125,67 @@ impl Tray {
         }
     }
 
+    /// Makes room for what a device decodes.
+    pub(super) fn expect_device(&mut self) {
+        self.kept.resize_with(self.samples.len(), Mutex::default);
+    }
+
+    /// Keeps a sample for the device.
+    pub(super) fn keep(&self, index: usize, kept: Kept) {
+        *lock(&self.kept[index]) = Some(kept);
+    }
+
+    /// What a sample that was kept needs there.
+    pub(super) fn needs(&self, index: usize) -> Option<Needs> {
+        lock(&self.kept[index]).as_ref().map(|kept| kept.way.needs)
+    }
+
+    /// What was kept of each sample, in order.
+    pub(super) fn kept(&self) -> impl Iterator<Item = MutexGuard<'_, Option<Kept>>> {
+        self.kept.iter().map(lock)
+    }
+
+    /// Takes out what was kept of a sample.
+    pub(super) fn take_kept(&self, index: usize) -> Option<Kept> {
+        lock(&self.kept[index]).take()
+    }
+
+    /// Frees the memory of all that was kept.
+    pub(super) fn let_go(&self) {
+        self.kept.iter().for_each(|kept| drop(lock(kept).take()));
+    }
+
+    /// Where the bytes that kernels read end in the landing area.
+    pub(super) fn landed_bytes(&self) -> usize {
+        let end_of = |kept: MutexGuard<'_, Option<Kept>>| {
+            let for_kernels = kept.iter().filter(|kept| kept.way.jpeg.is_none());
+            let landed = for_kernels.flat_map(|kept| std::iter::once(&kept.first).chain(&kept.more));
+            landed.map(|landed| landed.bytes.end()).max().unwrap_or(0)
+        };
+        self.kept().map(end_of).max().unwrap_or(0)
+    }
+
+    /// The runs of places whose tensors decode threads have made.
+    pub(super) fn made_on_host(&self) -> impl Iterator<Item = Range<usize>> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let is_kept = |index: &usize| lock(&self.kept[*index]).is_some();
+            let start = (next..self.kept.len()).find(|index| !is_kept(index))?;
+            next = (start..self.kept.len()).find(is_kept).unwrap_or(self.kept.len());
+            Some(start..next)
+        })
+    }
+
+    /// Whether a sample has failed, and the batch with it.
+    pub(super) fn has_failed(&self) -> bool {
+        !lock(&self.failures).is_empty()
+    }
+
+    /// Notes that a sample could not be delivered.
+    pub(super) fn note_failure(&self, index: usize, error: Error) {
+        lock(&self.failures).push((index, error));
+    }
+
     /// Notes that a sample could not be delivered, and gives up its place in the slot. `claimed` is
     /// what it had claimed before it failed.
     pub(super) fn fail(
@@ -99,7 +195,7 @@ impl Tray {
         claimed: Option<SampleOut>,
         error: Error,
     ) -> Option<FilledSlot> {
-        lock(&self.failures).push((index, error));
+        self.note_failure(index, error);
         let empty = Size { height: 0, width: 0 };
         let out = claimed.or_else(|| self.claim(slot, index, empty, 0).ok().flatten());
         out.and_then(SampleOut::finish)
@@ -119,11 +215,21 @@ pub(crate) struct Filled {
     pub(crate) slot: FilledSlot,
 }
 
-impl Ready {
+/// Where complete trays go: to the consumer, or to a device first.
+pub(super) enum Exit {
+    Ready(Arc<Ready>),
+    Device(Sender<Filled>),
+}
+
+impl Exit {
     /// Hands the tray on if the sample just finished was its last.
     pub(super) fn put_if_filled(&self, tray: &Arc<Tray>, slot: Option<FilledSlot>) {
-        if let Some(slot) = slot {
-            self.put(tray.sequence, Filled { tray: Arc::clone(tray), slot });
+        let Some(slot) = slot else { return };
+        let filled = Filled { tray: Arc::clone(tray), slot };
+        match self {
+            Self::Ready(ready) => ready.put(tray.sequence, filled),
+            // It has a place for every slot, and is closed only when the run has ended.
+            Self::Device(launch) => drop(launch.send(filled)),
         }
     }
 }

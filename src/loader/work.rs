@@ -1,5 +1,6 @@
 //! The decode threads: what has landed becomes tensors.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,15 +10,16 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 
 use super::Shared;
-use super::ready::Ready;
-use super::tray::Tray;
+use super::cuda::Cuda;
+use super::tray::{Exit, Kept, Tray, Way, WholeJpeg};
 use crate::augment::Resizer;
-use crate::decode::Decoder;
+use crate::decode::kernels::{Describer, Description, samples_image};
+use crate::decode::{Decoder, Route, nvjpeg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{Grain, Piece};
-use crate::memory::{Region, SampleOut, Slot};
+use crate::memory::{FilledSlot, Region, SampleOut, Slot, Upload};
 use crate::plan::SamplePlan;
-use crate::source::index::{Describer, Origin};
+use crate::source::index::{Describer as Recording, Origin};
 use crate::source::{Extent, IndexMode};
 
 /// One sample whose bytes have landed.
@@ -29,6 +31,8 @@ pub(super) struct Job {
     pub(super) modified: (i64, u32),
     /// What it was read for; none where all of it was read.
     pub(super) plan: Option<SamplePlan>,
+    /// Whether it landed where a device's copies start, to be decoded there.
+    pub(super) for_device: bool,
     /// Its bytes, ascending.
     pub(super) first: Landed,
     pub(super) more: Vec<Landed>,
@@ -47,8 +51,53 @@ impl Landed {
     }
 }
 
+/// A sample whose bytes are here, whoever decodes it.
+pub(super) struct Sample<'a> {
+    pub(super) tray: &'a Tray,
+    pub(super) index: usize,
+    pub(super) modified: (i64, u32),
+    pub(super) plan: Option<&'a SamplePlan>,
+    pub(super) first: &'a Landed,
+    pub(super) more: &'a [Landed],
+}
+
+/// Where the output of a sample goes.
+pub(super) trait Place {
+    /// The memory of the output; the same when asked again.
+    fn output(&mut self, tray: &Tray, index: usize, plan: &SamplePlan) -> Result<&mut [u8]>;
+}
+
+/// A place in a slot that is being filled: claimed when it is first asked for.
+struct Claim<'a> {
+    slot: &'a Slot,
+    claimed: &'a mut Option<SampleOut>,
+}
+
+impl Claim<'_> {
+    fn claim(&mut self, tray: &Tray, index: usize, plan: &SamplePlan) -> Result<&mut SampleOut> {
+        if self.claimed.is_none() {
+            *self.claimed = tray.claim(self.slot, index, plan.output_size(), plan.output_bytes())?;
+        }
+        self.claimed
+            .as_mut()
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the sample's place in its batch was taken"))
+    }
+}
+
+impl Place for Claim<'_> {
+    fn output(&mut self, tray: &Tray, index: usize, plan: &SamplePlan) -> Result<&mut [u8]> {
+        self.claim(tray, index, plan).map(|out| &mut **out)
+    }
+}
+
+impl Place for FilledSlot {
+    fn output(&mut self, _tray: &Tray, index: usize, _plan: &SamplePlan) -> Result<&mut [u8]> {
+        Ok(self.sample_mut(index))
+    }
+}
+
 /// Works until the feeding thread has hung up and no job is left.
-pub(super) fn run(shared: &Shared, ready: &Ready, jobs: &Receiver<Job>) {
+pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
     let clock = &shared.counters.decode;
     let mut worker = Worker::new(shared);
     loop {
@@ -60,76 +109,147 @@ pub(super) fn run(shared: &Shared, ready: &Ready, jobs: &Receiver<Job>) {
         }
         let working = Instant::now();
         let mut claimed = None;
-        let result = catch_unwind(AssertUnwindSafe(|| worker.sample(&job, &mut claimed))).unwrap_or_else(|_| {
+        let result = catch_unwind(AssertUnwindSafe(|| worker.job(&job, &mut claimed))).unwrap_or_else(|_| {
             // The scratch may be half written; the sample is lost, the thread is not.
             worker = Worker::new(shared);
             Err(Error::new(ErrorKind::Internal, "the decode thread panicked on this sample"))
         });
-        // The arena's space is free before the batch is handed over, for the reads that wait for it.
-        let Job { tray, slot, index, first, more, .. } = job;
-        drop((first, more));
+        let Job { tray, slot, index, plan, first, more, .. } = job;
+        match result {
+            Ok(Some(way)) => tray.keep(index, Kept { way, plan, first, more }),
+            // The arena's space is free before the batch is handed over, for the reads that wait for it.
+            _ => drop((first, more)),
+        }
         let filled = match result {
-            Ok(()) => claimed.and_then(SampleOut::finish),
+            Ok(_) => claimed.and_then(SampleOut::finish),
             Err(error) => {
                 let error = shared.name_sample(&tray, index, error);
                 tray.fail(&slot, index, claimed, error)
             }
         };
         clock.add_busy(working);
-        ready.put_if_filled(&tray, filled);
+        exit.put_if_filled(&tray, filled);
     }
 }
 
 /// A thread's decoder and resizer, with their scratch.
-struct Worker<'a> {
+pub(super) struct Worker<'a> {
     shared: &'a Shared,
     decoder: Decoder,
     resizer: Resizer,
+    describer: Describer,
     /// Where an index is to be built.
-    describer: Option<Describer>,
+    recording: Option<Recording>,
 }
 
 impl<'a> Worker<'a> {
-    fn new(shared: &'a Shared) -> Self {
+    pub(super) fn new(shared: &'a Shared) -> Self {
         Self {
             shared,
             decoder: Decoder::new(shared.limits),
             resizer: Resizer::new(&shared.augment),
-            describer: shared.recorder.as_ref().map(|_| Describer::new(Grain::default())),
+            describer: Describer::default(),
+            recording: shared.recorder.as_ref().map(|_| Recording::new(Grain::default())),
         }
     }
 
-    /// Decodes and augments one sample into its place in the slot, which is left in `claimed`.
-    fn sample(&mut self, job: &Job, claimed: &mut Option<SampleOut>) -> Result<()> {
-        let Some(plan) = &job.plan else {
-            let bytes = job.first.bytes.as_slice();
-            self.whole(job, bytes, claimed)?;
-            return self.record(job, bytes);
+    /// Makes one sample, in its place in the slot, which is left in `claimed`; or only describes it to the device, and
+    /// says how it is decoded there.
+    fn job(&mut self, job: &Job, claimed: &mut Option<SampleOut>) -> Result<Option<Way>> {
+        let Job { tray, slot, index, modified, plan, first, more, .. } = job;
+        let sample = Sample { tray, index: *index, modified: *modified, plan: plan.as_ref(), first, more };
+        let mut claim = Claim { slot, claimed };
+        if job.for_device
+            && let Some(cuda) = &self.shared.cuda
+        {
+            let upload = &cuda.uploads[slot.index()];
+            let way = match sample.plan {
+                Some(plan) => self.describe(&sample, plan, upload, &mut claim)?,
+                None => self.describe_whole(&sample, cuda, upload, &mut claim)?,
+            };
+            if way.is_some() {
+                return Ok(way);
+            }
+        }
+        self.sample(&sample, &mut claim).map(|()| None)
+    }
+
+    /// Describes a sample to the kernels; `None` where it is to be decoded here, which finds out what is wrong with it.
+    fn describe(
+        &mut self,
+        sample: &Sample<'_>,
+        plan: &SamplePlan,
+        upload: &Upload,
+        claim: &mut Claim<'_>,
+    ) -> Result<Option<Way>> {
+        let Some(record) = self.shared.source.record(sample.tray.samples[sample.index])? else { return Ok(None) };
+        let Ok(description) = self.describer.describe(&record, plan, |range| sample.find(range, upload)) else {
+            return Ok(None);
         };
-        let error = match self.in_part(job, plan, claimed) {
+        let out = claim.claim(sample.tray, sample.index, plan)?;
+        if upload.put(out, &description) {
+            return Ok(Some(Way { needs: description.needs, jpeg: None }));
+        }
+        self.shared.count_no_room("segments");
+        Ok(None)
+    }
+
+    /// The same of a file that nvJPEG decodes.
+    fn describe_whole(
+        &mut self,
+        sample: &Sample<'_>,
+        cuda: &Cuda,
+        upload: &Upload,
+        claim: &mut Claim<'_>,
+    ) -> Result<Option<Way>> {
+        let bytes = sample.first.bytes.as_slice();
+        let Ok(info) = self.decoder.inspect(bytes) else { return Ok(None) };
+        let Some(header) = self.decoder.jpeg_header().filter(|_| info.route == Route::Jpeg) else { return Ok(None) };
+        let Ok(len_bytes) = nvjpeg::takes(header, bytes) else { return Ok(None) };
+        let plan = self.shared.plan(sample.tray, sample.index, &info)?;
+        let (width, height) = (info.width, info.height);
+        let area = nvjpeg::area(plan.region(), width, height);
+        let Ok((image, needs)) = samples_image(&plan, (width, height), area) else { return Ok(None) };
+        let out = claim.claim(sample.tray, sample.index, &plan)?;
+        let description = Description { image, segments: &[], tables: &[], needs };
+        if !cuda.capacity.holds(&needs) || !upload.put(out, &description) {
+            return Ok(None);
+        }
+        self.record(sample, bytes)?;
+        Ok(Some(Way { needs, jpeg: Some(WholeJpeg { len_bytes, width, height, area }) }))
+    }
+
+    /// Decodes and augments one sample.
+    pub(super) fn sample(&mut self, sample: &Sample<'_>, place: &mut impl Place) -> Result<()> {
+        let Some(plan) = sample.plan else {
+            let bytes = sample.first.bytes.as_slice();
+            self.whole(sample, bytes, place)?;
+            return self.record(sample, bytes);
+        };
+        let error = match self.in_part(sample, plan, place) {
             Err(error) if self.shared.index != IndexMode::Required => error,
             done => return done,
         };
         // The index or the file is at fault, and only the whole file tells which.
-        let bytes = self.shared.read_whole(job.tray.samples[job.index])?;
+        let bytes = self.shared.read_whole(sample.tray.samples[sample.index])?;
         self.shared.counters.count_reread(bytes.len() as u64);
-        self.whole(job, &bytes, claimed)?;
-        self.shared.count_index_fallback(&job.tray, job.index, error);
+        self.whole(sample, &bytes, place)?;
+        self.shared.count_index_fallback(sample.tray, sample.index, error);
         Ok(())
     }
 
     /// From the parts of it that its plan needs.
-    fn in_part(&mut self, job: &Job, plan: &SamplePlan, claimed: &mut Option<SampleOut>) -> Result<()> {
+    fn in_part(&mut self, sample: &Sample<'_>, plan: &SamplePlan, place: &mut impl Place) -> Result<()> {
         let Self { shared, decoder, resizer, .. } = self;
-        let Some(record) = shared.source.record(job.tray.samples[job.index])? else {
+        let Some(record) = shared.source.record(sample.tray.samples[sample.index])? else {
             return Err(Error::new(ErrorKind::IndexStale, "index is stale: the sample's record is gone"));
         };
-        let mut rows = resizer.begin(plan, claim(job, plan, claimed)?)?;
-        let first = job.first.piece();
-        if job.more.is_empty() {
+        let mut rows = resizer.begin(plan, place.output(sample.tray, sample.index, plan)?)?;
+        let first = sample.first.piece();
+        if sample.more.is_empty() {
             decoder.decode_indexed(&[first], &record, plan.view(), &mut rows)?;
         } else {
-            let pieces: Vec<_> = std::iter::once(first).chain(job.more.iter().map(Landed::piece)).collect();
+            let pieces: Vec<_> = std::iter::once(first).chain(sample.more.iter().map(Landed::piece)).collect();
             decoder.decode_indexed(&pieces, &record, plan.view(), &mut rows)?;
         }
         rows.finish()?;
@@ -138,40 +258,43 @@ impl<'a> Worker<'a> {
     }
 
     /// From all of its bytes.
-    fn whole(&mut self, job: &Job, bytes: &[u8], claimed: &mut Option<SampleOut>) -> Result<()> {
+    fn whole(&mut self, sample: &Sample<'_>, bytes: &[u8], place: &mut impl Place) -> Result<()> {
         let Self { shared, decoder, resizer, .. } = self;
         let info = decoder.inspect(bytes)?;
         shared.counters.count_route(info.route);
-        let plan = shared.plan(&job.tray, job.index, &info)?;
-        let mut rows = resizer.begin(&plan, claim(job, &plan, claimed)?)?;
+        let plan = shared.plan(sample.tray, sample.index, &info)?;
+        let mut rows = resizer.begin(&plan, place.output(sample.tray, sample.index, &plan)?)?;
         decoder.decode(bytes, &info, plan.view(), &mut rows)?;
         rows.finish()
     }
 
     /// Notes what an index says of a sample, if one is to be built and lacks it.
-    fn record(&mut self, job: &Job, bytes: &[u8]) -> Result<()> {
-        let Self { shared, describer, .. } = self;
-        let sample = job.tray.samples[job.index];
-        let (Some(recorder), Some(describer)) = (&shared.recorder, describer) else { return Ok(()) };
-        if !recorder.wants(sample) || matches!(shared.source.record(sample), Ok(Some(_))) {
+    fn record(&mut self, sample: &Sample<'_>, bytes: &[u8]) -> Result<()> {
+        let Self { shared, recording, .. } = self;
+        let number = sample.tray.samples[sample.index];
+        let (Some(recorder), Some(recording)) = (&shared.recorder, recording) else { return Ok(()) };
+        if !recorder.wants(number) || matches!(shared.source.record(number), Ok(Some(_))) {
             return Ok(());
         }
-        let (object, offset) = match shared.source.extent(sample)? {
+        let (object, offset) = match shared.source.extent(number)? {
             Extent::Object(object) => (object, 0),
             Extent::Range { object, offset, .. } => (object, offset),
         };
         let mut path = PathBuf::new();
         shared.source.object_path(object, &mut path)?;
-        let origin = Origin { path: &path, offset, len_bytes: bytes.len() as u64, modified: job.modified };
-        recorder.record(&origin, &describer.describe(bytes));
+        let origin = Origin { path: &path, offset, len_bytes: bytes.len() as u64, modified: sample.modified };
+        recorder.record(&origin, &recording.describe(bytes));
         Ok(())
     }
 }
 
-/// The memory of a sample's output, which it claims but once.
-fn claim<'a>(job: &Job, plan: &SamplePlan, claimed: &'a mut Option<SampleOut>) -> Result<&'a mut SampleOut> {
-    if claimed.is_none() {
-        *claimed = job.tray.claim(&job.slot, job.index, plan.output_size(), plan.output_bytes())?;
+impl Sample<'_> {
+    /// A range of its bytes, if it landed in one piece, and where that is in the upload.
+    fn find(&self, range: Range<u64>, upload: &Upload) -> Option<(u32, &[u8])> {
+        // Ascending, and few: the first that starts at or before the range, from the end.
+        let landed = self.more.iter().rev().chain([self.first]).find(|landed| landed.offset <= range.start)?;
+        let start = (range.start - landed.offset) as usize;
+        let bytes = landed.bytes.as_slice().get(start..start + (range.end - range.start) as usize)?;
+        Some((upload.offset(landed.bytes.position() + start) as u32, bytes))
     }
-    claimed.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "the sample's place in its batch was taken"))
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::mapping::Mapping;
+use super::mapping::Part;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The alignment of every region's start and length: a page, which is at least what any device that
@@ -30,7 +30,9 @@ pub struct Arena {
 }
 
 struct Shared {
-    mapping: Mapping,
+    memory: Part,
+    /// Everything that reads may land in, this arena and others beside it: what is registered with io_uring.
+    reads: Part,
     ring: Mutex<Ring>,
     /// `done[sequence % REGIONS_MAX]`: the region has been dropped. Set by whoever drops it, cleared under
     /// the mutex when its number is handed out again.
@@ -51,7 +53,7 @@ struct Ring {
 /// Where the next region goes.
 #[derive(Clone, Copy)]
 struct Head {
-    /// In bytes from the start of the mapping.
+    /// In bytes from the start of the arena.
     at: usize,
     used_bytes: usize,
     /// Regions that are out.
@@ -65,18 +67,24 @@ impl Arena {
     /// # Errors
     /// `LimitExceeded` if the memory is not to be had.
     pub fn new(capacity_bytes: usize) -> Result<Self> {
-        let mapping = Mapping::new(capacity_bytes)?;
+        let memory = Part::new(capacity_bytes)?;
+        Ok(Self::of(memory.clone(), memory))
+    }
+
+    /// An arena of memory that nobody else uses, a part of what reads may land in.
+    pub(super) fn of(memory: Part, reads: Part) -> Self {
         let head = Head { at: 0, used_bytes: 0, regions: 0 };
         let ring = Ring { head, high_water_bytes: 0, out: VecDeque::with_capacity(REGIONS_MAX), oldest: 0 };
-        Ok(Self {
+        Self {
             shared: Arc::new(Shared {
-                mapping,
+                memory,
+                reads,
                 ring: Mutex::new(ring),
                 done: (0..REGIONS_MAX).map(|_| AtomicBool::new(false)).collect(),
                 waiting: AtomicBool::new(false),
                 space: Condvar::new(),
             }),
-        })
+        }
     }
 
     /// Takes `len_bytes` (rounded up to [`REGION_ALIGN_BYTES`]) from the ring, or `None` while there is no
@@ -148,7 +156,7 @@ impl Arena {
 
     /// Bytes in all.
     pub fn capacity_bytes(&self) -> usize {
-        self.shared.mapping.len_bytes()
+        self.shared.memory.len_bytes()
     }
 
     /// The most bytes that were ever out at once.
@@ -163,9 +171,9 @@ impl Arena {
         ring.head.used_bytes
     }
 
-    /// The first byte, for registering the whole arena with a device or with io_uring.
-    pub(crate) fn start(&self) -> NonNull<u8> {
-        self.shared.mapping.start()
+    /// Start and length of what reads may land in, for registering it with io_uring.
+    pub(crate) fn reads(&self) -> (NonNull<u8>, usize) {
+        (self.shared.reads.start(), self.shared.reads.len_bytes())
     }
 
     /// Refuses what would not fit even if nothing were out.
@@ -285,6 +293,16 @@ impl Region {
         self.len_bytes
     }
 
+    /// Where its visible bytes start, from the start of the arena.
+    pub(crate) fn position(&self) -> usize {
+        self.start + self.window.start
+    }
+
+    /// Where the last byte that it holds ends, from the start of the arena.
+    pub(crate) fn end(&self) -> usize {
+        self.start + self.len_bytes
+    }
+
     /// Makes only `range` of the visible bytes visible.
     ///
     /// # Panics
@@ -294,13 +312,13 @@ impl Region {
         self.window = self.window.start + range.start..self.window.start + range.end;
     }
 
-    /// The first visible byte. Inside the mapping, which `self.shared` keeps alive; initialised, since the
+    /// The first visible byte. Inside the arena's memory, which `self.shared` keeps mapped; initialised, since the
     /// kernel zeroes anonymous memory; and no other region overlaps it: the ring never hands out bytes between
     /// its tail and its head, and the tail passes this region only after `done` is set by its drop.
     fn pointer(&self) -> NonNull<u8> {
-        // SAFETY: `start + window` lies within the mapping: `place` keeps `start + len_bytes` within the
+        // SAFETY: `start + window` lies within the memory: `place` keeps `start + len_bytes` within the
         // capacity, and `narrow` keeps the window within `len_bytes`.
-        unsafe { self.shared.mapping.start().add(self.start + self.window.start) }
+        unsafe { self.shared.memory.start().add(self.position()) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
@@ -74,6 +75,44 @@ impl Mapping {
     }
 
     /// Bytes mapped, rounded up from what was asked for.
+    pub(super) fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+}
+
+/// Some bytes of a mapping, which stays mapped meanwhile. As a mapping, it hands out raw pointers only.
+#[derive(Clone)]
+pub(super) struct Part {
+    mapping: Arc<Mapping>,
+    at: usize,
+    len_bytes: usize,
+}
+
+impl Part {
+    /// A mapping of its own, of at least so many bytes: all of it.
+    pub(super) fn new(len_bytes: usize) -> Result<Self> {
+        let mapping = Arc::new(Mapping::new(len_bytes)?);
+        Ok(Self { at: 0, len_bytes: mapping.len_bytes(), mapping })
+    }
+
+    /// Takes the first `len_bytes` off it.
+    ///
+    /// # Panics
+    /// If it has fewer.
+    pub(super) fn split_off(&mut self, len_bytes: usize) -> Self {
+        assert!(len_bytes <= self.len_bytes, "{len_bytes} bytes of {}", self.len_bytes);
+        let taken = Self { mapping: Arc::clone(&self.mapping), at: self.at, len_bytes };
+        self.at += len_bytes;
+        self.len_bytes -= len_bytes;
+        taken
+    }
+
+    /// The first byte.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        // SAFETY: `at` lies within the mapping: it starts there and moves by what is left at most.
+        unsafe { self.mapping.start().add(self.at) }
+    }
+
     pub(super) fn len_bytes(&self) -> usize {
         self.len_bytes
     }

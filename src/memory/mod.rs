@@ -4,14 +4,26 @@
 //! which the engine filled it. Finished samples land in the slots of a [`SlotPool`], one slot a batch,
 //! handed out when the consumer has dropped an earlier one. Both are allocated once, when the loader is built, and
 //! [`MemoryPlan`] says how much that is; in steady state nothing is allocated.
+//!
+//! Where tensors are made on a CUDA device all of it is one mapping, page-locked and registered once with each of those
+//! that move bytes: with io_uring what reads land in, with CUDA everything. Samples that the device decodes do not land in
+//! the ring but in the upload of their slot, and go to the device with one copy a batch:
+//!
+//! ```text
+//! | ring | upload of slot 0 | upload of slot 1 | .. | statuses .. | outputs of samples decoded on the host .. |
+//! |<------------- io_uring -------------------->|
+//! |<------------------------------------------- CUDA ------------------------------------------------------->|
+//! ```
 
 mod arena;
 mod file_map;
 mod mapping;
 mod plan;
 mod slots;
+mod upload;
 
 pub use arena::{Arena, REGION_ALIGN_BYTES, Region};
 pub(crate) use file_map::FileMap;
 pub use plan::MemoryPlan;
 pub use slots::{FilledSlot, SampleOut, Slot, SlotPool};
+pub(crate) use upload::{Pinned, Statuses, Upload, UploadLayout};

@@ -12,8 +12,12 @@ pub struct MemoryPlan {
     pub arena_bytes: usize,
     /// Batches that exist at once: being filled, ready, or held by the consumer.
     pub slots: usize,
-    /// Bytes of one batch's output.
+    /// Host memory of one batch's output; on a device, for the samples that the host decodes.
     pub slot_bytes: usize,
+    /// Host memory of one batch's way to a device, 0 without one.
+    pub upload_bytes: usize,
+    /// Device memory: outputs, what is uploaded, and scratch. CUDA's own context is not in it.
+    pub device_bytes: usize,
 }
 
 impl MemoryPlan {
@@ -24,7 +28,7 @@ impl MemoryPlan {
     pub fn new(arena_bytes: usize, slots: usize, batch_size: usize, sample_bytes: usize) -> Result<Self> {
         let plan = batch_size
             .checked_mul(sample_bytes)
-            .map(|slot_bytes| Self { arena_bytes, slots, slot_bytes })
+            .map(|slot_bytes| Self { arena_bytes, slots, slot_bytes, upload_bytes: 0, device_bytes: 0 })
             .filter(|plan| plan.checked_total().is_some_and(|total| total <= isize::MAX as usize));
         plan.ok_or_else(|| {
             Error::new(
@@ -35,13 +39,19 @@ impl MemoryPlan {
         })
     }
 
-    /// Bytes in all.
+    /// The same, with so many bytes a slot for uploading and on the device.
+    pub(crate) fn with_device(self, upload_bytes: usize, device_bytes: usize) -> Self {
+        Self { upload_bytes, device_bytes: device_bytes.saturating_mul(self.slots), ..self }
+    }
+
+    /// Bytes of host memory in all.
     pub fn total_bytes(&self) -> usize {
         self.checked_total().unwrap_or(usize::MAX)
     }
 
     fn checked_total(&self) -> Option<usize> {
-        self.slots.checked_mul(self.slot_bytes)?.checked_add(self.arena_bytes)
+        let slot_bytes = self.slot_bytes.checked_add(self.upload_bytes)?;
+        self.slots.checked_mul(slot_bytes)?.checked_add(self.arena_bytes)
     }
 }
 

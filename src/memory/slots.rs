@@ -1,11 +1,13 @@
 //! The slots: output trays of whole batches that go round between workers and consumer.
 
 use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::mapping::Mapping;
+use super::mapping::Part;
+use crate::device::cuda::Output;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where samples of various sizes start within a slot: a cache line, enough for any element type.
@@ -34,7 +36,7 @@ struct Free {
 
 /// One slot's memory and the state of its current round.
 struct Tray {
-    bytes: Mapping,
+    bytes: Part,
     /// Handles on it: `Slot`, `SampleOut` and `FilledSlot`. At 0 it is free.
     holders: AtomicUsize,
     /// Samples of this round, and those not finished yet.
@@ -43,6 +45,8 @@ struct Tray {
     /// Bytes taken so far, where samples have various sizes.
     taken_bytes: AtomicUsize,
     seats: Box<[Seat]>,
+    /// Its side on a device, where there is one. Out while a `FilledSlot` holds it.
+    output: Mutex<Option<Output>>,
 }
 
 /// One sample's place in a tray.
@@ -60,7 +64,7 @@ impl SlotPool {
     /// `LimitExceeded` if the memory is not to be had.
     pub fn new(slots: usize, batch_size: usize, sample_bytes: usize) -> Result<Self> {
         let plan = super::MemoryPlan::new(0, slots, batch_size, sample_bytes)?;
-        Self::build(slots, batch_size, Some(sample_bytes), plan.slot_bytes)
+        Self::build((0..slots).map(|_| Part::new(plan.slot_bytes)), batch_size, Some(sample_bytes), plan.slot_bytes)
     }
 
     /// Allocates `slots` slots of `budget_bytes` each for `batch_size` samples whose sizes are learned when
@@ -70,23 +74,35 @@ impl SlotPool {
     /// `LimitExceeded` if the memory is not to be had.
     pub fn ragged(slots: usize, batch_size: usize, budget_bytes: usize) -> Result<Self> {
         let plan = super::MemoryPlan::new(0, slots, 1, budget_bytes)?;
-        Self::build(slots, batch_size, None, plan.slot_bytes)
+        Self::build((0..slots).map(|_| Part::new(plan.slot_bytes)), batch_size, None, plan.slot_bytes)
     }
 
-    fn build(slots: usize, batch_size: usize, sample_bytes: Option<usize>, slot_bytes: usize) -> Result<Self> {
-        let trays = (0..slots)
-            .map(|_| {
+    /// Slots of memory that nobody else uses, each of at least a whole batch.
+    pub(super) fn of(parts: Vec<Part>, batch_size: usize, sample_bytes: usize) -> Result<Self> {
+        let slot_bytes = batch_size * sample_bytes;
+        Self::build(parts.into_iter().map(Ok), batch_size, Some(sample_bytes), slot_bytes)
+    }
+
+    fn build(
+        parts: impl Iterator<Item = Result<Part>>,
+        batch_size: usize,
+        sample_bytes: Option<usize>,
+        slot_bytes: usize,
+    ) -> Result<Self> {
+        let trays: Box<[_]> = parts
+            .map(|part| {
                 Ok(Tray {
-                    bytes: Mapping::new(slot_bytes)?,
+                    bytes: part?,
                     holders: AtomicUsize::new(0),
                     samples: AtomicUsize::new(0),
                     remaining: AtomicUsize::new(0),
                     taken_bytes: AtomicUsize::new(0),
                     seats: (0..batch_size).map(|_| Seat::default()).collect(),
+                    output: Mutex::default(),
                 })
             })
             .collect::<Result<_>>()?;
-        let free = Free { indices: (0..slots).rev().collect(), closed: false };
+        let free = Free { indices: (0..trays.len()).rev().collect(), closed: false };
         Ok(Self {
             shared: Arc::new(Shared {
                 slots: trays,
@@ -97,6 +113,13 @@ impl SlotPool {
                 returned: Condvar::new(),
             }),
         })
+    }
+
+    /// Gives every slot a side on a device, in order.
+    pub(crate) fn set_outputs(&self, outputs: impl IntoIterator<Item = Output>) {
+        for (tray, output) in self.shared.slots.iter().zip(outputs) {
+            *tray.output() = Some(output);
+        }
     }
 
     /// Takes a free slot for a batch of `samples`, or `None` if all are out or the pool is closed.
@@ -166,6 +189,12 @@ impl SlotPool {
     }
 }
 
+impl Tray {
+    fn output(&self) -> MutexGuard<'_, Option<Output>> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
@@ -215,6 +244,11 @@ impl Drop for Holder {
 pub struct Slot(Holder);
 
 impl Slot {
+    /// Its number within the pool.
+    pub(crate) fn index(&self) -> usize {
+        self.0.index
+    }
+
     /// Samples of this round.
     pub fn samples(&self) -> usize {
         self.0.tray().samples.load(Ordering::Relaxed)
@@ -299,12 +333,20 @@ impl SampleOut {
         self.index
     }
 
+    /// The slot's number within the pool.
+    pub(crate) fn slot(&self) -> usize {
+        self.holder.index
+    }
+
     /// Counts the sample as complete. Whoever finishes the last one of the round gets the whole slot, to be
     /// read.
     pub fn finish(self) -> Option<FilledSlot> {
         // Release: our bytes are written before the count drops; Acquire: the last one sees all of them.
         let before = self.holder.tray().remaining.fetch_sub(1, Ordering::AcqRel);
-        (before == 1).then(|| FilledSlot(self.holder))
+        (before == 1).then(|| {
+            let output = self.holder.tray().output().take();
+            FilledSlot { output, holder: self.holder }
+        })
     }
 }
 
@@ -339,12 +381,15 @@ impl DerefMut for SampleOut {
 }
 
 /// A slot whose samples are all complete, to be read from any thread. Dropping it returns the slot.
-pub struct FilledSlot(Holder);
+pub struct FilledSlot {
+    output: Option<Output>,
+    holder: Holder,
+}
 
 impl FilledSlot {
     /// Samples of the batch.
     pub fn samples(&self) -> usize {
-        self.0.tray().samples.load(Ordering::Relaxed)
+        self.holder.tray().samples.load(Ordering::Relaxed)
     }
 
     /// The bytes of sample `index`.
@@ -352,26 +397,80 @@ impl FilledSlot {
     /// # Panics
     /// If `index` is not below [`samples`](Self::samples).
     pub fn sample(&self, index: usize) -> &[u8] {
+        &self.bytes()[self.range(index)]
+    }
+
+    fn range(&self, index: usize) -> Range<usize> {
         assert!(index < self.samples(), "sample {index} of a batch of {}", self.samples());
-        let seat = &self.0.tray().seats[index];
+        let seat = &self.holder.tray().seats[index];
         let start = seat.start.load(Ordering::Relaxed);
-        &self.bytes()[start..start + seat.len_bytes.load(Ordering::Relaxed)]
+        start..start + seat.len_bytes.load(Ordering::Relaxed)
     }
 
     /// All samples: back to back, or in a pool of various sizes as [`Slot::claim_bytes`] placed them.
     pub fn all(&self) -> &[u8] {
-        let len_bytes = match self.0.shared.sample_bytes {
+        let len_bytes = match self.holder.shared.sample_bytes {
             Some(sample_bytes) => self.samples() * sample_bytes,
-            None => self.0.tray().taken_bytes.load(Ordering::Relaxed),
+            None => self.holder.tray().taken_bytes.load(Ordering::Relaxed),
         };
         &self.bytes()[..len_bytes]
     }
 
+    /// Its number within the pool.
+    pub(crate) fn index(&self) -> usize {
+        self.holder.index
+    }
+
+    /// The bytes of sample `index`, to be written.
+    ///
+    /// # Panics
+    /// As [`sample`](Self::sample).
+    pub(crate) fn sample_mut(&mut self, index: usize) -> &mut [u8] {
+        let range = self.range(index);
+        // SAFETY: inside the mapping and initialised, as `bytes` is. Nobody else reaches these bytes: see SampleOut,
+        // and `&mut self`.
+        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr().add(range.start), range.len()) }
+    }
+
+    /// The host memory of the whole batch, and its side on a device.
+    pub(crate) fn sides(&mut self) -> (&[u8], Option<&mut Output>) {
+        let Self { output, holder } = self;
+        let len_bytes = holder.shared.slot_bytes;
+        // SAFETY: as in `bytes`.
+        let bytes = unsafe { std::slice::from_raw_parts(holder.tray().bytes.start().as_ptr(), len_bytes) };
+        (bytes, output.as_mut())
+    }
+
+    /// Where [`all`](Self::all) starts, for its owner to write as well.
+    pub(crate) fn start(&mut self) -> NonNull<u8> {
+        self.holder.tray().bytes.start()
+    }
+
+    /// Its side on a device, where there is one.
+    pub(crate) fn output(&self) -> Option<&Output> {
+        self.output.as_ref()
+    }
+
+    /// As [`output`](Self::output), to be written.
+    pub(crate) fn output_mut(&mut self) -> Option<&mut Output> {
+        self.output.as_mut()
+    }
+
     fn bytes(&self) -> &[u8] {
-        let tray = self.0.tray();
+        let tray = self.holder.tray();
         // SAFETY: inside the mapping, initialised, and not written while this exists: see SampleOut. Slot
         // handles that are left can claim nothing, since every sample of the round was claimed.
-        unsafe { std::slice::from_raw_parts(tray.bytes.start().as_ptr(), self.0.shared.slot_bytes) }
+        unsafe { std::slice::from_raw_parts(tray.bytes.start().as_ptr(), self.holder.shared.slot_bytes) }
+    }
+}
+
+impl Drop for FilledSlot {
+    fn drop(&mut self) {
+        if let Some(mut output) = self.output.take() {
+            output.release();
+            // Before the holder goes, and with it the slot.
+            *self.holder.tray().output() = Some(output);
+        }
     }
 }
 

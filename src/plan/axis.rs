@@ -119,13 +119,13 @@ impl Axis {
 /// the box begins in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Filter {
-    scale: f64,
+    pub(crate) scale: f64,
     /// Where in its first pixel the box begins.
-    offset: f64,
-    support: f64,
-    per_support: f64,
+    pub(crate) offset: f64,
+    pub(crate) support: f64,
+    pub(crate) per_support: f64,
     /// Pixels that the box touches.
-    len: f64,
+    pub(crate) len: f64,
 }
 
 impl Filter {

@@ -67,6 +67,9 @@ pub(crate) struct Counters {
     pub(crate) routes: [AtomicU64; Route::ALL.len()],
     pub(crate) engine: StageClock,
     pub(crate) decode: StageClock,
+    /// Of the thread that waits for a device, and what was copied there.
+    pub(crate) device: StageClock,
+    pub(crate) bytes_uploaded: AtomicU64,
     pub(crate) consumer: StageClock,
     /// Wall time during which epochs were being iterated.
     pub(crate) running_ns: AtomicU64,
@@ -87,6 +90,13 @@ impl Counters {
         self.count_route(Route::Jpeg);
     }
 
+    /// Counts samples that a device decoded: kernels by what an index said of them, nvJPEG from whole files.
+    pub(crate) fn count_device(&self, kernels: u64, nvjpeg: u64) {
+        self.indexed.fetch_add(kernels, Relaxed);
+        self.routes[Route::Kernels as usize].fetch_add(kernels, Relaxed);
+        self.routes[Route::NvJpeg as usize].fetch_add(nvjpeg, Relaxed);
+    }
+
     /// Counts the bytes of a sample that was read a second time, and whole.
     pub(crate) fn count_reread(&self, len_bytes: u64) {
         for bytes in [&self.bytes_data, &self.bytes_needed, &self.bytes_asked, &self.bytes_read] {
@@ -103,17 +113,17 @@ impl Counters {
         }
     }
 
-    /// Counts a sample that was read whole although an index describes it, and logs the first.
-    pub(crate) fn count_index_fallback(&self, why: impl FnOnce() -> Error) {
+    /// Counts a sample for which `instead` was taken in place of `what`, and logs the first of each cause. A cause
+    /// that names its sample is that of the first alone.
+    pub(crate) fn count_fallback(&self, what: &'static str, instead: &'static str, why: impl FnOnce() -> Error) {
         let mut fallbacks = lock(&self.fallbacks);
-        if let Some(known) = fallbacks.iter_mut().find(|known| known.what == Fallback::INDEX) {
+        if let Some(known) = fallbacks.iter_mut().find(|known| known.what == what) {
             known.count += 1;
             return;
         }
         let why = why();
-        let remedy = why.remedy().unwrap_or("build the index again: forebay index").to_owned();
-        let fallback =
-            Fallback { what: Fallback::INDEX, instead: "whole samples", cause: why.cause(), remedy, count: 1 };
+        let remedy = why.remedy().unwrap_or_default().to_owned();
+        let fallback = Fallback { what, instead, cause: why.cause(), remedy, count: 1 };
         log::warn!("{fallback}");
         fallbacks.push(fallback);
     }

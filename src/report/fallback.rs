@@ -22,6 +22,15 @@ pub struct Fallback {
 impl Fallback {
     /// The name of an index that was not used for a sample or shard that it should describe.
     pub const INDEX: &'static str = "index";
+
+    /// The name of a device's kernels where they did not decode a sample that they could.
+    pub const KERNELS: &'static str = "CUDA kernels";
+
+    /// The name of nvJPEG where it is not to be had, or did not decode a sample that it should.
+    pub const NVJPEG: &'static str = "nvJPEG";
+
+    /// The name of the memory that samples for a device land in where it had no room for one.
+    pub const UPLOAD: &'static str = "landing area";
 }
 
 impl fmt::Display for Fallback {

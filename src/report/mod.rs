@@ -18,6 +18,7 @@ pub use fallback::Fallback;
 pub use histogram::Histogram;
 
 use crate::decode::Route;
+use crate::device::Device;
 
 /// A stage of the path that can be the bottleneck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Stage {
     Storage,
     /// The decode threads, which also augment.
     Decode,
+    /// The CUDA device, where there is one.
+    Device,
     /// The code that takes the batches.
     Consumer,
 }
@@ -36,6 +39,7 @@ impl Stage {
         match self {
             Self::Storage => "storage",
             Self::Decode => "decode",
+            Self::Device => "device",
             Self::Consumer => "consumer",
         }
     }
@@ -44,6 +48,7 @@ impl Stage {
         match self {
             Self::Storage => "faster or closer storage, more reads in flight, or tar shards instead of small files",
             Self::Decode => "more decode threads or cores",
+            Self::Device => "a faster device, more slots, or larger batches to fill it",
             Self::Consumer => "nothing here: the loader waits for the training step",
         }
     }
@@ -56,7 +61,8 @@ pub struct StageReport {
     pub stage: Stage,
     /// Threads in it.
     pub threads: usize,
-    /// Time spent on its own work. For storage: submitting and collecting reads.
+    /// Time spent on its own work. For storage: submitting and collecting reads. For a device: from when its host
+    /// side begins to wait for a batch until that batch needs the host no more.
     pub busy: Duration,
     /// Time without input. For storage: waiting for the device with reads in flight.
     pub starved: Duration,
@@ -96,12 +102,18 @@ pub struct Report {
     pub indexed: u64,
     /// Images that were read whole because what an index says of them was wrong.
     pub index_fallbacks: u64,
-    /// Storage, decode, consumer.
-    pub stages: [StageReport; 3],
+    /// Storage, decode, device where there is one, consumer.
+    pub stages: Vec<StageReport>,
+    /// Where the tensors were made.
+    pub device: Device,
+    /// Bytes that were copied to the device: encoded ones, what describes them, and tensors that the host made.
+    pub bytes_uploaded: u64,
     /// The engine in use, such as `uring`.
     pub engine: &'static str,
-    /// Memory for bytes in flight and finished batches, fixed when the loader was built.
+    /// Host memory for bytes in flight and finished batches, fixed when the loader was built.
     pub memory_bound_bytes: u64,
+    /// Device memory, fixed likewise.
+    pub device_bound_bytes: u64,
     /// Everything that was done otherwise than asked for or best.
     pub fallbacks: Vec<Fallback>,
     /// What the source left out while listing.
@@ -112,7 +124,9 @@ pub struct Report {
 pub(crate) struct Setting {
     pub(crate) decode_threads: usize,
     pub(crate) engine: &'static str,
+    pub(crate) device: Device,
     pub(crate) memory_bound_bytes: u64,
+    pub(crate) device_bound_bytes: u64,
     /// Of the source.
     pub(crate) fallbacks: Vec<Fallback>,
     pub(crate) notes: Vec<String>,
@@ -141,6 +155,18 @@ impl Report {
         let bytes_data = counters.bytes_data.load(Relaxed);
         let taken = lock(&counters.fallbacks).clone();
         let decode_held = counters.decode.starved() + counters.decode.blocked();
+        let mut stages = vec![
+            stage(Stage::Storage, 1, &counters.engine, counters.engine.blocked()),
+            stage(Stage::Decode, setting.decode_threads, &counters.decode, decode_held),
+        ];
+        if setting.device != Device::Host {
+            stages.push(stage(Stage::Device, 1, &counters.device, counters.device.starved()));
+        }
+        stages.push(StageReport {
+            // Whatever it did between two calls was its own work.
+            busy: elapsed.saturating_sub(counters.consumer.starved()),
+            ..stage(Stage::Consumer, 1, &counters.consumer, counters.consumer.starved())
+        });
         Self {
             images,
             batches: counters.batches.load(Relaxed),
@@ -153,17 +179,12 @@ impl Report {
             batch_wait_p50_us: p50,
             batch_wait_p99_us: p99,
             routes: Route::ALL.iter().map(|&route| (route, counters.routes[route as usize].load(Relaxed))).collect(),
-            stages: [
-                stage(Stage::Storage, 1, &counters.engine, counters.engine.blocked()),
-                stage(Stage::Decode, setting.decode_threads, &counters.decode, decode_held),
-                StageReport {
-                    // Whatever it did between two calls was its own work.
-                    busy: elapsed.saturating_sub(counters.consumer.starved()),
-                    ..stage(Stage::Consumer, 1, &counters.consumer, counters.consumer.starved())
-                },
-            ],
+            stages,
+            device: setting.device,
+            bytes_uploaded: counters.bytes_uploaded.load(Relaxed),
             engine: setting.engine,
             memory_bound_bytes: setting.memory_bound_bytes,
+            device_bound_bytes: setting.device_bound_bytes,
             indexed: counters.indexed.load(Relaxed),
             index_fallbacks: taken.iter().find(|taken| taken.what == Fallback::INDEX).map_or(0, |taken| taken.count),
             fallbacks: [setting.fallbacks, taken].concat(),
@@ -181,8 +202,9 @@ impl Report {
         self.by_capacity()[0].stage
     }
 
-    fn by_capacity(&self) -> [StageReport; 3] {
-        let mut stages = self.stages;
+    /// At least two.
+    fn by_capacity(&self) -> Vec<StageReport> {
+        let mut stages = self.stages.clone();
         stages.sort_by(|a, b| a.capacity_images_per_second.total_cmp(&b.capacity_images_per_second));
         stages
     }
@@ -192,7 +214,7 @@ impl Report {
         if self.images == 0 {
             return "nothing was delivered".into();
         }
-        let [least, next, _] = self.by_capacity();
+        let [least, next, ..] = self.by_capacity()[..] else { return "there are no stages".into() };
         format!(
             "{} is the bottleneck; without it {} would limit at {} images/s; {}",
             least.stage.name(),
@@ -247,6 +269,10 @@ impl fmt::Display for Report {
             milliseconds(self.batch_wait_p50_us),
             milliseconds(self.batch_wait_p99_us),
         )?;
+        if self.device != Device::Host {
+            let (bytes, per_image) = (mebibytes(self.bytes_uploaded), self.bytes_uploaded / self.images.max(1));
+            writeln!(f, "device        {}, {bytes:.1} MiB uploaded, {per_image} bytes an image", self.device)?;
+        }
         for (route, count) in self.routes.iter().filter(|(_, count)| *count > 0) {
             writeln!(f, "decoded       {count} by {}", route.name())?;
         }
@@ -263,7 +289,11 @@ impl fmt::Display for Report {
                 rate(stage.capacity_images_per_second),
             )?;
         }
-        writeln!(f, "memory        {:.0} MiB fixed", mebibytes(self.memory_bound_bytes))?;
+        write!(f, "memory        {:.0} MiB fixed", mebibytes(self.memory_bound_bytes))?;
+        match self.device {
+            Device::Host => writeln!(f)?,
+            device => writeln!(f, ", {:.0} MiB on {device}", mebibytes(self.device_bound_bytes))?,
+        }
         for fallback in &self.fallbacks {
             let times = if fallback.count == 1 { "time" } else { "times" };
             writeln!(f, "fallback      {fallback}, {} {times}", fallback.count)?;

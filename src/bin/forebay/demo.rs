@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use forebay::device::{Device, DeviceChoice};
 
 use crate::datagen::{self, Options};
 use crate::index::Index;
@@ -29,7 +30,9 @@ impl Demo {
         let name = data_set.display().to_string();
         ui::print(&format!("data set      {name}\n"))?;
         Index::of(name.clone()).run()?;
-        let load = Load { digest: true, preview: Some(preview.clone()), ..Load::of(name) };
+        // The host is no worse a demonstration, so that nothing is said where no device works.
+        let device = DeviceChoice::Auto.resolve().map_or(Device::Host, |(device, _)| device);
+        let load = Load { device: device.into(), digest: true, preview: Some(preview.clone()), ..Load::of(name) };
         load.run()?;
         ui::print(&format!("picture       {}\n", preview.display()))?;
         Ok(())

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use forebay::batch::Digest;
+use forebay::decode::DecoderKind;
+use forebay::device::DeviceChoice;
 use forebay::engine::{Direct, EngineKind};
 use forebay::order::{LastBatch, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
@@ -21,6 +23,21 @@ use crate::{sheet, ui};
 pub struct Load {
     /// A folder, tar shards (`train-{000..146}.tar`) or a list file.
     pub dataset: String,
+    /// Where tensors are made: host, cuda:N or auto.
+    #[arg(long, default_value_t = DeviceChoice::default())]
+    pub device: DeviceChoice,
+    /// Who decodes on a CUDA device: auto, kernels, nvjpeg or host.
+    #[arg(long, default_value_t = DecoderKind::Auto)]
+    pub decoder: DecoderKind,
+    /// Page-locked memory for the encoded bytes of a batch on their way to a device [default: by the data set].
+    #[arg(long, value_name = "BYTES")]
+    pub landing_bytes: Option<usize>,
+    /// Device memory between the encoded bytes and the tensors of a batch [default: 128 MiB].
+    #[arg(long, value_name = "BYTES")]
+    pub scratch_bytes: Option<usize>,
+    /// Make do with fewer slots where device memory is short.
+    #[arg(long)]
+    pub fewer_slots: bool,
     /// How storage is read: auto, uring or pread.
     #[arg(long, default_value_t = EngineKind::Auto)]
     pub engine: EngineKind,
@@ -133,6 +150,11 @@ impl Load {
     pub fn of(dataset: String) -> Self {
         Self {
             dataset,
+            device: DeviceChoice::default(),
+            decoder: DecoderKind::Auto,
+            landing_bytes: None,
+            scratch_bytes: None,
+            fewer_slots: false,
             engine: EngineKind::Auto,
             direct: Direct::Auto,
             index: IndexMode::Auto,
@@ -193,7 +215,7 @@ impl Load {
                 self.preview(&batch, &classes)?;
             }
             if let Some(digest) = &mut digest {
-                digest.update(&batch);
+                digest.update(&batch)?;
             }
             bar.inc(batch.len() as u64);
             if seconds.is_some_and(|seconds| started.elapsed() >= seconds) {
@@ -229,11 +251,22 @@ impl Load {
             .depth(self.depth)
             .slots(self.slots)
             .orientation(self.orientation)
+            .device(self.device)
+            .decoder(self.decoder)
+            .fewer_slots(self.fewer_slots)
             .engine(self.engine)
             .direct(self.direct)
             .index(self.index);
         let builder = match &self.index_dir {
             Some(dir) => builder.index_dir(dir),
+            None => builder,
+        };
+        let builder = match self.landing_bytes {
+            Some(bytes) => builder.landing_bytes(bytes),
+            None => builder,
+        };
+        let builder = match self.scratch_bytes {
+            Some(bytes) => builder.scratch_bytes(bytes),
             None => builder,
         };
         Ok(builder.build()?)
@@ -325,6 +358,9 @@ impl Outcome {
             "batch_wait_p99_ms": milliseconds(report.batch_wait_p99_us),
             "peak_rss_bytes": environment::peak_rss_bytes(),
             "memory_bound_bytes": report.memory_bound_bytes,
+            "device": report.device.to_string(),
+            "device_bound_bytes": report.device_bound_bytes,
+            "bytes_uploaded": report.bytes_uploaded,
             "digest": self.digest,
             "engine": report.engine,
             "images_indexed": report.indexed,

@@ -48,8 +48,9 @@ const BATCH_TILES: usize = 64;
 ///
 /// As [`write`].
 pub fn write_batch(batch: &Batch, augment: &Augment, classes: &[String], path: &Path) -> Result<()> {
+    let images = batch.to_host()?;
     let tile = |index: usize| {
-        let image = batch.image(index);
+        let image = images.image(index);
         let label = batch.labels()[index];
         let class = usize::try_from(label).ok().and_then(|label| classes.get(label));
         let title = match (class, label) {

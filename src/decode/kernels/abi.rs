@@ -9,6 +9,25 @@ pub const SOURCE_BITS: u32 = 1;
 /// Decoded samples: taps and resize only.
 pub const SOURCE_SAMPLES: u32 = 2;
 
+/// One component.
+pub const COLOUR_GREY: u32 = 0;
+/// Luma and two colour differences.
+pub const COLOUR_YCBCR: u32 = 1;
+/// Red, green, blue.
+pub const COLOUR_RGB: u32 = 2;
+
+/// How a component becomes as large as the image.
+pub const UPSAMPLE_NONE: u8 = 0;
+pub const UPSAMPLE_H2V1: u8 = 1;
+pub const UPSAMPLE_H1V2: u8 = 2;
+pub const UPSAMPLE_H2V2: u8 = 3;
+pub const UPSAMPLE_REPEAT: u8 = 4;
+
+/// Channels, rows, columns.
+pub const LAYOUT_NCHW: u32 = 0;
+/// Rows, columns, channels.
+pub const LAYOUT_NHWC: u32 = 1;
+
 /// A restart interval ends with the segment.
 pub const END_MARKER: u8 = 8;
 /// Decoding ends before the segment's data does.
@@ -16,6 +35,13 @@ pub const END_UNCHECKED: u8 = 255;
 
 /// Columns of a region that the resize kernel holds at a time.
 pub const TILE_COLUMNS: u32 = 1024;
+
+/// Threads of a block of each kernel.
+pub const DESTUFF_THREADS: u32 = 256;
+pub const ENTROPY_THREADS: u32 = 128;
+pub const IDCT_THREADS: u32 = 256;
+pub const TAPS_THREADS: u32 = 256;
+pub const RESIZE_THREADS: u32 = 128;
 
 /// A run of MCUs from an entry point on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -31,6 +57,14 @@ pub struct Segment {
     pub end: u8,
     pub dc: [i16; 3],
     pub next_dc: [i16; 3],
+}
+
+/// One Huffman table as a DHT segment gives it.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct HuffmanSpec {
+    pub counts: [u8; 16],
+    pub symbols: [u8; 256],
 }
 
 /// What is decoded of one component.
@@ -112,6 +146,7 @@ pub struct Affine {
 
 const _: () = {
     assert!(size_of::<Segment>() == 32);
+    assert!(size_of::<HuffmanSpec>() == 272);
     assert!(size_of::<Plane>() == 40);
     assert!(size_of::<Axis>() == 64);
     assert!(size_of::<Image>() == 320);

@@ -15,14 +15,15 @@
 //! [`Output`] knows which stream writes a batch and which streams read it, and needs two events where cudarc would
 //! record one at every call.
 
+mod bandwidth;
 mod error;
 mod gpu;
 mod memory;
 mod module;
 mod output;
-mod placeholder;
 mod probe;
 
+pub use bandwidth::{Bandwidth, bandwidth};
 pub(crate) use error::error;
 pub(crate) use gpu::Gpu;
 pub(crate) use memory::{Registered, download, upload, zero};

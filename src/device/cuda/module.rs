@@ -1,6 +1,6 @@
 //! Our kernels, compiled for the device by its driver.
 
-use std::ffi::{CStr, CString, c_char, c_uint, c_void};
+use std::ffi::{CStr, c_uint, c_void};
 use std::ptr;
 use std::sync::Arc;
 
@@ -10,8 +10,12 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use super::error::error;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The text of all kernels.
-const PTX: &str = super::placeholder::PTX;
+/// The text of all kernels, ended by a zero as the driver wants it.
+const PTX: &CStr =
+    match CStr::from_bytes_with_nul(concat!(include_str!("../../../kernels/ptx/forebay.ptx"), "\0").as_bytes()) {
+        Ok(text) => text,
+        Err(_) => panic!("the kernels' text holds a zero"),
+    };
 
 /// Bytes for what the driver's compiler has to say.
 const LOG_BYTES: usize = 4096;
@@ -65,8 +69,7 @@ impl Module {
     /// `Unavailable` with the compiler's words where it refuses the text.
     pub(super) fn load(context: &Arc<CudaContext>) -> Result<Self> {
         context.bind_to_thread().map_err(|code| error("cuCtxSetCurrent", code))?;
-        let text = CString::new(PTX).map_err(|_| Error::new(ErrorKind::Internal, "the kernels' text holds a zero"))?;
-        let module = compile(&text)?;
+        let module = compile(PTX)?;
         let none = [const { Kernel(ptr::null_mut()) }; NAMES.len()];
         // From here on dropping it unloads the module.
         let mut this = Self { context: Arc::clone(context), module, kernels: none };
@@ -152,4 +155,4 @@ pub(crate) unsafe fn launch(
     launched.map_err(|code| error("cuLaunchKernel", code))
 }
 
-const _: () = assert!(KernelName::ResizeF32 as usize + 1 == NAMES.len() && size_of::<c_char>() == 1);
+const _: () = assert!(KernelName::ResizeF32 as usize + 1 == NAMES.len());

@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use cudarc::driver::{CudaEvent, CudaSlice, CudaStream};
+use cudarc::driver::sys::CUdeviceptr;
+use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtr};
 
 use super::error::error;
 use super::gpu::Gpu;
 use super::memory;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::report::lock;
 
 /// Bytes of a label.
@@ -156,17 +157,12 @@ impl Output {
         Ok(std::mem::replace(self, fresh))
     }
 
-    /// Copies the first bytes of the tensor to the host, and waits for them.
-    pub(crate) fn to_host(&self, len_bytes: usize) -> Result<Vec<u8>> {
-        if len_bytes > self.labels_at {
-            return Err(Error::new(ErrorKind::Internal, "more was asked for than the tensor has"));
-        }
-        let mut bytes = vec![0; len_bytes];
-        // SAFETY: its own stream wrote the tensor, so it is in order behind; `bytes` lives until the stream was waited
-        // for below. Where that fails the device is lost and copies nothing any more.
-        unsafe { memory::download(&self.stream, &self.bytes, 0..len_bytes, bytes.as_mut_ptr())? };
-        self.stream.synchronize().map_err(|code| error("cuStreamSynchronize", code))?;
-        Ok(bytes)
+    /// Copies the tensor's first bytes to the host, and waits for them.
+    pub(crate) fn copy_to_host(&self, into: &mut [u8]) -> Result<()> {
+        // SAFETY: its own stream wrote the tensor and is in order behind it. `into` is borrowed until the stream was
+        // waited for below; where that fails the device is lost and copies nothing any more.
+        unsafe { memory::download(&self.stream, &self.bytes, 0..into.len(), into.as_mut_ptr())? };
+        self.stream.synchronize().map_err(|code| error("cuStreamSynchronize", code))
     }
 
     /// The memory, to be read by streams that were let in.
@@ -182,6 +178,17 @@ impl Output {
     /// The event behind the last write of this round.
     pub(crate) fn ready(&self) -> &CudaEvent {
         &self.ready
+    }
+
+    /// Where the tensor starts, until the round is [taken](Self::take) away.
+    pub(crate) fn pointer(&self) -> CUdeviceptr {
+        // Of a context that tracks no events, asking for a pointer does nothing to the stream named.
+        self.bytes.device_ptr(&self.stream).0
+    }
+
+    /// Its own stream, which writes it.
+    pub(crate) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
     }
 
     /// The device it lies on.

@@ -38,6 +38,13 @@ pub struct CudaDevice {
     pub compute_capability: (u32, u32),
 }
 
+impl CudaDevice {
+    /// Whether it is the simulated driver's of tests/simcuda, whose pixels are right and whose speed means nothing.
+    pub fn is_simulated(&self) -> bool {
+        self.name == "simcuda"
+    }
+}
+
 impl CudaProbe {
     /// The devices, none where the driver does not work.
     pub fn devices(&self) -> &[CudaDevice] {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use forebay::device::DeviceChoice;
 use forebay::device::cuda::CudaProbe;
 
 use super::{Fact, human_bytes};
@@ -16,8 +17,18 @@ pub fn facts(probe: &CudaProbe) -> Vec<Fact> {
     }
     facts.push(library("nvJPEG", "libnvjpeg.so"));
     facts.push(library("cuFile", "libcufile.so"));
-    facts.push(Fact::new("used", "nothing of it yet: this version computes on the host"));
+    facts.push(used());
     facts
+}
+
+/// What `--device auto` takes now.
+fn used() -> Fact {
+    let value = match DeviceChoice::Auto.resolve() {
+        Ok((device, None)) => format!("{device} by --device auto"),
+        Ok((device, Some(fallback))) => format!("{device} by --device auto: {}", fallback.cause),
+        Err(error) => format!("nothing by --device auto: {error}"),
+    };
+    Fact::new("used", value)
 }
 
 fn driver(probe: &CudaProbe) -> Fact {

@@ -2,6 +2,7 @@
 
 mod gpu;
 mod machine;
+mod self_test;
 mod storage;
 
 use std::fmt::Write;
@@ -9,7 +10,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use forebay::device::cuda::{self, CudaProbe};
+use forebay::device::{Device, DeviceChoice};
 use forebay::{Error, ErrorKind};
+use self_test::SelfTest;
 use serde::Serialize;
 
 use crate::environment::Environment;
@@ -26,6 +29,13 @@ pub struct Doctor {
     /// Exit with 1 if no CUDA device can be used, for jobs that must not run without one
     #[arg(long)]
     pub require_gpu: bool,
+    /// Try every way to decode on a CUDA device, for some seconds: its pixels beside the host's, and its speed. Exit
+    /// with 1 if there is no device, or pixels are wrong
+    #[arg(long)]
+    pub gpu: bool,
+    /// The device that is tried
+    #[arg(long, value_name = "cuda:N", default_value = "cuda:0", requires = "gpu")]
+    pub device: Device,
 }
 
 /// Everything found, as printed with `--json`.
@@ -39,6 +49,9 @@ struct Examination {
     /// CUDA devices that the driver offers.
     cuda_devices: usize,
     sections: Vec<Section>,
+    /// What `--gpu` found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    self_test: Option<SelfTest>,
 }
 
 /// Facts that belong together.
@@ -79,6 +92,7 @@ impl Doctor {
         for path in &self.paths {
             sections.push(Section { title: path.display().to_string(), facts: storage::facts(path)? });
         }
+        let self_test = if self.gpu { Some(self.self_test(&probe)?) } else { None };
         let examination = Examination {
             schema_version: 1,
             command: std::env::args().collect(),
@@ -86,13 +100,29 @@ impl Doctor {
             engine,
             cuda_devices: probe.devices().len(),
             sections,
+            self_test,
         };
         if self.json {
             ui::print(&format!("{}\n", serde_json::to_string_pretty(&examination)?))?;
         } else {
             ui::print(&examination.to_text())?;
         }
+        if let Some(self_test) = &examination.self_test {
+            self_test.judge()?;
+        }
         if self.require_gpu { require_gpu(&probe) } else { Ok(()) }
+    }
+
+    fn self_test(&self, probe: &CudaProbe) -> forebay::Result<SelfTest> {
+        let Device::Cuda(ordinal) = self.device else {
+            return Err(Error::invalid_parameter("--device", self.device, "cuda:N is allowed, since a GPU is tried"));
+        };
+        // Opening it says what is missing.
+        DeviceChoice::Exactly(self.device).resolve()?;
+        match probe.devices().get(ordinal as usize) {
+            Some(device) => SelfTest::run(ordinal, device),
+            None => Err(Error::new(ErrorKind::Unavailable, format!("{} was there and is gone", self.device))),
+        }
     }
 }
 
@@ -135,6 +165,7 @@ impl Examination {
             }
             text.push('\n');
         }
+        text += &self.self_test.as_ref().map(SelfTest::to_text).unwrap_or_default();
         let _ = match shortfalls {
             0 => writeln!(text, "Nothing stands in the way."),
             1 => writeln!(text, "One shortfall, marked with !"),

@@ -1,0 +1,240 @@
+//! What of an image the kernels decode and resample, and the scratch memory that takes.
+
+use super::abi::{self, COLOUR_GREY, COLOUR_RGB, COLOUR_YCBCR, Image, SOURCE_BITS, SOURCE_SAMPLES, TILE_COLUMNS};
+use crate::error::{Error, ErrorKind, Result};
+use crate::jpeg::{ColourModel, Facts, Geometry, Layout, Plane, Upsampling};
+use crate::pixels::{Rect, Scale};
+use crate::plan::{Axis, SamplePlan};
+
+/// Samples along a side of a block.
+const SIDE: usize = 8;
+
+/// Outputs that a row of a tap table is rounded up to.
+const TAP_STRIDE: u32 = 32;
+
+/// Scratch memory of one image, and how far its kernels reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// Coefficient blocks.
+    pub(crate) blocks: u32,
+    /// Those of the plane with the most.
+    pub(crate) plane_blocks: u32,
+    /// Bytes of samples.
+    pub(crate) samples: u64,
+    /// Words of tap tables.
+    pub(crate) taps: u32,
+    /// Segments, and words that their data takes without stuffing.
+    pub(crate) segments: u32,
+    pub(crate) words: u32,
+}
+
+impl Needs {
+    /// What a sample needs but for its segments, by its record; `None` where it is none for the kernels.
+    ///
+    /// # Errors
+    /// Those of [`Facts::layout`].
+    pub(crate) fn of(facts: &Facts, plan: &SamplePlan) -> Result<Option<Self>> {
+        let (geometry, _) = facts.layout(plan.view())?;
+        Ok(is_taken(plan).then(|| geometry.planes().iter().fold(Self::of_taps(plan), |needs, plane| needs.with(plane))))
+    }
+
+    fn of_taps(plan: &SamplePlan) -> Self {
+        Self { taps: table_words(plan.x()) + table_words(plan.y()), ..Self::default() }
+    }
+
+    fn with(self, plane: &Plane) -> Self {
+        let blocks = (blocks(&plane.columns).len() * blocks(&plane.rows).len()) as u32;
+        self.with_blocks(blocks)
+    }
+
+    fn with_blocks(self, blocks: u32) -> Self {
+        Self {
+            blocks: self.blocks + blocks,
+            plane_blocks: self.plane_blocks.max(blocks),
+            samples: self.samples + (SIDE * SIDE) as u64 * u64::from(blocks),
+            ..self
+        }
+    }
+}
+
+/// Whether the kernels can resample by this plan.
+pub(super) fn is_taken(plan: &SamplePlan) -> bool {
+    plan.scale() == Scale::Full && tile(plan.x()) > 0
+}
+
+/// The image of a streamed JPEG, but for its segments and tables, and what it needs.
+pub(super) fn coded_image(
+    plan: &SamplePlan,
+    colour: ColourModel,
+    geometry: &Geometry,
+    layout: &Layout,
+) -> Result<(Image, Needs)> {
+    let (mut image, mut needs) = resampled(plan)?;
+    image.source = SOURCE_BITS;
+    image.colour = match colour {
+        ColourModel::Grey => COLOUR_GREY,
+        ColourModel::Rgb => COLOUR_RGB,
+        _ => COLOUR_YCBCR,
+    };
+    image.plane_count = geometry.planes().len() as u32;
+    image.block_count = layout.mcu_blocks() as u8;
+    for (to, (plane, part)) in image.planes.iter_mut().zip(geometry.planes().iter().zip(layout.parts())) {
+        let (columns, rows) = (blocks(&plane.columns), blocks(&plane.rows));
+        *to = abi::Plane {
+            samples: needs.samples,
+            blocks: needs.blocks,
+            block_column: columns.start as u16,
+            block_row: rows.start as u16,
+            block_columns: columns.len() as u16,
+            block_rows: rows.len() as u16,
+            width: plane.width as u16,
+            height: plane.height as u16,
+            h: part.h as u8,
+            v: part.v as u8,
+            upsampling: upsampling(plane.upsampling),
+            expansion_x: plane.expansion.0 as u8,
+            expansion_y: plane.expansion.1 as u8,
+            ..abi::Plane::default()
+        };
+        needs = needs.with(plane);
+    }
+    Ok((image, needs))
+}
+
+/// The image of a `width` x `height` picture of which another decoder leaves an area, which starts at multiples of 8 and
+/// holds the plan's region, in the sample buffer: as a red, a green and a blue plane, whose rows are
+/// `8 * block_columns` bytes apart.
+///
+/// # Errors
+/// `Unsupported` for what the kernels do not resample.
+pub(crate) fn samples_image(plan: &SamplePlan, (width, height): (u32, u32), area: Rect) -> Result<(Image, Needs)> {
+    debug_assert!(area.x.is_multiple_of(SIDE as u32) && area.y.is_multiple_of(SIDE as u32) && area.fits(width, height));
+    let (mut image, mut needs) = resampled(plan)?;
+    if width.max(height) > u32::from(u16::MAX) {
+        return Err(unsupported(format!("image is {width}x{height}, a side over 65535")));
+    }
+    (image.source, image.colour, image.plane_count) = (SOURCE_SAMPLES, COLOUR_RGB, 3);
+    let (columns, rows) = (area.width.div_ceil(SIDE as u32), area.height.div_ceil(SIDE as u32));
+    for plane in &mut image.planes {
+        *plane = abi::Plane {
+            samples: needs.samples,
+            block_column: (area.x / SIDE as u32) as u16,
+            block_row: (area.y / SIDE as u32) as u16,
+            block_columns: columns as u16,
+            block_rows: rows as u16,
+            width: width as u16,
+            height: height as u16,
+            h: 1,
+            v: 1,
+            expansion_x: 1,
+            expansion_y: 1,
+            ..abi::Plane::default()
+        };
+        needs = needs.with_blocks(columns * rows);
+    }
+    Ok((image, Needs { blocks: 0, plane_blocks: 0, ..needs }))
+}
+
+/// The part of an image that says how it is resampled.
+fn resampled(plan: &SamplePlan) -> Result<(Image, Needs)> {
+    if !is_taken(plan) {
+        return Err(unsupported(format!("{} columns become one", plan.x().box_len)));
+    }
+    let region = plan.region();
+    let mut image = Image {
+        x: axis(plan.x(), plan.x().flip),
+        y: axis(plan.y(), false),
+        transposed: plan.is_transposed().into(),
+        rows_reversed: plan.y().flip.into(),
+        region_x: region.x,
+        region_y: region.y,
+        region_width: region.width,
+        region_height: region.height,
+        tile: tile(plan.x()),
+        ..Image::default()
+    };
+    image.y.tables = table_words(plan.x());
+    Ok((image, Needs::of_taps(plan)))
+}
+
+fn axis(axis: &Axis, reversed: bool) -> abi::Axis {
+    let filter = axis.filter();
+    abi::Axis {
+        scale: filter.scale,
+        offset: filter.offset,
+        support: filter.support,
+        per_support: filter.per_support,
+        len: filter.len,
+        window_start: axis.window_start,
+        output_len: axis.output_len,
+        // At full scale, which is all that the kernels take, no axis is longer than a JPEG's.
+        origin: (axis.source_range().0 - axis.first_pixel()) as u16,
+        reversed: reversed.into(),
+        tables: 0,
+        taps_max: taps_max(axis),
+    }
+}
+
+/// No output of an axis has more taps: they lie in an interval of twice the support.
+fn taps_max(axis: &Axis) -> u32 {
+    (2.0 * axis.filter().support).ceil() as u32 + 1
+}
+
+/// Words of an axis's tap table: the first and the one past the last tap of each output, and the weights.
+fn table_words(axis: &Axis) -> u32 {
+    axis.output_len.next_multiple_of(TAP_STRIDE) * (2 + taps_max(axis))
+}
+
+/// Neighbouring outputs whose taps span no more columns than the resize kernel holds; 0 where those of one do.
+fn tile(axis: &Axis) -> u32 {
+    let filter = axis.filter();
+    // From the first tap of the first output to the last of the last: (n - 1) * scale + 2 * support, and what
+    // rounding to whole columns adds.
+    let room = f64::from(TILE_COLUMNS) - 2.0 - 2.0 * filter.support;
+    if room < 0.0 { 0 } else { ((room / filter.scale) as u32).saturating_add(1).min(axis.output_len) }
+}
+
+/// The blocks that hold a range of samples.
+fn blocks(samples: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+    samples.start / SIDE..samples.end.div_ceil(SIDE)
+}
+
+fn upsampling(upsampling: Upsampling) -> u8 {
+    match upsampling {
+        Upsampling::None => 0,
+        Upsampling::FancyH2V1 => 1,
+        Upsampling::FancyH1V2 => 2,
+        Upsampling::FancyH2V2 => 3,
+        Upsampling::Repeat { .. } => 4,
+    }
+}
+
+pub(super) fn unsupported(cause: String) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("the kernels do not take it: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// The bounds that stand in for looking at every output.
+        #[test]
+        fn taps_and_tiles_are_bounded(len in 1_u32..65_536, output_len in 1_u32..1500, window in 0_u64..500) {
+            let axis = Axis { window_start: window, resized_len: u64::from(output_len) + window, ..Axis::resized(0, len, output_len) };
+            let filter = axis.filter();
+            let taps = |j: u32| filter.range(filter.center(axis.window_start + u64::from(j)));
+            let (max, tile) = (taps_max(&axis), tile(&axis));
+            for j in 0..output_len {
+                let (first, end) = taps(j);
+                prop_assert!(end - first <= max, "{} taps, over {}", end - first, max);
+                if tile > 0 && j % tile == 0 {
+                    let last = (j + tile).min(output_len) - 1;
+                    prop_assert!(taps(last).1 - first <= TILE_COLUMNS);
+                }
+            }
+            prop_assert!(tile > 0 || 2 * len / axis.resized_len as u32 > TILE_COLUMNS - 8);
+        }
+    }
+}

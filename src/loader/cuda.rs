@@ -1,0 +1,308 @@
+//! The device side of a loader: what it allocates there, and how a batch gets there.
+
+use std::mem::size_of;
+use std::sync::{Arc, Mutex};
+
+use cudarc::driver::{CudaEvent, CudaSlice, CudaStream};
+
+use super::launch::Bad;
+use super::tray::{Filled, Tray, WholeJpeg};
+use crate::augment::cuda::Resampler;
+use crate::decode::kernels::abi::Image;
+use crate::decode::kernels::cuda::{Images, Scratch, address, zeroed};
+use crate::decode::kernels::{Capacity, Wave, cut};
+use crate::decode::nvjpeg::{self, NvJpeg, Refusal};
+use crate::device::Device;
+use crate::device::cuda::{Gpu, Output, Registered, error, upload};
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{Arena, Pinned, SlotPool, Statuses, Upload, UploadLayout};
+use crate::plan::Augment;
+use crate::report::{Fallback, lock};
+
+/// A device as a loader uses it.
+pub(super) struct Cuda {
+    gpu: Gpu,
+    // Before the memory that it reads.
+    nvjpeg: Option<Mutex<NvJpeg>>,
+    pub(super) capacity: Capacity,
+    sample_bytes: usize,
+    slots: Vec<Mutex<DeviceSlot>>,
+    // Before the memory that it page-locks, which the uploads keep mapped.
+    _registered: Registered,
+    pub(super) uploads: Vec<Upload>,
+    statuses: Vec<Statuses>,
+}
+
+/// What a device loader is built of.
+pub(super) struct Sizes<'a> {
+    pub(super) augment: &'a Augment,
+    pub(super) arena_bytes: usize,
+    pub(super) slots: usize,
+    pub(super) places: usize,
+    pub(super) sample_bytes: usize,
+    pub(super) upload: UploadLayout,
+    pub(super) capacity: Capacity,
+    pub(super) may_have_fewer_slots: bool,
+    pub(super) nvjpeg: Option<NvJpeg>,
+}
+
+/// The device's half of a slot: memory for one batch on its way, and the stream that all of its work is on.
+struct DeviceSlot {
+    stream: Arc<CudaStream>,
+    upload: CudaSlice<u8>,
+    scratch: Scratch,
+    resampler: Resampler,
+    /// Behind the last copy from host memory, and the statuses.
+    settled: CudaEvent,
+    waves: Vec<Wave>,
+    /// Where in the sample buffer each place's samples start.
+    samples_at: Vec<u64>,
+    /// What nvJPEG refused of this batch.
+    refused: Vec<(usize, Refusal)>,
+}
+
+impl Sizes<'_> {
+    /// Bytes of device memory that one slot takes.
+    pub(super) fn device_bytes(&self) -> usize {
+        let labels_and_status = self.places * (size_of::<i64>() + size_of::<u32>());
+        self.upload.len_bytes() + self.capacity.len_bytes() + self.places * self.sample_bytes + labels_and_status
+    }
+
+    /// Allocates everything: on the device first, so that host memory is taken for the slots that it has room for.
+    ///
+    /// # Errors
+    /// `OutOfMemory` where the device's does not suffice, `LimitExceeded` where the host's does not.
+    pub(super) fn build(self, gpu: Gpu) -> Result<(Cuda, Arena, SlotPool, Option<Fallback>)> {
+        let (mut slots, mut outputs) = (Vec::new(), Vec::new());
+        let mut fallback = None;
+        for made in 0..self.slots {
+            match self.slot(&gpu) {
+                Ok((slot, output)) => {
+                    slots.push(Mutex::new(slot));
+                    outputs.push(output);
+                }
+                Err(error) if error.kind() == ErrorKind::OutOfMemory && self.may_have_fewer_slots && made >= 2 => {
+                    fallback = Some(fewer_slots(made, self.slots, &error));
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let pinned = Pinned::new(self.arena_bytes, slots.len(), self.upload, self.sample_bytes)?;
+        let (start, len_bytes) = pinned.range();
+        // SAFETY: the range stays mapped while `Cuda` holds its uploads, which it drops last. Copies have ended when a
+        // run has: its threads wait for each batch that they launched.
+        let registered = unsafe { Registered::new(&gpu, start, len_bytes)? };
+        for slot in &slots {
+            // What zeroes the memory is done before anything else is asked of the device.
+            lock(slot).stream.synchronize().map_err(|code| error("cuStreamSynchronize", code))?;
+        }
+        pinned.slots.set_outputs(outputs);
+        let Pinned { arena, uploads, statuses, slots: pool, .. } = pinned;
+        let Self { capacity, sample_bytes, .. } = self;
+        let nvjpeg = self.nvjpeg.map(Mutex::new);
+        let cuda = Cuda { gpu, nvjpeg, capacity, sample_bytes, slots, _registered: registered, uploads, statuses };
+        Ok((cuda, arena, pool, fallback))
+    }
+
+    fn slot(&self, gpu: &Gpu) -> Result<(DeviceSlot, Output)> {
+        let stream = gpu.stream()?;
+        let slot = DeviceSlot {
+            upload: zeroed(gpu, &stream, self.upload.len_bytes())?,
+            scratch: Scratch::new(gpu, &stream, &self.capacity, self.places)?,
+            resampler: Resampler::new(gpu, &stream, &self.capacity, self.augment)?,
+            settled: gpu.host_event()?,
+            waves: Vec::new(),
+            samples_at: Vec::new(),
+            refused: Vec::new(),
+            stream: Arc::clone(&stream),
+        };
+        Ok((slot, Output::new(gpu, &stream, self.places * self.sample_bytes, self.places)?))
+    }
+}
+
+fn fewer_slots(made: usize, asked: usize, error: &Error) -> Fallback {
+    let fallback = Fallback {
+        what: "slots",
+        instead: "fewer slots",
+        cause: format!("{made} of {asked} fit: {}", error.cause()),
+        remedy: error.remedy().unwrap_or("ask for fewer slots").to_owned(),
+        count: 1,
+    };
+    log::warn!("{fallback}");
+    fallback
+}
+
+impl Cuda {
+    pub(super) fn device(&self) -> Device {
+        Device::Cuda(self.gpu.ordinal())
+    }
+
+    /// Whether samples that no index describes are decoded here.
+    pub(super) fn has_nvjpeg(&self) -> bool {
+        self.nvjpeg.is_some()
+    }
+
+    /// Puts all work for a complete batch on its slot's stream. Returns how many bytes go to the device.
+    ///
+    /// # Errors
+    /// `DeviceLost` and the like. The device may then still work on the batch: see [`drain`](Self::drain).
+    pub(super) fn launch(&self, filled: &mut Filled) -> Result<u64> {
+        let Filled { tray, slot: filled } = filled;
+        let mut guard = lock(&self.slots[filled.index()]);
+        let slot = &mut *guard;
+        let (host, statuses) = (&self.uploads[filled.index()], &self.statuses[filled.index()]);
+        let images = host.images_mut(filled);
+        cut(images, |place| tray.needs(place), &self.capacity, &mut slot.waves);
+        slot.samples_at.clear();
+        slot.samples_at.extend(images.iter().map(|image| image.planes[0].samples));
+        let (start, bytes) = host.used(filled, tray.landed_bytes());
+        let places = filled.samples();
+        let (tensors, output) = filled.sides();
+        let Some(output) = output else { return Err(no_output()) };
+        output.begin()?;
+        let mut copied = 0;
+        // SAFETY: the upload, the tensors and the labels stay as they are until `settled`, which is waited for before
+        // the batch goes on. All memory on the device is this slot's, and only this stream works with it. What the
+        // kernels follow was written by describers and `cut`.
+        unsafe {
+            if !slot.waves.is_empty() {
+                upload(&slot.stream, &mut slot.upload, start, bytes)?;
+                copied += bytes.len();
+            }
+            output.upload_labels(&tray.labels)?;
+            for range in tray.made_on_host() {
+                let range = range.start * self.sample_bytes..range.end * self.sample_bytes;
+                copied += range.len();
+                upload(&slot.stream, output.bytes_mut(), range.start, &tensors[range])?;
+            }
+            slot.run(self, tray, host, places, statuses, output)?;
+        }
+        output.end()?;
+        Ok(copied as u64)
+    }
+
+    /// Waits until a launched batch has no more use for host memory, and gives the places that its kernels could not
+    /// decode, with why, to `bad`.
+    pub(super) fn settle(&self, filled: &Filled, mut bad: impl FnMut(usize, Bad)) -> Result<()> {
+        let index = filled.slot.index();
+        let mut slot = lock(&self.slots[index]);
+        slot.settled.synchronize().map_err(|code| error("cuEventSynchronize", code))?;
+        slot.refused.drain(..).for_each(|(place, refusal)| bad(place, Bad::NvJpeg(refusal)));
+        let has_kernels = !slot.waves.is_empty();
+        drop(slot);
+        if has_kernels {
+            // SAFETY: the copy of the statuses lies before `settled`.
+            let statuses = unsafe { self.statuses[index].read(0..filled.slot.samples()) };
+            for (place, &status) in statuses.iter().enumerate().filter(|(_, status)| **status != 0) {
+                bad(place, Bad::Kernels(status));
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies tensors that were made on the host after all to their places, and waits for that.
+    pub(super) fn repair(&self, filled: &mut Filled, places: &[usize]) -> Result<u64> {
+        let slot = lock(&self.slots[filled.slot.index()]);
+        let (tensors, output) = filled.slot.sides();
+        let Some(output) = output else { return Err(no_output()) };
+        for place in places {
+            let range = place * self.sample_bytes..(place + 1) * self.sample_bytes;
+            // SAFETY: the tensors stay as they are until the stream was waited for, below.
+            unsafe { upload(&slot.stream, output.bytes_mut(), range.start, &tensors[range])? };
+        }
+        output.end()?;
+        slot.stream.synchronize().map_err(|code| error("cuStreamSynchronize", code))?;
+        Ok((places.len() * self.sample_bytes) as u64)
+    }
+
+    /// Waits until the device does nothing more for a batch, whatever became of it.
+    pub(super) fn drain(&self, filled: &Filled) {
+        // Where this fails the device is lost, and reads no host memory any more.
+        let _ = lock(&self.slots[filled.slot.index()]).stream.synchronize();
+    }
+}
+
+impl DeviceSlot {
+    /// Launches the work of all waves. `images` of a wave lie on the device where they lie in `host`.
+    ///
+    /// # Safety
+    /// As for [`Scratch::entropy`], and what is kept in `tray` stays where it is until `settled`; so do `statuses`.
+    unsafe fn run(
+        &mut self,
+        cuda: &Cuda,
+        tray: &Tray,
+        host: &Upload,
+        places: usize,
+        statuses: &Statuses,
+        output: &mut Output,
+    ) -> Result<()> {
+        let gpu = &cuda.gpu;
+        self.refused.clear();
+        if !self.waves.is_empty() {
+            // SAFETY: only this stream works with the scratch memory.
+            unsafe { self.scratch.begin(&self.stream)? };
+        }
+        let base = address(&mut self.upload, &self.stream);
+        let to = address(output.bytes_mut(), &self.stream);
+        let waves = std::mem::take(&mut self.waves);
+        for (number, wave) in waves.iter().enumerate() {
+            let first = base + (host.images_at() + wave.places.start * size_of::<Image>()) as u64;
+            let images = Images { upload: base, first };
+            // SAFETY: as the caller promises; each step comes behind the one before, in the stream's order.
+            unsafe {
+                self.scratch.entropy(gpu, &self.stream, images, wave)?;
+                self.decode_whole(cuda, tray, wave)?;
+                if number + 1 == waves.len() {
+                    // All statuses are known, and host memory was read for the last time.
+                    self.scratch.download_status(&self.stream, places, statuses.start())?;
+                    self.settled.record(&self.stream).map_err(|code| error("cuEventRecord", code))?;
+                }
+                self.scratch.transform(gpu, &self.stream, images, wave)?;
+                let samples = self.scratch.samples(&self.stream);
+                self.resampler.resample(gpu, &self.stream, images, wave, samples, to)?;
+            }
+        }
+        if waves.is_empty() {
+            self.settled.record(&self.stream).map_err(|code| error("cuEventRecord", code))?;
+        }
+        self.waves = waves;
+        Ok(())
+    }
+
+    /// Has nvJPEG decode the images of a wave that are its own.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn decode_whole(&mut self, cuda: &Cuda, tray: &Tray, wave: &Wave) -> Result<()> {
+        let Some(nvjpeg) = &cuda.nvjpeg else { return Ok(()) };
+        let samples = self.scratch.samples(&self.stream);
+        // Nobody else wants what is kept of a batch that is being launched.
+        let kept: Vec<_> = wave.places.clone().zip(tray.kept().skip(wave.places.start)).collect();
+        let (mut numbers, mut images) = (Vec::new(), Vec::new());
+        for (place, kept) in &kept {
+            let Some((kept, jpeg)) = kept.as_ref().and_then(|kept| Some((kept, kept.way.jpeg?))) else { continue };
+            let WholeJpeg { len_bytes, width, height, area } = jpeg;
+            let bytes = &kept.first.bytes.as_slice()[..len_bytes];
+            let (pitch, rows) = (area.width.next_multiple_of(8), area.height.next_multiple_of(8));
+            let plane_bytes = u64::from(pitch) * u64::from(rows);
+            let planes = [0, 1, 2].map(|number| samples + self.samples_at[*place] + number * plane_bytes);
+            numbers.push(*place);
+            images.push(nvjpeg::Image { bytes, width, height, area, planes, pitch: pitch as usize });
+        }
+        if images.is_empty() {
+            return Ok(());
+        }
+        let mut verdicts = vec![Ok(nvjpeg::Engine::Hybrid); images.len()];
+        // SAFETY: the bytes are page-locked and kept until `settled`, which is recorded behind this. The planes are the
+        // images' own parts of the sample buffer.
+        unsafe { lock(nvjpeg).decode(&self.stream, &images, &mut verdicts)? };
+        let refused = numbers.iter().zip(&verdicts).filter_map(|(&place, verdict)| Some((place, verdict.err()?)));
+        self.refused.extend(refused);
+        Ok(())
+    }
+}
+
+fn no_output() -> Error {
+    Error::new(ErrorKind::Internal, "a slot of a device loader has no side on the device")
+}
