@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, CudaStream};
 
-use crate::decode::kernels::abi::{Affine, RESIZE_THREADS, TAPS_THREADS};
+use crate::decode::kernels::abi::{Affine, LAYOUT_NCHW, LAYOUT_NHWC, RESIZE_THREADS, TAPS_THREADS};
 use crate::decode::kernels::cuda::{Images, address, of, zeroed};
 use crate::decode::kernels::{Capacity, WORD_BYTES, Wave};
 use crate::device::cuda::{Gpu, KernelName, launch};
@@ -33,8 +33,8 @@ impl Resampler {
             },
             affine: Affine { factor: affine.map(|(factor, _)| factor), addend: affine.map(|(_, addend)| addend) },
             layout: match augment.layout() {
-                Layout::Nchw => 0,
-                Layout::Nhwc => 1,
+                Layout::Nchw => LAYOUT_NCHW,
+                Layout::Nhwc => LAYOUT_NHWC,
             },
         })
     }

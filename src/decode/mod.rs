@@ -82,11 +82,6 @@ impl DecoderKind {
     pub(crate) fn uses_kernels(self) -> bool {
         matches!(self, Self::Auto | Self::Kernels)
     }
-
-    /// Whether other JPEG goes to nvJPEG.
-    pub(crate) fn uses_nvjpeg(self) -> bool {
-        matches!(self, Self::Auto | Self::NvJpeg)
-    }
 }
 
 impl fmt::Display for DecoderKind {

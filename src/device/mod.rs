@@ -61,19 +61,9 @@ impl DeviceChoice {
             Self::Exactly(Device::Cuda(ordinal)) => Ok((Some(Gpu::open(ordinal)?), None)),
             Self::Auto => Ok(match Gpu::open(0) {
                 Ok(gpu) => (Some(gpu), None),
-                Err(error) => (None, Some(host_instead(&error))),
+                Err(error) => (None, Some(Fallback::host_device(&error))),
             }),
         }
-    }
-}
-
-fn host_instead(error: &Error) -> Fallback {
-    Fallback {
-        what: "CUDA device",
-        instead: "host",
-        cause: error.cause(),
-        remedy: error.remedy().unwrap_or("ask for the device host").to_owned(),
-        count: 1,
     }
 }
 

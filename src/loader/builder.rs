@@ -292,8 +292,8 @@ impl LoaderBuilder {
         if threads > 4096 {
             return Err(Error::invalid_parameter("threads", threads, "at most 4096 threads decode"));
         }
-        self.check_decoder(&augment)?;
-        let (gpu, fallback) = self.device.open()?;
+        self.check_decoder()?;
+        let (gpu, fallback) = self.open_device(&augment)?;
         let (source, recorder) = self.origin.open(&self.index)?;
         let steps = EpochSteps::new(source.len(), self.batch_size, self.last_batch)?;
         let order = Order::new(source.len(), self.seed, self.shuffle)?;
@@ -352,21 +352,35 @@ impl LoaderBuilder {
         })
     }
 
-    /// Refuses a decoder that the device or the index asked for cannot have.
-    fn check_decoder(&self, augment: &Augment) -> Result<()> {
-        let is_host = self.device == DeviceChoice::Exactly(Device::Host);
-        if is_host && matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg) {
+    /// Refuses a decoder that contradicts what else was asked for.
+    fn check_decoder(&self) -> Result<()> {
+        let is_of_device = matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg);
+        if is_of_device && self.device == DeviceChoice::Exactly(Device::Host) {
             return Err(Error::invalid_parameter("decoder", self.decoder, "the device host has its own: use auto"));
         }
-        if !is_host && self.index.mode == IndexMode::Off && self.decoder == DecoderKind::Kernels {
+        if self.index.mode == IndexMode::Off && self.decoder == DecoderKind::Kernels {
             let allowed = "the kernels decode by an index: use auto";
             return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
-        if !is_host && matches!(augment.geometry(), Geometry::None) {
-            let allowed = "on a device all images of a batch have one size: use a geometry that resizes";
-            return Err(Error::invalid_parameter("geometry", "None", allowed));
-        }
         Ok(())
+    }
+
+    /// The device, if not the host, and why the host if it was left to us.
+    fn open_device(&self, augment: &Augment) -> Result<(Option<Gpu>, Option<Fallback>)> {
+        let has_own_sizes = matches!(augment.geometry(), Geometry::None);
+        let (gpu, fallback) = match self.device {
+            DeviceChoice::Auto if has_own_sizes => (None, Some(Fallback::host_device(&own_sizes()))),
+            DeviceChoice::Exactly(Device::Cuda(_)) if has_own_sizes => return Err(own_sizes()),
+            device => device.open()?,
+        };
+        match (&gpu, self.decoder) {
+            (None, DecoderKind::Kernels | DecoderKind::NvJpeg) => {
+                let cause = fallback.map_or_else(String::new, |fallback| format!(": {}", fallback.cause));
+                let message = format!("the decoder {} is not to be had without a CUDA device{cause}", self.decoder);
+                Err(Error::new(ErrorKind::Unavailable, message).with_remedy("use the decoder auto"))
+            }
+            _ => Ok((gpu, fallback)),
+        }
     }
 
     fn host_memory(&self, augment: &Augment) -> Result<(MemoryPlan, Arena, SlotPool, Option<Cuda>)> {
@@ -453,6 +467,11 @@ fn indexed(source: &dyn Source) -> impl Iterator<Item = bool> {
     let (len, probes) = (source.len(), source.len().min(INDEX_PROBES));
     let samples = (0..probes).map(move |probe| (u128::from(probe) * u128::from(len) / u128::from(probes)) as u64);
     samples.map(|sample| matches!(source.record(sample), Ok(Some(_))))
+}
+
+fn own_sizes() -> Error {
+    let allowed = "on a device all images of a batch have one size: use a geometry that resizes, or the device host";
+    Error::invalid_parameter("geometry", "None", allowed)
 }
 
 fn no_index() -> Error {

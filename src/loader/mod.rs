@@ -8,8 +8,8 @@
 //!
 //! One thread feeds: it walks the epoch's order, takes a free slot for each batch, and keeps reads in
 //! flight. A sample that an index describes is planned there, before a byte of it is read, and only the bytes
-//! that its crop needs are; any other is read whole and planned once its header is here. Decode threads take whatever has landed and write finished tensors into the batch's slot.
-//! The consumer's thread takes filled slots in order.
+//! that its crop needs are; any other is read whole and planned once its header is here. Decode threads take
+//! whatever has landed and write finished tensors into the batch's slot. The consumer's thread takes filled slots in order.
 //!
 //! On a CUDA device two threads lie between the decode threads and the consumer:
 //!
@@ -20,8 +20,11 @@
 //!  do not take it, tensor                                samples on the host
 //! ```
 //!
-//! Samples for the kernels are read straight into the memory that this copy starts from. Threads live as long as an [`Epochs`] iterator;
-//! memory lives as long as the [`Loader`] and the batches taken from it.
+//! Samples for the kernels are read straight into the memory that this copy starts from. One that the device turns
+//! out unable to decode is decoded on the host from the bytes that landed, and copied to its place.
+//!
+//! Threads live as long as an [`Epochs`] iterator; memory lives as long as the [`Loader`] and the batches taken
+//! from it.
 
 mod builder;
 mod cuda;

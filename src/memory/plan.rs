@@ -16,7 +16,8 @@ pub struct MemoryPlan {
     pub slot_bytes: usize,
     /// Host memory of one batch's way to a device, 0 without one.
     pub upload_bytes: usize,
-    /// Device memory: outputs, what is uploaded, and scratch. CUDA's own context is not in it.
+    /// Device memory: outputs, what is uploaded, and scratch. What CUDA's context and nvJPEG take for themselves is not in
+    /// it.
     pub device_bytes: usize,
 }
 

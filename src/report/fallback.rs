@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::Error;
+
 /// One way in which the run differs from what was asked for or would be best.
 ///
 /// Every fallback is logged when it is first taken, counted, and part of the report; none is silent.
@@ -31,6 +33,17 @@ impl Fallback {
 
     /// The name of the memory that samples for a device land in where it had no room for one.
     pub const UPLOAD: &'static str = "landing area";
+
+    /// The host in place of a device that was not asked for by name.
+    pub(crate) fn host_device(why: &Error) -> Self {
+        Self {
+            what: "CUDA device",
+            instead: "host",
+            cause: why.cause(),
+            remedy: why.remedy().unwrap_or("ask for the device host").to_owned(),
+            count: 1,
+        }
+    }
 }
 
 impl fmt::Display for Fallback {

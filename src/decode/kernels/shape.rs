@@ -201,11 +201,11 @@ fn blocks(samples: &std::ops::Range<usize>) -> std::ops::Range<usize> {
 
 fn upsampling(upsampling: Upsampling) -> u8 {
     match upsampling {
-        Upsampling::None => 0,
-        Upsampling::FancyH2V1 => 1,
-        Upsampling::FancyH1V2 => 2,
-        Upsampling::FancyH2V2 => 3,
-        Upsampling::Repeat { .. } => 4,
+        Upsampling::None => abi::UPSAMPLE_NONE,
+        Upsampling::FancyH2V1 => abi::UPSAMPLE_H2V1,
+        Upsampling::FancyH1V2 => abi::UPSAMPLE_H1V2,
+        Upsampling::FancyH2V2 => abi::UPSAMPLE_H2V2,
+        Upsampling::Repeat { .. } => abi::UPSAMPLE_REPEAT,
     }
 }
 

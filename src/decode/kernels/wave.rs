@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Needs;
-use super::abi::Image;
+use super::abi::{Image, SOURCE_NONE};
 
 /// Bytes of a block of coefficients, and of its samples.
 pub(crate) const COEFFICIENT_BYTES: usize = 128;
@@ -82,7 +82,10 @@ pub(crate) fn cut(
     let mut wave = Wave::default();
     let mut taken = Needs::default();
     for (place, image) in images.iter_mut().enumerate() {
-        let Some(needs) = needs(place) else { continue };
+        let Some(needs) = needs(place) else {
+            debug_assert_eq!(image.source, SOURCE_NONE);
+            continue;
+        };
         let is_empty = wave.places.is_empty();
         if !is_empty && (!capacity.holds(&sum(&taken, &needs)) || place - wave.places.start >= IMAGES_MAX) {
             waves.push(std::mem::take(&mut wave));
