@@ -8,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The names under which programs look for the driver.
@@ -180,9 +181,10 @@ fn links(built: &str, names: &[&str]) -> PathBuf {
     let target = beside().join(built);
     assert!(target.exists(), "{} is not there: is its package a dev-dependency?", target.display());
     for name in names {
-        // Another test may do the same at the same time: a link appears whole or not at all.
-        let fresh = folder.join(format!("{name}.{}", std::process::id()));
-        std::fs::remove_file(&fresh).ok();
+        // Other tests do the same at the same time, in this process and in others: a link appears whole or not at all.
+        static LINKS: AtomicU32 = AtomicU32::new(0);
+        let number = LINKS.fetch_add(1, Ordering::Relaxed);
+        let fresh = folder.join(format!("{name}.{}.{number}", std::process::id()));
         symlink(&target, &fresh).unwrap();
         std::fs::rename(&fresh, folder.join(name)).unwrap();
     }

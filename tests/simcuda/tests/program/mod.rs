@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
+#[allow(unused_imports)] // As above.
 pub use cuda_support::{Library, Session, session};
 
 /// Seeds that a fault has to be caught within.
