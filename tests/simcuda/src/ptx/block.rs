@@ -3,7 +3,7 @@
 use super::fault::{Failure, thread};
 use super::program::Special;
 use super::registers::{LANES, Mask};
-use super::shared::Shared;
+use super::shared::{Shared, Ticks};
 use super::warp::{Progress, Warp};
 use super::{Fault, Kernel, Launch, Memory, Stats};
 
@@ -15,10 +15,34 @@ pub(super) struct Env<'e> {
     pub(super) shared: Shared,
     /// The block that runs.
     pub(super) block: [u32; 3],
-    /// Threads that have arrived at a barrier without waiting, by its number.
-    pub(super) arrived: [u32; BARRIERS],
-    pub(super) warp_instructions_max: u64,
+    /// Who has arrived at a barrier without waiting, by its number.
+    pub(super) arrived: [Arrived; BARRIERS],
+    pub(super) limits: Limits,
     pub(super) stats: Stats,
+}
+
+/// How long a warp runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Instructions after which a warp, or a fragment of one, lets others run that may be what it spins for.
+    pub(super) slice: u64,
+    /// Instructions after which it is said to run for ever.
+    pub(super) instructions_max: u64,
+}
+
+/// Warps that have arrived at a barrier without waiting.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Arrived {
+    threads: u32,
+    /// The tick of each warp's arrival: what it did before is seen by whoever waits.
+    ticks: Ticks,
+}
+
+impl Arrived {
+    pub(super) fn add(&mut self, warp: usize, tick: u32) {
+        self.threads += LANES as u32;
+        self.ticks[warp] = tick;
+    }
 }
 
 /// Barriers that a block has.
@@ -29,7 +53,7 @@ pub(super) fn launch(
     kernel: &Kernel,
     launch: Launch<'_>,
     memory: &mut dyn Memory,
-    warp_instructions_max: u64,
+    limits: Limits,
 ) -> Result<Stats, Fault> {
     let threads = threads(kernel, &launch)?;
     let warps = threads.div_ceil(LANES);
@@ -39,8 +63,8 @@ pub(super) fn launch(
         memory,
         shared: Shared::new(kernel.program.shared_bytes + launch.shared_bytes, launch.block),
         block: [0; 3],
-        arrived: [0; BARRIERS],
-        warp_instructions_max,
+        arrived: [Arrived::default(); BARRIERS],
+        limits,
         stats: Stats::default(),
     };
     let mut warps: Vec<Warp> = (0..warps).map(|index| Warp::new(index, threads, &env)).collect();
@@ -77,7 +101,7 @@ fn threads(kernel: &Kernel, launch: &Launch<'_>) -> Result<usize, Fault> {
 /// Runs a block.
 fn run(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<(), Fault> {
     env.shared.begin();
-    env.arrived = [0; BARRIERS];
+    env.arrived = [Arrived::default(); BARRIERS];
     for warp in warps.iter_mut() {
         warp.begin(env);
     }
@@ -105,7 +129,8 @@ fn release(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<bool, Fault> {
         let Some(threads) = warps.iter().find_map(|warp| warp.waits_at(number)) else { continue };
         let waiting = |warp: &Warp| warp.waiting(number);
         let complete = |warp: &Warp| warp.live() != 0 && waiting(warp) == warp.live();
-        let arrived = warps.iter().filter(|warp| complete(warp)).count() as u32 * LANES as u32 + env.arrived[number];
+        let arrived =
+            warps.iter().filter(|warp| complete(warp)).count() as u32 * LANES as u32 + env.arrived[number].threads;
         let whole = warps.iter().all(|warp| waiting(warp) == warp.live());
         let done = match threads {
             None => whole,
@@ -122,12 +147,11 @@ fn release(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<bool, Fault> {
             warp.elected(code, number, votes);
             warp.pass(env, number)?;
         }
-        if whole {
-            env.shared.sync_block()
-        } else {
-            env.shared.sync_warps(members)
+        match whole {
+            true => env.shared.sync_block(),
+            false => env.shared.sync_warps(members, &env.arrived[number].ticks),
         }
-        env.arrived[number] = 0;
+        env.arrived[number] = Arrived::default();
         any = true;
     }
     Ok(any)

@@ -45,9 +45,12 @@ const STRONG_READ: u8 = 4;
 /// For [`Cell::reader`]: more warps than one.
 const MANY: u8 = u8::MAX;
 
+/// A tick of each warp.
+pub(super) type Ticks = [u32; 32];
+
 /// What a warp has seen of others: accesses before these ticks.
 struct Clock {
-    warps: [u32; 32],
+    warps: Ticks,
     /// For each lane, of the lanes of its warp.
     lanes: [[u32; LANES]; LANES],
 }
@@ -223,10 +226,16 @@ impl Shared {
         self.barrier = self.tick;
     }
 
-    /// Some warps wait for each other.
-    pub(super) fn sync_warps(&mut self, warps: Mask) {
+    /// A warp says that it has come so far, and does not wait: the tick of that.
+    pub(super) fn arrive(&mut self) -> u32 {
         self.tick = self.tick.saturating_add(1);
-        let mut all = [0; 32];
+        self.tick
+    }
+
+    /// Some warps wait for each other, and for others to have arrived at some ticks.
+    pub(super) fn sync_warps(&mut self, warps: Mask, arrived: &Ticks) {
+        self.tick = self.tick.saturating_add(1);
+        let mut all = *arrived;
         for warp in lanes(warps) {
             for (all, seen) in all.iter_mut().zip(&self.clocks[warp].warps) {
                 *all = (*all).max(*seen);

@@ -1,15 +1,16 @@
 //! What the tests of the interpreter share: memory that is one array, and kernels around a few instructions.
 
-//mod checks;
-//mod collective;
-//mod control;
+mod checks;
+mod collective;
+mod control;
 mod convert;
 mod float;
 mod integer;
-//mod memory;
+mod memory;
 mod nvrtc;
-//mod parse;
+mod parse;
 
+use super::block::{self, Limits};
 use super::{Launch, Memory, Module, Stats};
 
 /// Where the first byte of [`Ram`] is.
@@ -106,7 +107,8 @@ pub(super) fn run_grid(
     let mut ram = Ram::zeroed(threads);
     let launch = Launch { grid, block, shared_bytes, params: &params(&[BASE]) };
     // Few enough that a test of what runs for ever ends soon.
-    let stats = super::block::launch(&module.kernels()[0], launch, &mut ram, 1 << 16).map_err(|fault| fault.message)?;
+    let limits = Limits { slice: 1 << 10, instructions_max: 1 << 16 };
+    let stats = block::launch(&module.kernels()[0], launch, &mut ram, limits).map_err(|fault| fault.message)?;
     Ok((ram.words_at(0, threads), stats))
 }
 

@@ -15,9 +15,6 @@ use super::registers::{LANES, Mask, Registers, Slot, Value, lanes};
 use super::types::Kind;
 use super::{Fault, memory_map};
 
-/// Instructions after which a warp, or a fragment of one, lets others run that may be what it spins for.
-const SLICE: u64 = 1 << 20;
-
 pub(super) struct Warp {
     index: usize,
     /// Lanes that are threads of the block.
@@ -124,7 +121,7 @@ impl Warp {
 
     /// Runs until every fragment waits or has exited, or for a slice.
     pub(super) fn run(&mut self, env: &mut Env<'_>) -> Result<Progress, Fault> {
-        let end = self.executed + SLICE.min(env.warp_instructions_max);
+        let end = self.executed + env.limits.slice;
         while let Some(mut fragment) = self.choose() {
             self.execute(env, &mut fragment, end)?;
             if fragment.mask != 0 {
@@ -174,7 +171,7 @@ impl Warp {
                 Err(failure) => return Err(failure.fault(env, self.index, instruction)),
             }
             if fragment.pc == meets || self.executed >= end {
-                if self.executed > env.warp_instructions_max {
+                if self.executed > env.limits.instructions_max {
                     let what = format!("the warp has executed {} instructions: does it run for ever?", self.executed);
                     return Err(Failure::of_warp(what).fault(env, self.index, instruction));
                 }
@@ -329,7 +326,8 @@ impl Warp {
         }
         self.part(fragment, mask);
         if barrier.arrive_only {
-            env.arrived[number] += LANES as u32;
+            let tick = env.shared.arrive();
+            env.arrived[number].add(self.index, tick);
             fragment.pc += 1;
             return Ok(Flow::Choose);
         }
