@@ -18,6 +18,7 @@ const SEEDS_TO_CATCH: u64 = 20;
 /// A slot, two streams that read it, and what they read.
 struct Bench {
     gpu: Gpu,
+    stream: Arc<CudaStream>,
     output: Output,
     readers: [Arc<CudaStream>; 2],
     read: Vec<(CudaSlice<u8>, CudaSlice<u8>)>,
@@ -26,20 +27,20 @@ struct Bench {
 impl Bench {
     fn new() -> Result<Self> {
         let gpu = Gpu::open(0)?;
-        let output = Output::new(&gpu, &gpu.stream()?, TENSOR_BYTES, LABELS)?;
+        let stream = gpu.stream()?;
+        let output = Output::new(&gpu, &stream, TENSOR_BYTES, LABELS)?;
         let readers = [gpu.stream()?, gpu.stream()?];
         let read = (0..ROUNDS)
             .map(|_| Ok((gpu.alloc(&readers[0], TENSOR_BYTES)?, gpu.alloc(&readers[1], TENSOR_BYTES)?)))
             .collect::<Result<_>>()?;
-        Ok(Self { gpu, output, readers, read })
+        Ok(Self { gpu, stream, output, readers, read })
     }
 
     /// Writes a round as the launch thread does.
     fn write(&mut self, round: u8) -> Result<()> {
         self.output.begin()?;
-        let stream = Arc::clone(self.output.stream());
         // SAFETY: pageable memory, of which the driver takes a copy.
-        unsafe { upload(&stream, self.output.bytes_mut(), 0, &[round; TENSOR_BYTES])? };
+        unsafe { upload(&self.stream, self.output.bytes_mut(), 0, &[round; TENSOR_BYTES])? };
         // SAFETY: as above.
         unsafe { self.output.upload_labels(&[i64::from(round); LABELS])? };
         self.output.end()
@@ -59,7 +60,7 @@ impl Bench {
 
     /// What the consumers have got in the end.
     fn got(self) -> Result<Vec<Vec<u8>>> {
-        let Self { output, readers, read, gpu: _ } = self;
+        let Self { output, readers, read, .. } = self;
         drop(output);
         let host = |stream: &Arc<CudaStream>, slice: &CudaSlice<u8>| {
             stream.clone_dtoh(slice).map_err(|code| super::error("cuMemcpyDtoHAsync", code))

@@ -147,6 +147,11 @@ impl SelfTest {
         ))
     }
 
+    /// Ways that are not there or not right.
+    pub fn shortfalls(&self) -> usize {
+        self.paths.iter().filter(|trial| !trial.is_well()).count()
+    }
+
     /// As text, in the manner of the other sections.
     pub fn to_text(&self) -> String {
         let mut text = format!("self-test of {}, {}\n", self.device, self.name);

@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use libloading::os::unix::{Library, RTLD_LAZY};
 use nvjpeg_sys::sys::nvjpegStatus_t;
@@ -128,11 +129,26 @@ fn text(words: &str) -> CString {
     CString::new(words.replace('\0', "")).unwrap_or_default()
 }
 
-/// Engines and cores of each.
+/// What [`simnvjpeg_engines`] was told last, if it was called: engines in the high half, cores of each in the low.
+static ENGINES: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// Sets what the environment variable `SIMNVJPEG_ENGINES` would, for tests within one process; 0 and 0 for no hardware.
+#[unsafe(no_mangle)]
+pub extern "C" fn simnvjpeg_engines(engines: u32, cores: u32) {
+    ENGINES.store(u64::from(engines) << 32 | u64::from(cores), Ordering::Relaxed);
+}
+
+/// Engines and cores of each, where there is hardware.
 pub fn engines() -> Option<(u32, u32)> {
-    let text = std::env::var("SIMNVJPEG_ENGINES").ok()?;
-    let (engines, cores) = text.split_once('x')?;
-    Some((engines.parse().ok()?, cores.parse().ok()?))
+    match ENGINES.load(Ordering::Relaxed) {
+        u64::MAX => {
+            let text = std::env::var("SIMNVJPEG_ENGINES").ok()?;
+            let (engines, cores) = text.split_once('x')?;
+            Some((engines.parse().ok()?, cores.parse().ok()?))
+        }
+        0 => None,
+        told => Some(((told >> 32) as u32, told as u32)),
+    }
 }
 
 /// Major, minor and patch level.

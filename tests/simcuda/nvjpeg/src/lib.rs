@@ -26,7 +26,8 @@
 //!
 //! # Settings
 //!
-//! - `SIMNVJPEG_ENGINES=1x5`: engines and cores of each; without it there is no hardware.
+//! - `SIMNVJPEG_ENGINES=1x5`: engines and cores of each; without it there is no hardware. The exported function
+//!   `simnvjpeg_engines(1, 5)` sets the same.
 //! - `SIMNVJPEG_VERSION=12.4.0`.
 //! - `SIMCUDA_FAIL=nvjpegDecodeJpegHost#3:3` and the like: the driver's rules count these functions too.
 #![deny(missing_docs)]
