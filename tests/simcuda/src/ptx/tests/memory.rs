@@ -161,15 +161,7 @@ fn variables_of_the_module() {
         st.global.u32 [%rd1], %r1;
         ret;
         }";
-    let mut module = Module::parse(text).unwrap();
-    let mut ram = Ram(Vec::new());
-    for at in 0..module.variables().len() {
-        let variable = module.variables()[at].clone();
-        ram.0.resize(ram.0.len().next_multiple_of(variable.align), 0);
-        let address = BASE + ram.0.len() as u64;
-        ram.0.extend(&variable.initial);
-        module.place(at, address);
-    }
+    let (module, mut ram) = loaded(text);
     let found: Vec<_> =
         module.variables().iter().map(|v| (&v.name[..], v.align, v.initial.len(), v.constant)).collect();
     assert_eq!(
