@@ -52,6 +52,13 @@ fn vectors() {
 }
 
 #[test]
+fn dynamic_shared_memory_comes_aligned_behind_the_static() {
+    let body = "{ .shared .b8 odd[5]; mov.u32 %r1, odd; } mov.u32 %r2, dynamic; mad.lo.u32 %r1, %r1, 10000, %r2;
+        st.global.u32 [%rd1], %r1;";
+    assert_eq!(run(1, body).unwrap(), [1024 * 10000 + 1040]);
+}
+
+#[test]
 fn generic_addresses_of_every_space() {
     // Half of the lanes load from shared memory, half from global memory, by the same instruction.
     let body = "st.global.u32 [%rd1], %r0;
