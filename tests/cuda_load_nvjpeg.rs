@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use cuda_load_support::{fixture, load, on_device, routed, samples, tensor, turned, within};
+use cuda_load_support::{load, on_device, routed, samples, tensor, turned, within};
 use forebay::decode::{DecoderKind, Route};
 use forebay::plan::Size;
 use forebay::report::Fallback;
@@ -210,7 +210,6 @@ fn bench(command: &mut Command, folder: &Path, decoder: &str) -> (bool, String) 
 #[test]
 fn without_the_library_auto_goes_to_the_host_and_says_so_and_a_name_is_an_error() {
     let root = tempfile::tempdir().expect("folder");
-    std::fs::write(root.path().join("readme"), fixture(TAKEN[0])).expect("a file");
     let folder = common::folder(root.path(), &samples(&TAKEN));
     let simulator = cuda_support::simulator().seed(7);
     let command = || simulator.command(env!("CARGO_BIN_EXE_forebay"));
