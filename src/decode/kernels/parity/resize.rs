@@ -71,6 +71,22 @@ fn drawn(random: &mut Random) -> (Vec<&'static str>, Augment) {
     (names, augment(random))
 }
 
+#[test]
+fn wide_images_are_made_in_tiles() {
+    let mut machine = Machine::new();
+    let (width, height) = (3000_u16, 12_u16);
+    let mut random = Random(3);
+    let rgb: Vec<u8> = (0..3 * usize::from(width) * usize::from(height)).map(|_| random.next() as u8).collect();
+    let mut file = Vec::new();
+    jpeg_encoder::Encoder::new(&mut file, 80).encode(&rgb, width, height, jpeg_encoder::ColorType::Rgb).unwrap();
+    let files = [file];
+    for geometry in [Geometry::None, Geometry::Resize { size: Size { height: 5, width: 90 } }] {
+        machine.clear();
+        let augment = Augment::builder(geometry).dtype(DType::U8).without_normalize().build().unwrap();
+        compare(&mut machine, &files, &augment, &mut Random(1)).unwrap();
+    }
+}
+
 fn compare(machine: &mut Machine, files: &[Vec<u8>], augment: &Augment, random: &mut Random) -> Result<(), String> {
     let mut wave = Wave::default();
     for (sample, file) in files.iter().enumerate() {
