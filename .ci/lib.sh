@@ -16,6 +16,19 @@ skip() {
     not_run+=("$1: $2")
 }
 
+# A step whose command says by exit code 75 that it cannot be run here.
+step_if_possible() { # step_if_possible NAME REASON COMMAND..
+    local name=$1 reason=$2 started=$SECONDS code=0
+    shift 2
+    printf '\n==> %s\n    %s\n' "$name" "$*"
+    "$@" || code=$?
+    case $code in
+        0) printf '    done in %s s\n' "$((SECONDS - started))" ;;
+        75) skip "$name" "$reason" ;;
+        *) exit "$code" ;;
+    esac
+}
+
 summary() {
     printf '\nAll checks that were run have passed (%s s).\n' "$SECONDS"
     for check in "${not_run[@]}"; do

@@ -8,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The names under which programs look for the driver.
@@ -121,6 +122,8 @@ pub fn session(seed: u64) -> Session {
     for name in ["drop", "fail", "sticky", "ptx_edit", "memory_bytes", "devices", "ignore", "idle_ms"] {
         session.set(name, "");
     }
+    // Tests print the reports that they did not expect.
+    session.set("report", "/dev/null");
     session.restart(seed);
     session
 }
@@ -178,9 +181,10 @@ fn links(built: &str, names: &[&str]) -> PathBuf {
     let target = beside().join(built);
     assert!(target.exists(), "{} is not there: is its package a dev-dependency?", target.display());
     for name in names {
-        // Another test may do the same at the same time: a link appears whole or not at all.
-        let fresh = folder.join(format!("{name}.{}", std::process::id()));
-        std::fs::remove_file(&fresh).ok();
+        // Other tests do the same at the same time, in this process and in others: a link appears whole or not at all.
+        static LINKS: AtomicU32 = AtomicU32::new(0);
+        let number = LINKS.fetch_add(1, Ordering::Relaxed);
+        let fresh = folder.join(format!("{name}.{}.{number}", std::process::id()));
         symlink(&target, &fresh).unwrap();
         std::fs::rename(&fresh, folder.join(name)).unwrap();
     }
@@ -191,9 +195,9 @@ fn beside() -> PathBuf {
     std::env::current_exe().unwrap().parent().unwrap().to_owned()
 }
 
-/// A library that stays open.
+/// The driver's library within this process, which stays open.
 #[derive(Clone, Copy)]
-struct Library(*mut c_void);
+pub struct Library(*mut c_void);
 
 // SAFETY: a handle of a library that is never closed may be used by any thread.
 unsafe impl Send for Library {}
@@ -201,7 +205,13 @@ unsafe impl Send for Library {}
 unsafe impl Sync for Library {}
 
 impl Library {
-    fn symbol(self, name: &CStr) -> *mut c_void {
+    /// Loads it, unless it is.
+    pub fn open() -> Self {
+        load()
+    }
+
+    /// What it exports under this name.
+    pub fn symbol(self, name: &CStr) -> *mut c_void {
         // SAFETY: the library is open.
         let found = unsafe { libc::dlsym(self.0, name.as_ptr()) };
         assert!(!found.is_null(), "{name:?} is not in the library");

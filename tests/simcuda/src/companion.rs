@@ -4,7 +4,6 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::Range;
 
-use crate::control;
 use crate::driver;
 use crate::result::Code;
 use crate::settings::Verdict;
@@ -54,11 +53,11 @@ impl Companion {
         (reads.collect(), self.writes.clone())
     }
 
-    /// Tells the library that its work will not be done.
-    pub fn cancel(&self) {
-        // SAFETY: the caller of `simcuda_enqueue` promised that it may be called with its argument, with null for the
-        // arrays when the work is given up.
-        unsafe { (self.run)(self.argument as *mut c_void, std::ptr::null(), std::ptr::null()) };
+    /// Calls it with these addresses: null for both if its work will not be done.
+    pub fn call(&self, reads: *const *const u8, writes: *const *mut u8) -> Code {
+        // SAFETY: the caller of `simcuda_enqueue` promised that it may be called with its argument, once, with as many
+        // addresses as it gave ranges, or with null.
+        Code(unsafe { (self.run)(self.argument as *mut c_void, reads.cast(), writes.cast()) })
     }
 }
 
@@ -125,7 +124,7 @@ pub unsafe extern "C" fn simcuda_call(name: *const c_char, result: *mut c_int) -
 pub unsafe extern "C" fn simcuda_report(kind: *const c_char, words: *const c_char) {
     // SAFETY: as this function demands.
     let (kind, words) = unsafe { (text(kind), text(words)) };
-    control::report(&kind, &words);
+    driver::report(&kind, &words);
 }
 
 /// 1 if nothing is queued on the stream and the host has waited for all that ran there, so that host objects which its

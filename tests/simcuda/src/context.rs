@@ -177,6 +177,7 @@ impl Driver {
     pub fn break_context(&mut self, handle: u64, code: Code) {
         if let Some(context) = self.contexts.get_mut(&handle) {
             context.broken.get_or_insert(code);
+            self.broke = true;
         }
     }
 
@@ -242,6 +243,6 @@ impl Driver {
 
     /// Where an allocation comes from, for reports.
     pub fn origin(&self, name: &str) -> Arc<str> {
-        format!("{name} after operation {}", self.operations).into()
+        self.calls.label(name).into()
     }
 }

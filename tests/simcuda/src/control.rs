@@ -7,11 +7,6 @@ use crate::companion::text;
 use crate::driver::{self, Driver};
 use crate::module::KernelStats;
 
-/// Makes a report.
-pub fn report(kind: &str, words: &str) {
-    driver::locked(|driver| driver.report(kind, words));
-}
-
 /// Forgets all contexts, memory, streams, events, modules, reports and counts, and begins anew with this seed. The other
 /// settings stay. Device memory and streams of before must not be used any more.
 #[unsafe(no_mangle)]

@@ -62,6 +62,8 @@ pub struct Driver {
     pub progress: u64,
     /// What breaks the context at the next operation that this call queues.
     pub fault: Option<Code>,
+    /// Whether a context broke since its streams were last emptied.
+    pub broke: bool,
     /// Whether an operation was queued by this call.
     pub queued: bool,
     /// Tells stacks of current contexts of before a reset from those after.
@@ -82,13 +84,26 @@ thread_local! {
     /// Contexts made current on this thread, the last on top, and the driver's generation that they are of.
     static CURRENT: RefCell<(u64, Vec<u64>)> = const { RefCell::new((0, Vec::new())) };
     /// Whether this thread runs a function that a stream called.
-    static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
+    static CALLED: Cell<Called> = const { Cell::new(Called::No) };
+    /// Reports that a function made while the driver was locked by its own thread.
+    static LATER: RefCell<Vec<(String, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a stream called on this thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Called {
+    /// Nothing.
+    No,
+    /// A function of the program's, without the lock.
+    Program,
+    /// A function of a companion library's, under the lock.
+    Companion,
 }
 
 /// An entry point of the driver API: counts the call, lets rules have their say, and runs the body under the lock.
 pub fn call(name: &'static str, body: impl FnOnce(&mut Locked) -> Outcome) -> Code {
-    if IN_CALLBACK.get() {
-        crate::control::report("callback", &format!("{name} is called from a function that a stream called"));
+    if CALLED.get() != Called::No {
+        report("callback", &format!("{name} is called from a function that a stream called"));
         return Code::NOT_PERMITTED;
     }
     let mut driver = Locked::new();
@@ -106,7 +121,7 @@ pub fn call(name: &'static str, body: impl FnOnce(&mut Locked) -> Outcome) -> Co
 
 /// An entry point of the simulator's own, which no rule applies to.
 pub fn enter(body: impl FnOnce(&mut Locked) -> Outcome) -> Code {
-    if IN_CALLBACK.get() {
+    if CALLED.get() != Called::No {
         return Code::NOT_PERMITTED;
     }
     Locked::new().run_entry(body)
@@ -115,6 +130,14 @@ pub fn enter(body: impl FnOnce(&mut Locked) -> Outcome) -> Code {
 /// Something that looks at the driver and does not wait.
 pub fn locked<T>(body: impl FnOnce(&mut Driver) -> T) -> T {
     body(&mut Locked::new())
+}
+
+/// Makes a report, from wherever it is called.
+pub fn report(kind: &str, words: &str) {
+    match CALLED.get() {
+        Called::Companion => LATER.with_borrow_mut(|later| later.push((kind.to_owned(), words.to_owned()))),
+        _ => locked(|driver| driver.report(kind, words)),
+    }
 }
 
 /// The driver, for as long as an entry point holds its lock.
@@ -127,9 +150,12 @@ impl Locked {
     }
 
     fn run_entry(&mut self, body: impl FnOnce(&mut Self) -> Outcome) -> Code {
-        let result = body(self);
+        let mut result = body(self);
         if let Some(code) = self.fault.take() {
-            return self.break_current(code);
+            result = Err(self.break_current(code));
+        }
+        if std::mem::take(&mut self.broke) {
+            self.give_up_broken();
         }
         if std::mem::take(&mut self.queued) {
             self.run_some();
@@ -140,9 +166,9 @@ impl Locked {
     /// Runs a function of the program's without the lock, since it may wait for another thread that needs it.
     pub fn unlocked<T>(&mut self, body: impl FnOnce() -> T) -> T {
         self.0 = None;
-        IN_CALLBACK.set(true);
+        CALLED.set(Called::Program);
         let result = body();
-        IN_CALLBACK.set(false);
+        CALLED.set(Called::No);
         *self = Self::new();
         CHANGED.notify_all();
         result
@@ -199,6 +225,7 @@ impl Driver {
             last_stream: None,
             progress: 0,
             fault: None,
+            broke: false,
             queued: false,
             generation,
             memory: None,
@@ -223,6 +250,15 @@ impl Driver {
     pub fn report(&mut self, kind: &str, text: &str) {
         let Self { reports, settings, .. } = self;
         reports.add(settings, kind, text);
+    }
+
+    /// Runs a function of a companion library's, which keeps the lock and may make reports.
+    pub fn while_locked<T>(&mut self, body: impl FnOnce() -> T) -> T {
+        CALLED.set(Called::Companion);
+        let result = body();
+        CALLED.set(Called::No);
+        LATER.take().iter().for_each(|(kind, words)| self.report(kind, words));
+        result
     }
 
     /// A handle that nothing had before. Multiples of 16, as pointers are.

@@ -1,6 +1,5 @@
 //! Operations, done.
 
-use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
@@ -29,6 +28,18 @@ impl From<String> for Failure {
     }
 }
 
+/// What a companion reads, and writes.
+type Addresses = (Vec<*const u8>, Vec<*mut u8>);
+
+/// Which of a source's bytes were ever written; all of them if it is the host's.
+struct Written(Option<(Ranges, u64, u64)>);
+
+impl Written {
+    fn all(&self) -> bool {
+        self.0.as_ref().is_none_or(|(ranges, start, end)| ranges.covers(&Ranges::all(*start, *end)))
+    }
+}
+
 /// An operation while it is done.
 struct Doing {
     stream: u64,
@@ -41,7 +52,7 @@ impl Driver {
     /// Does an operation of a stream, unless its context is broken: then only records happen, so that others do not wait.
     pub fn execute(&mut self, stream: u64, context: u64, op: Op) {
         let actor = self.streams[&stream].actor;
-        let by: Arc<str> = format!("{} #{} of stream {stream:#x}", op.name, op.number).into();
+        let by: Arc<str> = format!("{} on stream {actor}", op.name).into();
         let doing = Doing { stream, actor, context, by };
         if let Some(code) = op.fault {
             self.break_context(context, code);
@@ -54,7 +65,7 @@ impl Driver {
                 Ok(())
             }
             Work::Companion(companion) if broken => {
-                companion.cancel();
+                self.while_locked(|| companion.call(ptr::null(), ptr::null()));
                 Ok(())
             }
             _ if broken => Ok(()),
@@ -76,28 +87,25 @@ impl Driver {
         if len == 0 {
             return Ok(());
         }
-        let (bytes, defined) = match from {
-            Source::Staged(staged) => (staged.as_ptr(), None),
+        let (bytes, written) = match from {
+            Source::Staged(staged) => (staged.as_ptr(), Written(None)),
             Source::Memory(at, digest) => self.source(doing, *at, *digest, len)?,
         };
         match to {
             Target::Pageable(at) => {
-                self.expect_defined(doing, defined.as_ref(), len);
+                self.expect_written(doing, &written);
                 // SAFETY: the source was just checked; the call that the target belongs to has not returned.
                 unsafe { ptr::copy(bytes, *at as *mut u8, len as usize) };
             }
             Target::Memory(at, poison) => {
-                let (index, offset) = self.place(doing, *at, len)?;
+                let (index, offset) = self.place(*at, len)?;
                 self.touch(doing, index, true, Ranges::all(offset, offset + len));
                 let allocation = self.memory_mut().map_err(no_memory)?.get_mut(index);
                 let target = allocation.bytes(offset);
-                if let Some(marks) = &mut allocation.defined {
-                    match &defined {
-                        Some((source, start)) => marks.copy_from(offset, source, *start, len),
-                        None => marks.set(offset, len),
-                    }
-                } else {
-                    self.expect_defined(doing, defined.as_ref(), len);
+                match (&mut allocation.defined, &written.0) {
+                    (Some(marks), Some((source, start, _))) => marks.copy_from(offset, source, *start, len),
+                    (Some(marks), None) => marks.set(offset, len),
+                    (None, _) => self.expect_written(doing, &written),
                 }
                 if let Some(poison) = poison
                     && *poison != host_bytes::digest(target, len)
@@ -114,32 +122,30 @@ impl Driver {
         Ok(())
     }
 
-    /// Where the bytes of a source are, and which of them were ever written, from which offset on.
+    /// Where the bytes of a source are, and which of them were ever written.
     fn source(
         &mut self,
         doing: &Doing,
         at: u64,
         digest: Option<u64>,
         len: u64,
-    ) -> Result<(*const u8, Option<(Ranges, u64)>), Failure> {
-        let (index, offset) = self.place(doing, at, len)?;
+    ) -> Result<(*const u8, Written), Failure> {
+        let (index, offset) = self.place(at, len)?;
         self.touch(doing, index, false, Ranges::all(offset, offset + len));
         let allocation = self.memory().map_err(no_memory)?.get(index);
         let bytes = allocation.bytes(offset).cast_const();
-        let defined = allocation.defined.as_ref().map(|marks| (marks.within(offset, len), offset));
+        let written = allocation.defined.as_ref().map(|marks| (marks.within(offset, len), offset, offset + len));
         if let Some(digest) = digest
             && digest != host_bytes::digest(bytes, len)
         {
             let what = format!("the host wrote to the {len} bytes at {at:#x}, which {} had still to read", doing.by);
             self.report("host-write", &what);
         }
-        Ok((bytes, defined))
+        Ok((bytes, Written(written)))
     }
 
-    fn expect_defined(&mut self, doing: &Doing, defined: Option<&(Ranges, u64)>, len: u64) {
-        if let Some((ranges, start)) = defined
-            && !ranges.covers(&Ranges::all(*start, start + len))
-        {
+    fn expect_written(&mut self, doing: &Doing, written: &Written) {
+        if !written.all() {
             self.report("uninitialised", &format!("{} gives the host bytes that nothing ever wrote", doing.by));
         }
     }
@@ -148,7 +154,7 @@ impl Driver {
         if len == 0 {
             return Ok(());
         }
-        let (index, offset) = self.place(doing, at, len)?;
+        let (index, offset) = self.place(at, len)?;
         self.touch(doing, index, true, Ranges::all(offset, offset + len));
         let allocation = self.memory_mut().map_err(no_memory)?.get_mut(index);
         if let Some(marks) = &mut allocation.defined {
@@ -164,7 +170,7 @@ impl Driver {
     }
 
     fn launch(&mut self, doing: &Doing, launch: &KernelLaunch) -> Result<(), Failure> {
-        let context = self.usable(doing.context).map_err(|code| Failure::broken(code))?;
+        let context = self.usable(doing.context).map_err(Failure::broken)?;
         let (device, peers) = (context.device, context.peers.clone());
         let memory = self.memory_mut().map_err(no_memory)?;
         let mut view = KernelMemory::new(memory, device, peers);
@@ -211,44 +217,40 @@ impl Driver {
     }
 
     fn run_companion(&mut self, doing: &Doing, companion: &Companion) -> Result<(), Failure> {
-        let mut reads = Vec::new();
+        let (reads, writes) = self.companion_ranges(doing, companion).inspect_err(|_| {
+            self.while_locked(|| companion.call(ptr::null(), ptr::null()));
+        })?;
+        match self.while_locked(|| companion.call(reads.as_ptr(), writes.as_ptr())) {
+            Code::SUCCESS => Ok(()),
+            code => Err(Failure { kind: "companion", text: format!("failed with {}", code.0), code }),
+        }
+    }
+
+    /// Where the bytes are that a companion reads, and writes.
+    fn companion_ranges(&mut self, doing: &Doing, companion: &Companion) -> Result<Addresses, Failure> {
+        let (mut reads, mut writes) = (Vec::new(), Vec::new());
         for input in &companion.reads {
             reads.push(match input {
                 Input::Staged(bytes) => bytes.as_ptr(),
                 Input::Memory(range, _) if range.is_empty() => ptr::null(),
                 Input::Memory(range, digest) => {
-                    let len = range.end - range.start;
-                    let (bytes, defined) = self.source(doing, range.start, *digest, len)?;
-                    if let Some((ranges, start)) = &defined
-                        && !ranges.covers(&Ranges::all(*start, start + len))
-                    {
+                    let (bytes, written) = self.source(doing, range.start, *digest, range.end - range.start)?;
+                    if !written.all() {
                         self.report("uninitialised", &format!("{} reads bytes that nothing ever wrote", doing.by));
                     }
                     bytes
                 }
             });
         }
-        let mut writes = Vec::new();
         for range in &companion.writes {
             writes.push(if range.is_empty() { ptr::null_mut() } else { self.output(doing, range)? });
         }
-        // SAFETY: the caller of `simcuda_enqueue` promised that it may be called with its argument and these ranges.
-        let code = unsafe {
-            (companion.run)(
-                companion.argument as *mut c_void,
-                reads.as_ptr().cast::<*const c_void>(),
-                writes.as_ptr().cast::<*mut c_void>(),
-            )
-        };
-        match code {
-            0 => Ok(()),
-            code => Err(Failure { kind: "companion", text: format!("failed with {code}"), code: Code(code) }),
-        }
+        Ok((reads, writes))
     }
 
     fn output(&mut self, doing: &Doing, range: &Range<u64>) -> Result<*mut u8, Failure> {
         let len = range.end - range.start;
-        let (index, offset) = self.place(doing, range.start, len)?;
+        let (index, offset) = self.place(range.start, len)?;
         self.touch(doing, index, true, Ranges::all(offset, offset + len));
         let allocation = self.memory_mut().map_err(no_memory)?.get_mut(index);
         if let Some(marks) = &mut allocation.defined {
@@ -258,7 +260,7 @@ impl Driver {
     }
 
     /// The allocation and offset of bytes that an operation uses.
-    fn place(&self, _doing: &Doing, at: u64, len: u64) -> Result<(usize, u64), Failure> {
+    fn place(&self, at: u64, len: u64) -> Result<(usize, u64), Failure> {
         let memory = self.memory().map_err(no_memory)?;
         let index = memory.find(at, len)?;
         Ok((index, at - memory.get(index).base))

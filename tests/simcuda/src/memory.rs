@@ -259,6 +259,11 @@ impl Memory {
         }
     }
 
+    /// The allocation that has this address, as the host sees it: from the call that made it until it is over.
+    pub fn known(&self, address: u64) -> Option<&Allocation> {
+        self.at(address).map(|index| &self.all[index]).filter(|allocation| allocation.state != State::Freed)
+    }
+
     /// The allocation that has this address, whatever its state.
     pub fn at(&self, address: u64) -> Option<usize> {
         let (_, index) = self.by_base.range(..=address).next_back()?;

@@ -51,7 +51,12 @@ pub fn forget(allocation: &mut Allocation, horizon: &Clock) {
     allocation.accesses.retain(|access| horizon.at(access.actor) < access.time);
 }
 
-/// An access that the holder of this clock does not know to be over.
-pub fn unfinished<'a>(allocation: &'a Allocation, clock: &Clock) -> Option<&'a Access> {
-    allocation.accesses.iter().find(|access| clock.at(access.actor) < access.time)
+/// Accesses to these bytes that the holder of this clock does not know to be over.
+pub fn unfinished<'a>(
+    allocation: &'a Allocation,
+    clock: &'a Clock,
+    bytes: &'a Ranges,
+) -> impl Iterator<Item = &'a Access> {
+    let unknown = allocation.accesses.iter().filter(|access| clock.at(access.actor) < access.time);
+    unknown.filter(|access| access.ranges.overlap(bytes).is_some())
 }

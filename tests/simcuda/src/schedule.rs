@@ -58,6 +58,15 @@ impl Locked {
         Ok(())
     }
 
+    /// Empties the streams of broken contexts. Nothing in them is done, but those who wait for them are told.
+    pub fn give_up_broken(&mut self) {
+        let broken = |d: &Self, context| d.contexts.get(&context).is_some_and(|context| context.broken.is_some());
+        let streams = self.streams.iter().filter(|(_, stream)| broken(self, stream.context));
+        let goals: Vec<Goal> = streams.map(|(handle, stream)| (*handle, stream.queued)).collect();
+        // What cannot end has been reported.
+        let _ = self.run_until(&goals);
+    }
+
     /// Runs nothing or a few operations, as the hardware may while the host goes on.
     pub fn run_some(&mut self) {
         let chance = self.temper.after_call;
@@ -92,10 +101,10 @@ impl Locked {
         self.progress += 1;
         let Some(stream) = self.streams.get_mut(&handle) else { return };
         let Some(op) = stream.queue.pop_front() else { return };
-        let (number, context) = (op.number, stream.context);
+        let (number, context, stream_number) = (op.number, stream.context, stream.actor);
         self.pass_time(handle, &op);
         if self.settings.trace {
-            eprintln!("simcuda:   runs {} #{number} of stream {handle:#x}", op.name);
+            eprintln!("simcuda:   runs {} on stream {}", op.name, stream_number);
         }
         match op.work {
             Work::Host(function) if op.fault.is_none() => self.run_host_function(handle, context, function),
@@ -154,10 +163,11 @@ impl Driver {
             }
         }
         let fault = self.fault.take();
+        let name = self.calls.label(name).into();
         self.queued = true;
         if let Some(stream) = self.streams.get_mut(&handle) {
             stream.queued = number;
-            stream.queue.push_back(Op { number, name: name.into(), clock, after, fault, work });
+            stream.queue.push_back(Op { number, name, clock, after, fault, work });
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ impl Default for Settings {
             devices: 1,
             trace: false,
             ignore: Vec::new(),
-            idle_ms: 50,
+            idle_ms: 500,
         }
     }
 }
@@ -173,6 +173,16 @@ impl Calls {
         };
         self.used.push(rule);
         verdict
+    }
+
+    /// A call's name with its number, as a rule would single it out. What follows a space in the name is a remark.
+    pub fn label(&self, name: &str) -> String {
+        let (call, remark) = name.split_once(' ').unwrap_or((name, ""));
+        match (self.counts.get(call), remark) {
+            (None, _) => name.to_owned(),
+            (Some(count), "") => format!("{call}#{count}"),
+            (Some(count), remark) => format!("{call}#{count} {remark}"),
+        }
     }
 
     /// Rules that singled out nothing: a test that planted them proves nothing.

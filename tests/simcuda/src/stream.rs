@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
+use std::iter;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -164,7 +165,7 @@ impl Op {
                 matches!(from, Source::Memory(..)).then(|| from.range(*len)).into_iter().collect(),
                 matches!(to, Target::Memory(..)).then(|| to.range(*len)).into_iter().collect(),
             ),
-            Work::Fill { at, len, .. } => (Vec::new(), vec![*at..at + len]),
+            Work::Fill { at, len, .. } => (Vec::new(), iter::once(*at..at + len).collect()),
             Work::Companion(companion) => companion.touches(),
             _ => (Vec::new(), Vec::new()),
         }

@@ -60,6 +60,7 @@ fn host_functions_are_called_at_their_turn_and_by_themselves() {
         assert_eq!(counter.load(Ordering::SeqCst), 1);
     });
     let session = program::session(1);
+    session.set("idle_ms", 20);
     let context = CudaContext::new(0).unwrap();
     let stream = context.new_stream().unwrap();
     let counter = AtomicU32::new(0);

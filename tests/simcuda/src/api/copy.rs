@@ -6,6 +6,9 @@ use super::{In, entries};
 use crate::companion::Input;
 use crate::driver::Locked;
 use crate::host_bytes;
+use crate::memory::Allocation;
+use crate::race;
+use crate::ranges::Ranges;
 use crate::result::{Code, Outcome};
 use crate::stream::{Op, Source, Target, Work};
 
@@ -98,15 +101,11 @@ impl Locked {
 
     /// The digest of page-locked memory, if only the host can change it before it is read.
     pub fn digest_now(&self, at: u64, len: u64) -> Option<u64> {
-        let memory = self.memory().ok()?;
-        let allocation = memory.get(memory.find(at, len).ok()?);
-        let foreseeable = allocation.is_host() && !allocation.used_by_kernels;
-        let written =
-            || self.queued_ops().any(|op| overlaps(&op.touches().1, at, len) || mentions(op, allocation.base));
-        let unsettled =
-            || allocation.accesses.iter().any(|access| access.write && self.host.at(access.actor) < access.time);
-        (foreseeable && !written() && !unsettled())
-            .then(|| host_bytes::digest(allocation.bytes(at - allocation.base), len))
+        let (allocation, offset) = self.host_memory(at, len)?;
+        let bytes = Ranges::all(offset, offset + len);
+        let written = self.queued_ops().any(|op| overlaps(&op.touches().1, at, len) || mentions(op, allocation));
+        let unsettled = race::unfinished(allocation, &self.host, &bytes).any(|access| access.write);
+        (!written && !unsettled).then(|| host_bytes::digest(allocation.bytes(offset), len))
     }
 
     /// What a companion library reads, as it is at the call.
@@ -127,23 +126,29 @@ impl Locked {
     /// Fills page-locked memory that the copy just queued will write, if nothing else can use it before.
     fn poison_target(&mut self, stream: u64, at: u64, len: u64) {
         let number = self.operations;
-        let Ok(memory) = self.memory() else { return };
-        let Ok(index) = memory.find(at, len) else { return };
-        let allocation = memory.get(index);
+        let Some((allocation, offset)) = self.host_memory(at, len) else { return };
         let used = self.queued_ops().filter(|op| op.number != number).any(|op| {
             let (reads, writes) = op.touches();
-            overlaps(&reads, at, len) || overlaps(&writes, at, len) || mentions(op, allocation.base)
+            overlaps(&reads, at, len) || overlaps(&writes, at, len) || mentions(op, allocation)
         });
-        let unsettled = allocation.accesses.iter().any(|access| self.host.at(access.actor) < access.time);
-        if !allocation.is_host() || allocation.used_by_kernels || used || unsettled {
+        let bytes = Ranges::all(offset, offset + len);
+        if used || race::unfinished(allocation, &self.host, &bytes).next().is_some() {
             return;
         }
         // SAFETY: the range is in live page-locked memory that the program wants overwritten, and may not read before.
-        let digest = unsafe { host_bytes::poison(allocation.bytes(at - allocation.base), len, number) };
+        let digest = unsafe { host_bytes::poison(allocation.bytes(offset), len, number) };
         let last = self.streams.get_mut(&stream).and_then(|stream| stream.queue.back_mut());
         if let Some(Op { work: Work::Copy { to: Target::Memory(_, poison), .. }, .. }) = last {
             *poison = Some(digest);
         }
+    }
+
+    /// Page-locked memory that these bytes lie in, and where, unless kernels use it, so that anything may happen there.
+    fn host_memory(&self, at: u64, len: u64) -> Option<(&Allocation, u64)> {
+        let memory = self.memory().ok()?;
+        let allocation = memory.get(memory.find(at, len).ok()?);
+        let foreseeable = allocation.is_host() && !allocation.used_by_kernels;
+        foreseeable.then(|| (allocation, at - allocation.base))
     }
 
     fn queued_ops(&self) -> impl Iterator<Item = &Op> {
@@ -156,11 +161,11 @@ fn overlaps(ranges: &[std::ops::Range<u64>], at: u64, len: u64) -> bool {
 }
 
 /// Whether an operation may use an allocation in ways that are not known before it runs: a kernel given its address.
-fn mentions(op: &Op, base: u64) -> bool {
+fn mentions(op: &Op, allocation: &Allocation) -> bool {
     match &op.work {
         Work::Launch(launch) => launch.params.chunks_exact(8).any(|word| {
             let word = u64::from_le_bytes([word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7]]);
-            word.abs_diff(base) < 1 << 32
+            (allocation.base..allocation.base + allocation.len).contains(&word)
         }),
         _ => false,
     }

@@ -6,6 +6,7 @@ use super::{Out, entries};
 use crate::driver::Locked;
 use crate::memory::{Kind, Owner, State};
 use crate::race;
+use crate::ranges::Ranges;
 use crate::result::{Code, Outcome};
 use crate::stream::Work;
 
@@ -61,7 +62,7 @@ impl Locked {
     }
 
     /// The allocation at an address that a program wants to free.
-    fn to_free(&mut self, name: &str, address: u64, kinds: fn(Kind) -> bool) -> Outcome<usize> {
+    fn freeable(&mut self, name: &str, address: u64, kinds: fn(Kind) -> bool) -> Outcome<usize> {
         let found = self.memory()?.based_at(address);
         let Some(index) = found.filter(|index| self.memory().is_ok_and(|memory| kinds(memory.get(*index).kind))) else {
             let why =
@@ -80,7 +81,7 @@ impl Locked {
     }
 
     fn free(&mut self, address: u64) -> Outcome {
-        let index = self.to_free("cuMemFree", address, |kind| matches!(kind, Kind::Device { .. } | Kind::Managed))?;
+        let index = self.freeable("cuMemFree", address, |kind| matches!(kind, Kind::Device { .. } | Kind::Managed))?;
         if self.memory()?.get(index).kind == (Kind::Device { ordered: true }) {
             // The reference: no implicit synchronisation for what the stream-ordered allocator gave.
             self.expect_unused("cuMemFree", index)?;
@@ -97,14 +98,16 @@ impl Locked {
     fn expect_unused(&mut self, name: &str, index: usize) -> Outcome {
         let allocation = self.memory()?.get(index);
         let (bytes, what) = (allocation.base..allocation.base + allocation.len, allocation.describe());
-        let running = race::unfinished(allocation, &self.host).map(|access| access.by.to_string());
+        let running = race::unfinished(allocation, &self.host, &Ranges::all(0, allocation.len))
+            .next()
+            .map(|access| access.by.to_string());
         let queued = || {
             let mut ops = self.streams.values().flat_map(|stream| &stream.queue);
             ops.find(|op| {
                 let (reads, writes) = op.touches();
                 reads.iter().chain(&writes).any(|used| used.start < bytes.end && bytes.start < used.end)
             })
-            .map(|op| format!("{} #{}", op.name, op.number))
+            .map(|op| op.name.to_string())
         };
         if let Some(by) = running.or_else(queued) {
             self.report("race", &format!("{name} ends {what}, and the host has not waited for {by}, which uses it"));
@@ -126,7 +129,7 @@ impl Locked {
     }
 
     fn end_host(&mut self, name: &str, address: u64, kind: fn(Kind) -> bool) -> Outcome {
-        let index = self.to_free(name, address, kind)?;
+        let index = self.freeable(name, address, kind)?;
         self.expect_unused(name, index)?;
         self.end_allocation(index);
         Ok(())
@@ -174,7 +177,7 @@ entries! {
         if address == 0 {
             return Ok(());
         }
-        let index = d.to_free("cuMemFreeAsync", address, |kind| matches!(kind, Kind::Device { .. }))?;
+        let index = d.freeable("cuMemFreeAsync", address, |kind| matches!(kind, Kind::Device { .. }))?;
         d.queue(stream, "cuMemFreeAsync", Work::Free(address))?;
         d.memory_mut()?.get_mut(index).state = State::Ending;
         Ok(())
@@ -230,7 +233,7 @@ entries! {
     fn cuMemGetAddressRange_v2(base: Out<u64>, len: Out<usize>, address: u64) |d| {
         d.current()?;
         let memory = d.memory()?;
-        let allocation = memory.get(memory.find(address, 1).map_err(|_| Code::NOT_FOUND)?);
+        let allocation = memory.known(address).ok_or(Code::NOT_FOUND)?;
         base.set_if_wanted(allocation.base);
         len.set_if_wanted(allocation.len as usize);
         Ok(())

@@ -13,7 +13,7 @@ struct Value(u64, usize);
 impl Locked {
     fn pointer_attribute(&self, number: c_uint, address: u64) -> Outcome<Value> {
         let memory = self.memory()?;
-        let allocation = memory.get(memory.find(address, 1).map_err(|_| Code::INVALID_VALUE)?);
+        let allocation = memory.known(address).ok_or(Code::INVALID_VALUE)?;
         let device = matches!(allocation.kind, Kind::Device { .. });
         Ok(match number {
             1 => Value(allocation.context, 8),
@@ -64,6 +64,6 @@ entries! {
         Ok(())
     }
     fn cuPointerSetAttribute(_value: *const c_void, _number: c_uint, address: u64) |d| {
-        d.memory()?.find(address, 1).map(drop).map_err(|_| Code::INVALID_VALUE)
+        d.memory()?.known(address).map(drop).ok_or(Code::INVALID_VALUE)
     }
 }

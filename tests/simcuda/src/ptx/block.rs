@@ -1,9 +1,9 @@
 //! A launch: its blocks one after another, the warps of a block in turn.
 
-use super::fault::{Failure, place, thread};
-use super::program::{Barrier, Op, Reduction, Special};
-use super::registers::{LANES, Mask, Value};
-use super::shared::Shared;
+use super::fault::{Failure, thread};
+use super::program::Special;
+use super::registers::{LANES, Mask};
+use super::shared::{Shared, Ticks};
 use super::warp::{Progress, Warp};
 use super::{Fault, Kernel, Launch, Memory, Stats};
 
@@ -15,10 +15,34 @@ pub(super) struct Env<'e> {
     pub(super) shared: Shared,
     /// The block that runs.
     pub(super) block: [u32; 3],
-    /// Threads that have arrived at a barrier without waiting, by its number.
-    pub(super) arrived: [u32; BARRIERS],
-    pub(super) warp_instructions_max: u64,
+    /// Who has arrived at a barrier without waiting, by its number.
+    pub(super) arrived: [Arrived; BARRIERS],
+    pub(super) limits: Limits,
     pub(super) stats: Stats,
+}
+
+/// How long a warp runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Instructions after which a warp, or a fragment of one, lets others run that may be what it spins for.
+    pub(super) slice: u64,
+    /// Instructions after which it is said to run for ever.
+    pub(super) instructions_max: u64,
+}
+
+/// Warps that have arrived at a barrier without waiting.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Arrived {
+    threads: u32,
+    /// The tick of each warp's arrival: what it did before is seen by whoever waits.
+    ticks: Ticks,
+}
+
+impl Arrived {
+    pub(super) fn add(&mut self, warp: usize, tick: u32) {
+        self.threads += LANES as u32;
+        self.ticks[warp] = tick;
+    }
 }
 
 /// Barriers that a block has.
@@ -29,7 +53,7 @@ pub(super) fn launch(
     kernel: &Kernel,
     launch: Launch<'_>,
     memory: &mut dyn Memory,
-    warp_instructions_max: u64,
+    limits: Limits,
 ) -> Result<Stats, Fault> {
     let threads = threads(kernel, &launch)?;
     let warps = threads.div_ceil(LANES);
@@ -37,10 +61,10 @@ pub(super) fn launch(
         kernel,
         launch,
         memory,
-        shared: Shared::new(kernel.program.shared_bytes + launch.shared_bytes, warps),
+        shared: Shared::new(kernel.program.shared_bytes + launch.shared_bytes, launch.block),
         block: [0; 3],
-        arrived: [0; BARRIERS],
-        warp_instructions_max,
+        arrived: [Arrived::default(); BARRIERS],
+        limits,
         stats: Stats::default(),
     };
     let mut warps: Vec<Warp> = (0..warps).map(|index| Warp::new(index, threads, &env)).collect();
@@ -77,7 +101,7 @@ fn threads(kernel: &Kernel, launch: &Launch<'_>) -> Result<usize, Fault> {
 /// Runs a block.
 fn run(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<(), Fault> {
     env.shared.begin();
-    env.arrived = [0; BARRIERS];
+    env.arrived = [Arrived::default(); BARRIERS];
     for warp in warps.iter_mut() {
         warp.begin(env);
     }
@@ -102,11 +126,11 @@ fn run(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<(), Fault> {
 fn release(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<bool, Fault> {
     let mut any = false;
     for number in 0..BARRIERS {
-        let Some((at, threads)) = warps.iter().find_map(|warp| warp.waits_at(number)) else { continue };
-        let Op::Barrier(barrier) = &env.kernel.program.code[at as usize].op else { continue };
+        let Some(threads) = warps.iter().find_map(|warp| warp.waits_at(number)) else { continue };
         let waiting = |warp: &Warp| warp.waiting(number);
         let complete = |warp: &Warp| warp.live() != 0 && waiting(warp) == warp.live();
-        let arrived = warps.iter().filter(|warp| complete(warp)).count() as u32 * LANES as u32 + env.arrived[number];
+        let arrived =
+            warps.iter().filter(|warp| complete(warp)).count() as u32 * LANES as u32 + env.arrived[number].threads;
         let whole = warps.iter().all(|warp| waiting(warp) == warp.live());
         let done = match threads {
             None => whole,
@@ -116,50 +140,21 @@ fn release(env: &mut Env<'_>, warps: &mut [Warp]) -> Result<bool, Fault> {
             continue;
         }
         let members = (0..warps.len()).filter(|at| waiting(&warps[*at]) != 0).fold(0, |all: Mask, at| all | 1 << at);
-        reduce(env, warps, number, barrier);
+        let code = &env.kernel.program.code;
+        let votes = warps.iter().map(|warp| warp.vote(code, number));
+        let votes = votes.fold([0; 2], |sum, vote| [sum[0] + vote[0], sum[1] + vote[1]]);
         for warp in warps.iter_mut() {
+            warp.elected(code, number, votes);
             warp.pass(env, number)?;
         }
-        if whole {
-            env.shared.sync_block()
-        } else {
-            env.shared.sync_warps(members)
+        match whole {
+            true => env.shared.sync_block(),
+            false => env.shared.sync_warps(members, &env.arrived[number].ticks),
         }
-        env.arrived[number] = 0;
+        env.arrived[number] = Arrived::default();
         any = true;
     }
     Ok(any)
-}
-
-/// `bar.red`: one result of all threads' predicates.
-fn reduce(_env: &Env<'_>, warps: &mut [Warp], number: usize, barrier: &Barrier) {
-    let Some((operation, _, result)) = barrier.reduction else { return };
-    let (mut count, mut threads) = (0, 0);
-    for warp in warps.iter() {
-        let (holds, among) = warp.contribution(number, barrier);
-        count += holds.count_ones();
-        threads += among.count_ones();
-    }
-    for warp in warps.iter_mut() {
-        let mask = warp.waiting(number);
-        let registers = &mut warp.registers;
-        match operation {
-            Reduction::Count => {
-                for lane in super::registers::lanes(mask) {
-                    u32::put(registers, result, lane, count);
-                }
-                registers.define(super::types::Kind::Word, result, mask, mask);
-            }
-            Reduction::And => {
-                let all = if count == threads { Mask::MAX } else { 0 };
-                registers.set_predicate(result, mask, all, mask);
-            }
-            Reduction::Or => {
-                let any = if count > 0 { Mask::MAX } else { 0 };
-                registers.set_predicate(result, mask, any, mask);
-            }
-        }
-    }
 }
 
 /// Nothing can go on: who waits where, and who does not.
@@ -190,7 +185,6 @@ fn stuck(env: &Env<'_>, warps: &[Warp]) -> Fault {
     let others = if others.is_empty() { "nobody else waits".into() } else { others.join(", ") };
     let what = format!("{what}, {others}, {exited} threads have exited");
     let lane = mask.trailing_zeros() as usize % LANES;
-    let _ = place;
     Failure::at(lane, what).fault(env, warp.index(), waiting)
 }
 

@@ -19,6 +19,7 @@ mod warp;
 use std::fmt;
 use std::sync::Arc;
 
+use block::Limits;
 use program::Program;
 
 /// A parsed module: what `cuModuleLoadData` is given.
@@ -192,12 +193,12 @@ impl Kernel {
     /// # Errors
     /// The first fault.
     pub fn launch(&self, launch: Launch<'_>, memory: &mut dyn Memory) -> Result<Stats, Fault> {
-        block::launch(self, launch, memory, WARP_INSTRUCTIONS_MAX)
+        block::launch(self, launch, memory, LIMITS)
     }
 }
 
-/// Instructions that a warp may execute before it is said to run for ever: some seconds.
-const WARP_INSTRUCTIONS_MAX: u64 = 1 << 28;
+/// A slice is long against what lanes wait for each other at the end of a loop; what runs for ever does so for seconds.
+const LIMITS: Limits = Limits { slice: 1 << 20, instructions_max: 1 << 28 };
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

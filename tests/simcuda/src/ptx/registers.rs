@@ -132,49 +132,46 @@ pub(super) trait Value: Copy + Default + Send + Sync + 'static {
 }
 
 macro_rules! value {
-    ($type:ty, $kind:ident, $array:ident, $raw:ty, $from:expr, $into:expr) => {
+    ($type:ty, $kind:ident, $array:ident, $raw:ty, $bits:ident => $from:expr, $value:ident => $into:expr) => {
         impl Value for $type {
             const KIND: Kind = Kind::$kind;
             #[inline(always)]
             fn all(registers: &Registers, slot: Slot) -> [Self; LANES] {
-                let from: fn($raw) -> Self = $from;
                 match slot & CONSTANT {
-                    0 => registers.$array[slot as usize].map(from),
-                    _ => [from(registers.constant(slot) as $raw); LANES],
+                    0 => registers.$array[slot as usize].map(|$bits| $from),
+                    _ => [Self::one(registers, slot, 0); LANES],
                 }
             }
             #[inline(always)]
             fn one(registers: &Registers, slot: Slot, lane: usize) -> Self {
-                let from: fn($raw) -> Self = $from;
-                match slot & CONSTANT {
-                    0 => from(registers.$array[slot as usize][lane]),
-                    _ => from(registers.constant(slot) as $raw),
-                }
+                let $bits = match slot & CONSTANT {
+                    0 => registers.$array[slot as usize][lane],
+                    _ => registers.constant(slot) as $raw,
+                };
+                $from
             }
             #[inline(always)]
             fn put_all(registers: &mut Registers, slot: Slot, values: &[Self; LANES]) {
-                let into: fn(Self) -> $raw = $into;
-                registers.$array[slot as usize] = values.map(into);
+                registers.$array[slot as usize] = values.map(|$value| $into);
             }
             #[inline(always)]
-            fn put(registers: &mut Registers, slot: Slot, lane: usize, value: Self) {
-                let into: fn(Self) -> $raw = $into;
-                registers.$array[slot as usize][lane] = into(value);
+            fn put(registers: &mut Registers, slot: Slot, lane: usize, $value: Self) {
+                registers.$array[slot as usize][lane] = $into;
             }
         }
     };
 }
 
-value!(u8, Word, words, u32, |bits| bits as u8, |value| u32::from(value));
-value!(u16, Word, words, u32, |bits| bits as u16, |value| u32::from(value));
-value!(u32, Word, words, u32, |bits| bits, |value| value);
-value!(i8, Word, words, u32, |bits| bits as i8, |value| value as u32);
-value!(i16, Word, words, u32, |bits| bits as i16, |value| value as u32);
-value!(i32, Word, words, u32, |bits| bits as i32, |value| value as u32);
-value!(f32, Word, words, u32, f32::from_bits, f32::to_bits);
-value!(u64, Long, longs, u64, |bits| bits, |value| value);
-value!(i64, Long, longs, u64, |bits| bits as i64, |value| value as u64);
-value!(f64, Long, longs, u64, f64::from_bits, f64::to_bits);
+value!(u8, Word, words, u32, bits => bits as u8, value => u32::from(value));
+value!(u16, Word, words, u32, bits => bits as u16, value => u32::from(value));
+value!(u32, Word, words, u32, bits => bits, value => value);
+value!(i8, Word, words, u32, bits => bits as i8, value => value as u32);
+value!(i16, Word, words, u32, bits => bits as i16, value => value as u32);
+value!(i32, Word, words, u32, bits => bits as i32, value => value as u32);
+value!(f32, Word, words, u32, bits => f32::from_bits(bits), value => value.to_bits());
+value!(u64, Long, longs, u64, bits => bits, value => value);
+value!(i64, Long, longs, u64, bits => bits as i64, value => value as u64);
+value!(f64, Long, longs, u64, bits => f64::from_bits(bits), value => value.to_bits());
 
 impl Value for bool {
     const KIND: Kind = Kind::Predicate;

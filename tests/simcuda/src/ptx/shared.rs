@@ -5,6 +5,7 @@
 //! the lanes of a warp happen to run in lock-step orders nothing. Accesses that are atomic, volatile or ordered do not race
 //! with each other; two writes of the same value do not either.
 
+use super::fault::thread;
 use super::registers::{LANES, Mask, lanes};
 
 /// Shared memory of the block that runs.
@@ -17,6 +18,8 @@ pub(super) struct Shared {
     /// The tick of the last barrier of the whole block: what is older is seen by all.
     barrier: u32,
     clocks: Vec<Clock>,
+    /// Threads of the block in x, y, z.
+    block: [u32; 3],
 }
 
 /// What is known of a byte.
@@ -42,9 +45,12 @@ const STRONG_READ: u8 = 4;
 /// For [`Cell::reader`]: more warps than one.
 const MANY: u8 = u8::MAX;
 
+/// A tick of each warp.
+pub(super) type Ticks = [u32; 32];
+
 /// What a warp has seen of others: accesses before these ticks.
 struct Clock {
-    warps: [u32; 32],
+    warps: Ticks,
     /// For each lane, of the lanes of its warp.
     lanes: [[u32; LANES]; LANES],
 }
@@ -64,7 +70,8 @@ impl Access {
 }
 
 impl Shared {
-    pub(super) fn new(len_bytes: usize, warps: usize) -> Self {
+    pub(super) fn new(len_bytes: usize, block: [u32; 3]) -> Self {
+        let warps = (block.iter().product::<u32>() as usize).div_ceil(LANES);
         let clock = || Clock { warps: [0; 32], lanes: [[0; LANES]; LANES] };
         Self {
             bytes: vec![0; len_bytes],
@@ -73,6 +80,7 @@ impl Shared {
             start: 0,
             barrier: 0,
             clocks: (0..warps).map(|_| clock()).collect(),
+            block,
         }
     }
 
@@ -94,7 +102,7 @@ impl Shared {
         for at in range {
             let cell = self.cells[at];
             if self.write_races(&cell, access) {
-                return Err(race("reads", at, "written", cell.writer));
+                return Err(self.race("reads", at, "written", cell.writer));
             }
             defined &= cell.written >= self.start && cell.flags & UNDEFINED == 0;
             self.note_read(at, access);
@@ -112,10 +120,10 @@ impl Shared {
             let cell = self.cells[at];
             let same = defined && cell.flags & UNDEFINED == 0 && self.bytes[at] == byte;
             if !same && self.write_races(&cell, access) {
-                return Err(race("writes", at, "written", cell.writer));
+                return Err(self.race("writes", at, "written", cell.writer));
             }
             if let Some(reader) = self.read_races(&cell, access) {
-                return Err(race("writes", at, "read", reader));
+                return Err(self.race("writes", at, "read", reader));
             }
             self.bytes[at] = byte;
             let strong = if access.strong { STRONG_WRITE } else { 0 };
@@ -218,10 +226,16 @@ impl Shared {
         self.barrier = self.tick;
     }
 
-    /// Some warps wait for each other.
-    pub(super) fn sync_warps(&mut self, warps: Mask) {
+    /// A warp says that it has come so far, and does not wait: the tick of that.
+    pub(super) fn arrive(&mut self) -> u32 {
         self.tick = self.tick.saturating_add(1);
-        let mut all = [0; 32];
+        self.tick
+    }
+
+    /// Some warps wait for each other, and for others to have arrived at some ticks.
+    pub(super) fn sync_warps(&mut self, warps: Mask, arrived: &Ticks) {
+        self.tick = self.tick.saturating_add(1);
+        let mut all = *arrived;
         for warp in lanes(warps) {
             for (all, seen) in all.iter_mut().zip(&self.clocks[warp].warps) {
                 *all = (*all).max(*seen);
@@ -235,8 +249,10 @@ impl Shared {
             self.clocks[warp].lanes = [[self.tick; LANES]; LANES];
         }
     }
-}
 
-fn race(does: &str, at: usize, done: &str, by: u16) -> String {
-    format!("race: {does} byte {at:#x} of shared memory, {done} by thread #{by} with no barrier between")
+    #[cold]
+    fn race(&self, does: &str, at: usize, done: &str, by: u16) -> String {
+        let [x, y, z] = thread(by.into(), self.block);
+        format!("race: {does} byte {at:#x} of shared memory, {done} by thread ({x}, {y}, {z}) with no barrier between")
+    }
 }

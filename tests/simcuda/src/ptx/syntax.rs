@@ -206,14 +206,10 @@ impl<'a> Cursor<'a> {
         Ok(Operand::Address(base, offset))
     }
 
+    /// Bytes past a symbol, with a sign before them.
     fn offset(&mut self) -> Result<i64, String> {
-        if self.take('+') {
-            Ok(self.integer()? as i64)
-        } else if self.peek() == Some(What::Sign('-')) {
-            Ok(self.integer()? as i64)
-        } else {
-            Ok(0)
-        }
+        let plus = self.take('+');
+        if plus || self.peek() == Some(What::Sign('-')) { Ok(self.integer()? as i64) } else { Ok(0) }
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
-pub use cuda_support::{Session, session};
+#[allow(unused_imports)] // As above.
+pub use cuda_support::{Library, Session, session};
 
 /// Seeds that a fault has to be caught within.
 const SEEDS_TO_CATCH: u64 = 20;

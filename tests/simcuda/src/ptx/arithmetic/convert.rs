@@ -58,11 +58,10 @@ fn integer(bits: u64, ty: Type) -> i128 {
     }
 }
 
-/// The value as near as the type can hold it.
-fn clamped(value: i128, ty: Type) -> i128 {
+/// The least and the greatest of an integer type.
+fn range(ty: Type) -> (i128, i128) {
     let bits = ty.bytes() as u32 * 8;
-    let (least, most) = if ty.is_signed() { (-1 << (bits - 1), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) };
-    value.clamp(least, most)
+    if ty.is_signed() { (-1 << (bits - 1), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) }
 }
 
 /// An instruction from a register of a kind, read as its bits.
@@ -92,10 +91,11 @@ fn integers(to: Type, from: Type, source: Kind, saturate: bool) -> Option<Alu> {
         (Type::S32, Kind::Long, Kind::Word, false) => return Some(unary(|a: i32| i64::from(a))),
         _ => {}
     }
+    let (least, most) = range(to);
     into_bits(to, source, move |bits| {
         let value = integer(bits, from);
         // A register wider than its type holds the type's value, extended.
-        integer(if saturate { clamped(value, to) } else { value } as u64, to) as u64
+        integer(if saturate { value.clamp(least, most) } else { value } as u64, to) as u64
     })
 }
 
@@ -108,6 +108,8 @@ fn from_integer(to: Type, from: Type, source: Kind, rounding: Rounding) -> Optio
         (Type::U32, Type::F32, Kind::Word, Rounding::Nearest) => return Some(unary(|a: u32| a as f32)),
         (Type::S32, Type::F64, Kind::Word, _) => return Some(unary(|a: i32| f64::from(a))),
         (Type::U32, Type::F64, Kind::Word, _) => return Some(unary(|a: u32| f64::from(a))),
+        (Type::U64, Type::F64, Kind::Long, Rounding::Nearest) => return Some(unary(|a: u64| a as f64)),
+        (Type::S64, Type::F64, Kind::Long, Rounding::Nearest) => return Some(unary(|a: i64| a as f64)),
         _ => {}
     }
     let format = format(to)?;
@@ -118,12 +120,16 @@ fn from_integer(to: Type, from: Type, source: Kind, rounding: Rounding) -> Optio
 fn to_integer(to: Type, from: Type, rounding: Rounding) -> Option<Alu> {
     let wide = from == Type::F64 || to.bytes() == 8;
     let not_a_number = if wide { 1 << (to.bytes() * 8 - 1) } else { 0 };
+    let (least, most) = range(to);
     let convert = move |value: f64| {
-        if value.is_nan() {
-            return not_a_number;
-        }
         let rounded = rounded(value, rounding);
-        integer(clamped(rounded as i128, to) as u64, to) as u64
+        // The host's conversions are held to their range too.
+        match to {
+            _ if value.is_nan() => not_a_number,
+            Type::U64 => rounded as u64,
+            Type::S64 => rounded as i64 as u64,
+            _ => (rounded as i64).clamp(least as i64, most as i64) as u64,
+        }
     };
     match from {
         Type::F32 => to_kind(to, move |value: f32| convert(value.into())),
@@ -158,7 +164,7 @@ fn rounded(value: f64, rounding: Rounding) -> f64 {
 fn floats(to: Type, from: Type, rounding: Option<Rounding>, integral: bool, saturate: bool) -> Option<Alu> {
     match (from, to) {
         (Type::F32, Type::F32) => {
-            let finish = move |value: f32| if saturate { saturated(value) } else { canonical(value) };
+            let finish = move |value: f32| if saturate { saturated(value).to_bits() } else { canonical(value) };
             // A number is nearest to an integer in either precision.
             let mode = rounding.filter(|_| integral);
             Some(unary(move |a: f32| finish(mode.map_or(a, |mode| rounded(a.into(), mode) as f32))))

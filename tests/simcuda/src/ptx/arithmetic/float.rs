@@ -212,16 +212,18 @@ pub(in crate::ptx) fn fused(a: f32, b: f32, c: f32) -> f32 {
     let error = (product - (sum - back)) + (c - back);
     let bits = sum.to_bits();
     // The error is a number only if the sum is finite; a step towards the error from a sum that is even.
-    let inexact = error != 0.0 && error - error == 0.0;
+    let inexact = error != 0.0 && error.is_finite();
     let step = if (error > 0.0) == (sum > 0.0) { 1 } else { u64::MAX };
     let odd = if inexact && bits & 1 == 0 { bits.wrapping_add(step) } else { bits };
     f64::from_bits(odd) as f32
 }
 
-/// With the one "not a number" that PTX's single-precision operations give.
+/// The bits of a result, with the one "not a number" that PTX's single-precision operations give. Told by the bits: a
+/// compiler may take one "not a number" for another.
 #[inline(always)]
-pub(in crate::ptx) fn canonical(value: f32) -> f32 {
-    if value.is_nan() { f32::from_bits(0x7fff_ffff) } else { value }
+pub(in crate::ptx) fn canonical(value: f32) -> u32 {
+    let bits = value.to_bits();
+    if bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fff_ffff } else { bits }
 }
 
 /// Held to 0..=1, not a number being 0 (`.sat`).
@@ -236,42 +238,21 @@ fn saturated_half(bits: u16, format: Format) -> u16 {
 
 /// `min` and `max`: zeros are ordered by sign; a number wins over "not a number" unless that is to be propagated.
 fn extreme(greater: bool, propagate: bool, ty: Type) -> Option<Alu> {
-    let pick = move |a: u64, b: u64, format: Format| {
-        let canonical = |bits| Number::unpack(bits, format).pack(format, Rounding::Nearest);
-        match [a, b].map(|bits| order(bits, format)) {
-            [None, None] => canonical(a),
-            [None, Some(_)] => {
-                if propagate {
-                    canonical(a)
-                } else {
-                    b
-                }
-            }
-            [Some(_), None] => {
-                if propagate {
-                    canonical(b)
-                } else {
-                    a
-                }
-            }
-            [Some(x), Some(y)] => {
-                if (x > y) == greater {
-                    a
-                } else {
-                    b
-                }
-            }
+    Some(match (ty, greater, propagate) {
+        (Type::F32, false, false) => binary(|a: u32, b: u32| pick(a.into(), b.into(), F32, false, false) as u32),
+        (Type::F32, true, false) => binary(|a: u32, b: u32| pick(a.into(), b.into(), F32, true, false) as u32),
+        (Type::F64, false, false) => binary(|a: u64, b: u64| pick(a, b, F64, false, false)),
+        (Type::F64, true, false) => binary(|a: u64, b: u64| pick(a, b, F64, true, false)),
+        (Type::F32, ..) => binary(move |a: u32, b: u32| pick(a.into(), b.into(), F32, greater, propagate) as u32),
+        (Type::F16 | Type::Bf16, ..) => {
+            let format = if ty == Type::F16 { F16 } else { BF16 };
+            binary(move |a: u16, b: u16| pick(a.into(), b.into(), format, greater, propagate) as u16)
         }
-    };
-    Some(match ty {
-        Type::F32 => binary(move |a: u32, b: u32| pick(a.into(), b.into(), F32) as u32),
-        Type::F64 => binary(move |a: u64, b: u64| pick(a, b, F64)),
-        Type::F16 => binary(move |a: u16, b: u16| pick(a.into(), b.into(), F16) as u16),
-        Type::Bf16 => binary(move |a: u16, b: u16| pick(a.into(), b.into(), BF16) as u16),
-        Type::F16x2 | Type::Bf16x2 => {
+        (Type::F16x2 | Type::Bf16x2, ..) => {
             let format = if ty == Type::F16x2 { F16 } else { BF16 };
             binary(move |a: u32, b: u32| {
-                let one = |at: u32| pick((a >> at & 0xffff).into(), (b >> at & 0xffff).into(), format) as u32;
+                let half = |word: u32, at: u32| u64::from(word >> at & 0xffff);
+                let one = |at: u32| pick(half(a, at), half(b, at), format, greater, propagate) as u32;
                 one(0) | one(16) << 16
             })
         }
@@ -279,12 +260,25 @@ fn extreme(greater: bool, propagate: bool, ty: Type) -> Option<Alu> {
     })
 }
 
-/// An integer ordered as the numbers are; none for "not a number".
-fn order(bits: u64, format: Format) -> Option<i64> {
-    if Number::unpack(bits, format) == Number::Nan {
-        return None;
-    }
+/// The greater or the lesser of two encoded numbers.
+#[inline(always)]
+fn pick(a: u64, b: u64, format: Format, greater: bool, propagate: bool) -> u64 {
     let sign = 1 << (format.bits() - 1);
-    let magnitude = (bits & (sign - 1)) as i64;
-    Some(if bits & sign != 0 { -1 - magnitude } else { magnitude })
+    // Integers that are ordered as the numbers are.
+    let order = |bits: u64| {
+        let magnitude = (bits & (sign - 1)) as i64;
+        if bits & sign != 0 { -1 - magnitude } else { magnitude }
+    };
+    match (format.is_nan(a), format.is_nan(b)) {
+        (false, false) => {
+            if (order(a) > order(b)) == greater {
+                a
+            } else {
+                b
+            }
+        }
+        (true, false) if !propagate => b,
+        (false, true) if !propagate => a,
+        _ => format.canonical_nan(),
+    }
 }

@@ -108,8 +108,8 @@ fn wide_add(ty: Type) -> Option<Alu> {
 /// The product of the low 24 bits, from bit `from` on.
 fn twenty_four(ty: Type, from: u32) -> Option<Alu> {
     Some(match ty {
-        Type::U32 => binary(move |a: u32, b: u32| (u64::from(a << 8 >> 8) * u64::from(b << 8 >> 8) >> from) as u32),
-        Type::S32 => binary(move |a: i32, b: i32| (i64::from(a << 8 >> 8) * i64::from(b << 8 >> 8) >> from) as i32),
+        Type::U32 => binary(move |a: u32, b: u32| ((u64::from(a << 8 >> 8) * u64::from(b << 8 >> 8)) >> from) as u32),
+        Type::S32 => binary(move |a: i32, b: i32| ((i64::from(a << 8 >> 8) * i64::from(b << 8 >> 8)) >> from) as i32),
         _ => return None,
     })
 }
@@ -136,6 +136,9 @@ fn dot_product(a_type: Type, b_type: Type, width: u32, from: u32) -> Option<Alu>
 
 /// Instructions on bits.
 pub(super) fn bits(opcode: &Opcode<'_>) -> Option<Alu> {
+    if let ["prmt", "b32", mode @ ..] = opcode.parts {
+        return permute(mode);
+    }
     let ty = opcode.last_type()?;
     if ty.is_float() || ty == Type::Predicate {
         return None;
@@ -169,7 +172,6 @@ pub(super) fn bits(opcode: &Opcode<'_>) -> Option<Alu> {
             }))
         }
         ("shf", [direction, mode]) => funnel(direction, mode),
-        ("prmt", modes) => permute(modes),
         ("fns", []) => Some(ternary(nth_set)),
         _ => None,
     }

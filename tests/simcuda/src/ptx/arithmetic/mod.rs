@@ -12,6 +12,8 @@ pub(super) use super::registers::Alu;
 pub(super) use compare::{Compare, Comparison, compare};
 pub(super) use convert::convert;
 pub(super) use float::canonical;
+#[cfg(test)]
+pub(super) use float::fused;
 pub(super) use integer::lop3;
 
 /// An opcode, cut at its dots.

@@ -90,7 +90,7 @@ impl Number {
     /// Rounded into `format`.
     pub(in crate::ptx) fn pack(self, format: Format, rounding: Rounding) -> u64 {
         let sign_bit = |negative: bool| u64::from(negative) << (format.precision - 1 + format.exponent_bits);
-        let infinity = ((1 << format.exponent_bits) - 1) << (format.precision - 1);
+        let infinity = format.infinity();
         match self {
             Nan => format.nan,
             Infinite { negative } => sign_bit(negative) | infinity,
@@ -167,7 +167,7 @@ impl Number {
                 Finite {
                     negative: a != b,
                     exponent: exponent - other_exponent - shift as i32,
-                    magnitude: dividend / divisor | sticky,
+                    magnitude: (dividend / divisor) | sticky,
                 }
             }
         }
@@ -202,6 +202,19 @@ impl Format {
     /// Bits of an encoded number.
     pub(in crate::ptx) fn bits(self) -> u32 {
         self.precision + self.exponent_bits
+    }
+
+    #[inline(always)]
+    pub(in crate::ptx) fn is_nan(self, bits: u64) -> bool {
+        bits & ((1 << (self.bits() - 1)) - 1) > self.infinity()
+    }
+
+    pub(in crate::ptx) fn canonical_nan(self) -> u64 {
+        self.nan
+    }
+
+    fn infinity(self) -> u64 {
+        ((1 << self.exponent_bits) - 1) << (self.precision - 1)
     }
 
     /// The exponent of the lowest bit of the least number.

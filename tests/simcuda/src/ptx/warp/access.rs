@@ -244,7 +244,7 @@ fn load_global(env: &mut Env<'_>, addresses: &[u64; LANES], mask: Mask, stage: &
         let at = first * stage.stride;
         if let Err(what) = env.memory.load(addresses[first], &mut stage.bytes[at..at + run * len]) {
             let mut alone = [0; WIDEST];
-            for lane in first..first + run {
+            for lane in lanes(run_mask(first, run)) {
                 env.memory.load(addresses[lane], &mut alone[..len]).map_err(|what| Failure::at(lane, what))?;
             }
             return Err(Failure::at(first, what));
@@ -282,7 +282,7 @@ fn store_global(
         let run = run_len(addresses, rest, first, len as u64);
         let at = first * stage.stride;
         if let Err(what) = env.memory.store(addresses[first], &stage.bytes[at..at + run * len]) {
-            for lane in first..first + run {
+            for lane in lanes(run_mask(first, run)) {
                 env.memory.store(addresses[lane], stage.lane(lane)).map_err(|what| Failure::at(lane, what))?;
             }
             return Err(Failure::at(first, what));

@@ -69,7 +69,7 @@ pub(super) fn combine(operation: AtomicOperation, ty: Type, old: u64, [value, sw
     };
     match operation {
         O::Add => match ty {
-            Type::F32 => canonical(f32::from_bits(old as u32) + f32::from_bits(value as u32)).to_bits().into(),
+            Type::F32 => canonical(f32::from_bits(old as u32) + f32::from_bits(value as u32)).into(),
             Type::F64 => (f64::from_bits(old) + f64::from_bits(value)).to_bits(),
             _ => old.wrapping_add(value),
         },

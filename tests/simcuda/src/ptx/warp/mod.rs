@@ -10,13 +10,10 @@ mod collective;
 
 use super::block::{BARRIERS, Env};
 use super::fault::Failure;
-use super::program::{Barrier, Guard, Instruction, Logic, Op, Set};
+use super::program::{Barrier, Guard, Instruction, Logic, Op, Reduction, Set};
 use super::registers::{LANES, Mask, Registers, Slot, Value, lanes};
 use super::types::Kind;
 use super::{Fault, memory_map};
-
-/// Instructions after which a warp, or a fragment of one, lets others run that may be what it spins for.
-const SLICE: u64 = 1 << 20;
 
 pub(super) struct Warp {
     index: usize,
@@ -124,7 +121,7 @@ impl Warp {
 
     /// Runs until every fragment waits or has exited, or for a slice.
     pub(super) fn run(&mut self, env: &mut Env<'_>) -> Result<Progress, Fault> {
-        let end = self.executed + SLICE;
+        let end = self.executed + env.limits.slice;
         while let Some(mut fragment) = self.choose() {
             self.execute(env, &mut fragment, end)?;
             if fragment.mask != 0 {
@@ -158,31 +155,23 @@ impl Warp {
         let meets = others.filter(|pc| *pc > fragment.pc).min().unwrap_or(u32::MAX);
         loop {
             let instruction = &kernel.program.code[fragment.pc as usize];
-            let fault = |failure: Failure, env: &Env<'_>| failure.fault(env, self.index, instruction);
             let mask = match instruction.guard {
                 None => fragment.mask,
                 Some(guard) => match self.guarded(guard, fragment.mask) {
                     Ok(mask) => mask,
-                    Err(failure) => return Err(fault(failure, env)),
+                    Err(failure) => return Err(failure.fault(env, self.index, instruction)),
                 },
             };
             self.executed += 1;
             env.stats.warp_instructions += 1;
             env.stats.instructions += u64::from(mask.count_ones());
-            if let Op::Alu { run, slots } = &instruction.op {
-                if mask != 0 {
-                    run(&mut self.registers, slots, mask);
-                }
-                fragment.pc += 1;
-            } else {
-                match self.step(env, fragment, instruction, mask) {
-                    Ok(Flow::Next) => {}
-                    Ok(Flow::Choose) => return Ok(()),
-                    Err(failure) => return Err(failure.fault(env, self.index, instruction)),
-                }
+            match self.step(env, fragment, instruction, mask) {
+                Ok(Flow::Next) => {}
+                Ok(Flow::Choose) => return Ok(()),
+                Err(failure) => return Err(failure.fault(env, self.index, instruction)),
             }
             if fragment.pc == meets || self.executed >= end {
-                if self.executed > env.warp_instructions_max {
+                if self.executed > env.limits.instructions_max {
                     let what = format!("the warp has executed {} instructions: does it run for ever?", self.executed);
                     return Err(Failure::of_warp(what).fault(env, self.index, instruction));
                 }
@@ -337,19 +326,23 @@ impl Warp {
         }
         self.part(fragment, mask);
         if barrier.arrive_only {
-            env.arrived[number] += LANES as u32;
+            let tick = env.shared.arrive();
+            env.arrived[number].add(self.index, tick);
             fragment.pc += 1;
             return Ok(Flow::Choose);
         }
         let threads = barrier.threads.map(|slot| u32::one(&self.registers, slot, lane));
+        if let Some(threads) = threads.filter(|threads| threads % LANES as u32 != 0) {
+            return Err(Failure::at(lane, format!("a barrier for {threads} threads, which are no whole warps")));
+        }
         fragment.state = State::Barrier(number, threads);
         Ok(Flow::Choose)
     }
 
-    /// The place of a fragment that waits at a barrier, and for how many threads.
-    pub(super) fn waits_at(&self, number: usize) -> Option<(u32, Option<u32>)> {
+    /// For how many threads it waits at a barrier, if it does.
+    pub(super) fn waits_at(&self, number: usize) -> Option<Option<u32>> {
         self.fragments.iter().find_map(|fragment| match fragment.state {
-            State::Barrier(found, threads) if found == number => Some((fragment.pc, threads)),
+            State::Barrier(found, threads) if found == number => Some(threads),
             _ => None,
         })
     }
@@ -360,11 +353,31 @@ impl Warp {
         self.fragments.iter().filter(|fragment| waits(fragment.state)).fold(0, |mask, fragment| mask | fragment.mask)
     }
 
-    /// Lanes whose predicate holds at a barrier that reduces, and all that wait there.
-    pub(super) fn contribution(&self, number: usize, barrier: &Barrier) -> (Mask, Mask) {
-        let waiting = self.waiting(number);
-        let holds = barrier.reduction.map_or(0, |(_, guard, _)| self.holds(guard));
-        (waiting & holds, waiting)
+    /// Of the lanes that wait at a barrier that reduces, how many there are and how many say yes.
+    pub(super) fn vote(&self, code: &[Instruction], number: usize) -> [u32; 2] {
+        let votes = self.reducing(code, number).map(|(mask, (_, guard, _))| (mask, mask & self.holds(guard)));
+        votes.fold([0; 2], |[all, yes], (mask, holds)| [all + mask.count_ones(), yes + holds.count_ones()])
+    }
+
+    /// Gives every lane that waits at a barrier that reduces the result of all.
+    pub(super) fn elected(&mut self, code: &[Instruction], number: usize, [all, yes]: [u32; 2]) {
+        for at in 0..self.fragments.len() {
+            let Some((mask, (reduction, _, result))) = reducing(self.fragments[at], code, number) else { continue };
+            let holds = match reduction {
+                Reduction::Count => {
+                    lanes(mask).for_each(|lane| u32::put(&mut self.registers, result, lane, yes));
+                    self.registers.define(Kind::Word, result, mask, mask);
+                    continue;
+                }
+                Reduction::And => yes == all,
+                Reduction::Or => yes > 0,
+            };
+            self.registers.set_predicate(result, mask, Mask::from(holds).wrapping_neg(), mask);
+        }
+    }
+
+    fn reducing(&self, code: &[Instruction], number: usize) -> impl Iterator<Item = (Mask, Reduce)> {
+        self.fragments.iter().filter_map(move |fragment| reducing(*fragment, code, number))
     }
 
     /// Goes on behind a barrier that is complete.
@@ -404,5 +417,18 @@ impl Warp {
                 Err(Failure::at(unknown.trailing_zeros() as usize, format!("{what} a value that was never written")))
             }
         }
+    }
+}
+
+/// What a barrier that reduces does, with what, and where the result goes.
+type Reduce = (Reduction, Guard, Slot);
+
+/// The lanes of a fragment that waits at a barrier that reduces.
+fn reducing(fragment: Fragment, code: &[Instruction], number: usize) -> Option<(Mask, Reduce)> {
+    match (fragment.state, &code[fragment.pc as usize].op) {
+        (State::Barrier(found, _), Op::Barrier(barrier)) if found == number => {
+            Some((fragment.mask, barrier.reduction?))
+        }
+        _ => None,
     }
 }
