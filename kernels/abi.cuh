@@ -45,7 +45,8 @@ enum { END_MARKER = 8, END_UNCHECKED = 255 };
 struct alignas(16) Segment {
     u32 byte;    // upload offset of its first byte
     u32 bytes;   // stuffed bytes from there to its end; the last may be shared with the next segment
-    u32 words;   // place in the word buffer, in words, of its destuffed data: 1 word that says how many bytes that is, then
+    u32 words;   // place in the word buffer, in words, of its destuffed data: 1 word that says how many bytes that is (none
+                 // where a marker is among them, unless `end` is END_UNCHECKED: then those before it), then
                  // the bytes, most significant first, then at least 2 words of zeros
     u16 row;     // MCU row of the image
     u16 column;  // MCU within its row

@@ -143,14 +143,17 @@ check_end(const Segment& segment, u32 used, u32 bits, const i32 (&predictions)[3
 }
 
 // One thread, the MCUs of one segment. Symbols of all kinds go through the same code, one a turn, so that the threads of a
-// warp stay together however their blocks lie. Positions and tables are masked or bounded by construction: no bits lead
+// warp stay together however their blocks lie; a loop with one way back, since of two the compiler makes a loop in a loop,
+// at whose end threads wait for the longest block. Positions and tables are masked or bounded by construction: no bits lead
 // outside, and every turn brings a block nearer to its end.
 __device__ __forceinline__ Status
 decode_mcus(const Segment& segment, Bits& bits, u32 block_count, EntropyShared& shared, i16* coefficients) {
     u32 column = segment.column, mcus = segment.mcus, in_mcu = 0, position = 0;
     BlockPlace place = place_of(shared.blocks[0], column, segment.row);
     u32 table = shared.blocks[0].dc, ac = shared.blocks[0].ac, component = 0;
-    for (;;) {
+    Status found = STATUS_GOOD;
+    bool is_running = true;
+    do {
         bits.refill();
         const u32 top = bits.top();
         const Codes& codes = shared.codes[table];
@@ -166,25 +169,25 @@ decode_mcus(const Segment& segment, Bits& bits, u32 block_count, EntropyShared& 
         }
         position += entry >> 9;
         if (position < place.limit) coefficients[place.first + shared.positions[position]] = (i16)value;
-        if (position < 63) {
-            position++;
-            table = ac;
-            continue;
+        table = ac;
+        if (position++ >= 63) {
+            // One more than where the symbol led.
+            if (position > 64 && position <= END_OF_BLOCK) found = STATUS_INDEX;
+            if (position > NO_CODE) found = STATUS_CODE;
+            const bool is_last = ++in_mcu == block_count;
+            in_mcu = is_last ? 0 : in_mcu;
+            column += is_last;
+            mcus -= is_last;
+            is_running = found == STATUS_GOOD && mcus > 0 && bits.at <= bits.end + 1;
+            const McuBlock& block = shared.blocks[in_mcu];
+            place = place_of(block, column, segment.row);
+            component = block.component;
+            table = block.dc;
+            ac = block.ac;
+            position = 0;
         }
-        if (position >= NO_CODE) return STATUS_CODE;
-        if (position > 63 && position < END_OF_BLOCK) return STATUS_INDEX;
-        if (++in_mcu == block_count) {
-            in_mcu = 0;
-            column++;
-            if (--mcus == 0 || bits.at > bits.end + 1) return STATUS_GOOD;
-        }
-        const McuBlock& block = shared.blocks[in_mcu];
-        place = place_of(block, column, segment.row);
-        component = block.component;
-        table = block.dc;
-        ac = block.ac;
-        position = 0;
-    }
+    } while (is_running);
+    return found;
 }
 
 // One thread, one segment.

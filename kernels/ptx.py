@@ -28,23 +28,37 @@ def text_of(library, program, name):
 
 
 def compile_ptx(library, folder):
-    def read(name):
-        with open(os.path.join(folder, name), "rb") as file:
-            return file.read()
-
-    names = sorted(name for name in os.listdir(folder) if name.endswith(".cuh"))
-    headers = (ctypes.c_char_p * len(names))(*(read(name) for name in names))
+    sources = read_sources(folder)
+    main = sources["forebay.cu"]
+    names = [name for name in sources if name.endswith(".cuh")]
+    headers = (ctypes.c_char_p * len(names))(*(sources[name] for name in names))
     included = (ctypes.c_char_p * len(names))(*(name.encode() for name in names))
     program = ctypes.c_void_p()
-    created = library.nvrtcCreateProgram(
-        ctypes.byref(program), read("forebay.cu"), b"forebay.cu", len(names), headers, included
-    )
+    created = library.nvrtcCreateProgram(ctypes.byref(program), main, b"forebay.cu", len(names), headers, included)
     check(library, created, "nvrtcCreateProgram")
     arguments = (ctypes.c_char_p * len(ARGUMENTS))(*(argument.encode() for argument in ARGUMENTS))
     failed = library.nvrtcCompileProgram(program, len(ARGUMENTS), arguments)
     sys.stderr.write(text_of(library, program, "ProgramLog"))
     check(library, failed, "nvrtcCompileProgram")
-    return without_noise(text_of(library, program, "PTX"))
+    head = f"// The kernels of forebay, made by kernels/ptx.py of sources {fingerprint(sources):016x}.\n"
+    return head + without_noise(text_of(library, program, "PTX"))
+
+
+def read_sources(folder):
+    names = sorted(name for name in os.listdir(folder) if name.endswith((".cu", ".cuh")))
+    sources = {}
+    for name in names:
+        with open(os.path.join(folder, name), "rb") as file:
+            sources[name] = file.read()
+    return sources
+
+
+def fingerprint(sources):
+    """FNV-1a of the sources in the order of their names. A test compares it, so that the text cannot grow old unseen."""
+    value = 0xCBF29CE484222325
+    for byte in b"".join(sources.values()):
+        value = (value ^ byte) * 0x100000001B3 % (1 << 64)
+    return value
 
 
 def without_noise(ptx):

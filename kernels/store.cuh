@@ -37,16 +37,16 @@ struct ElementF32 {
     }
 };
 
-// How the elements of a row of the stored frame lie in the output.
+// How the elements of a row of the stored frame lie in the output, of which no image has 2^32.
 struct Place {
-    u64 first; // of its first element's first channel, in elements
-    u64 step;  // from an element to the next
-    u64 channel;
+    u32 first; // of its first element's first channel, in elements
+    u32 step;  // from an element to the next
+    u32 channel;
 };
 
 __device__ __forceinline__ Place place_of_row(const Image& image, u32 layout, u32 row) {
-    const u64 across = image.x.output_len, down = image.y.output_len;
-    const u64 pixel = layout == LAYOUT_NHWC ? 3 : 1;
+    const u32 across = image.x.output_len, down = image.y.output_len;
+    const u32 pixel = layout == LAYOUT_NHWC ? 3 : 1;
     Place place;
     place.channel = layout == LAYOUT_NHWC ? 1 : across * down;
     place.step = image.transposed ? pixel * down : pixel;

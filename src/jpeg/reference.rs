@@ -74,6 +74,12 @@ pub(crate) fn huffman(header: &Header) -> Vec<[HuffmanSpec; 2]> {
     header.scan.components().iter().map(|component| of(component.dc, component.ac)).collect()
 }
 
+/// Whether a table is none that may be decoded with.
+pub(crate) fn refuses(spec: &HuffmanSpec, is_dc: bool) -> bool {
+    let mut cache = TableCache::default();
+    if is_dc { cache.dc(spec).is_err() } else { cache.ac(spec).is_err() }
+}
+
 /// The quantisation table of a component.
 pub(crate) fn quant(header: &Header, component: usize) -> [u16; 64] {
     let slot = header.components()[component].quant;

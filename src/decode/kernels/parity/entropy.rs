@@ -1,10 +1,12 @@
 //! `forebay_entropy` on words that `forebay_destuff` made.
 
 use super::machine::Machine;
-use super::wave::Wave;
-use super::{FILES, fixture, whole_plan};
+use super::wave::{Buffers, Wave};
+use super::{FILES, Random, fixture};
 use crate::jpeg::reference::{self, Blocks};
-use crate::jpeg::{Grain, Header};
+use crate::jpeg::{Decoder, EntryPoints, Grain, Header, HuffmanSpec, Piece};
+use crate::pixels::{ROW_PADDING_BYTES, Rect, RowSink};
+use crate::plan::{Augment, Geometry, Orientation, SampleKey, SamplePlan};
 
 /// Whether the coefficients of a wave's only image are those that the host finds.
 fn compare(machine: &Machine, wave: &Wave, coefficients: u64, expected: &[Blocks; 3]) -> Result<(), String> {
@@ -26,23 +28,150 @@ fn compare(machine: &Machine, wave: &Wave, coefficients: u64, expected: &[Blocks
     Ok(())
 }
 
-fn run(machine: &mut Machine, file: &[u8], plan: &crate::plan::SamplePlan, grain: Grain) -> Result<(), String> {
-    let wave = Wave::of(file, plan, grain);
+/// Destuffs and decodes; the status of the only image.
+fn decode(machine: &mut Machine, wave: &Wave, at: &Buffers) -> Result<u32, String> {
+    wave.destuff(machine, at)?;
+    wave.entropy(machine, at)?;
+    Ok(machine.read(at.status, 1)[0])
+}
+
+/// Whole, or a part of it from a seed.
+fn plan(file: &[u8], seed: u64) -> SamplePlan {
+    let header = Header::parse(file).unwrap();
+    let geometry = if seed == 0 { Geometry::None } else { Geometry::random_resized_crop(16) };
+    let key = SampleKey { seed, epoch: 0, sample: 0, view: 0 };
+    let augment = Augment::builder(geometry).build().unwrap();
+    augment.plan(key, header.width, header.height, Orientation::AS_STORED).unwrap()
+}
+
+pub fn run(seed: u64, machine: &mut Machine) -> Result<(), String> {
+    machine.clear();
+    let name = FILES[7 * seed as usize % FILES.len()];
+    let (file, grain) = (fixture(name), [Grain::Rows, Grain::Bits(100), Grain::default()][seed as usize % 3]);
+    let wave = Wave::of(&file, &plan(&file, seed % 5), grain);
     let at = wave.buffers(machine);
-    wave.destuff(machine, &at)?;
-    wave.entropy(machine, &at)?;
-    let status: Vec<u32> = machine.read(at.status, 1);
-    if status[0] != 0 {
-        return Err(format!("status {}", status[0]));
+    let status = decode(machine, &wave, &at)?;
+    if status != 0 {
+        return Err(format!("{name}: status {status}"));
     }
-    let expected = reference::coefficients(file, &Header::parse(file).unwrap()).unwrap();
-    compare(machine, &wave, at.coefficients, &expected)
+    let expected = reference::coefficients(&file, &Header::parse(&file).unwrap()).unwrap();
+    compare(machine, &wave, at.coefficients, &expected).map_err(|error| format!("{name}, seed {seed}: {error}"))
 }
 
 #[test]
 fn coefficients_are_those_of_the_host() {
-    for name in FILES {
-        let file = fixture(name);
-        run(&mut Machine::new(), &file, &whole_plan(&file), Grain::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let mut machine = Machine::new();
+    for seed in 0..5 * FILES.len() as u64 {
+        run(seed, &mut machine).unwrap();
     }
+}
+
+/// Whether the host decodes the whole of a file by entry points of another one.
+fn host_decodes(file: &[u8], header: &Header, entries: &[u8]) -> bool {
+    struct Nowhere([Vec<u8>; 3]);
+    impl RowSink for Nowhere {
+        fn row(&mut self) -> [&mut [u8]; 3] {
+            self.0.each_mut().map(|row| &mut row[..])
+        }
+        fn commit(&mut self) {}
+    }
+    let mut sink = Nowhere([(); 3].map(|()| vec![0; header.width as usize + ROW_PADDING_BYTES]));
+    let pieces = [Piece { offset: 0, bytes: file }];
+    let region = Rect::whole(header.width, header.height);
+    Decoder::new().decode_indexed(&pieces, header, EntryPoints::new(entries), region, &mut sink).is_ok()
+}
+
+/// A file with bits flipped in its scan, by the entry points it had before: sound for the kernels where it is for the host,
+/// and then the same coefficients. The status.
+pub fn damaged(seed: u64, machine: &mut Machine) -> Result<u32, String> {
+    let mut random = Random(seed);
+    let mut file = fixture(["444_33x31", "420_33x31", "grey_33x31", "restart_rows_422"][random.below(4)]);
+    let header = Header::parse(&file).unwrap();
+    let grain = Grain::Bits(200);
+    let mut entries = Vec::new();
+    let facts = Decoder::new().index(&file, &header, grain, &mut entries).unwrap();
+    machine.clear();
+    let mut wave = Wave::of(&file, &plan(&file, 0), grain);
+    for _ in 0..1 + random.below(3) {
+        // Not in the markers, which the host looks at before the kernels.
+        let at = header.scan_offset + random.below(facts.scan_bytes as usize);
+        let is_marker = |at: usize| file[at] == 0xFF && file.get(at + 1).is_some_and(|&code| code >= 0xD0);
+        if !is_marker(at) && !is_marker(at - 1) {
+            file[at] ^= 1 << random.below(8);
+        }
+    }
+    wave.upload[wave.file..][..file.len()].copy_from_slice(&file);
+    let at = wave.buffers(machine);
+    let status = decode(machine, &wave, &at)?;
+    let is_sound = host_decodes(&file, &header, &entries);
+    if (status == 0) != is_sound {
+        return Err(format!("seed {seed}: status {status}, where the host says sound: {is_sound}"));
+    }
+    if is_sound {
+        let expected = reference::coefficients(&file, &header).unwrap();
+        compare(machine, &wave, at.coefficients, &expected)?;
+    }
+    Ok(status)
+}
+
+#[test]
+fn damage_is_found_where_the_host_finds_it() {
+    let mut machine = Machine::new();
+    let mut statuses = [0; 5];
+    for seed in 0..400 {
+        statuses[damaged(seed, &mut machine).unwrap() as usize] += 1;
+    }
+    assert!(statuses.iter().all(|&count| count > 3), "{statuses:?} of each status");
+}
+
+/// Tables and data of anything at all: a status, and never memory that is not theirs, which the machine would tell. Tables
+/// that the host refuses have no codes. The status.
+pub fn hostile(seed: u64, machine: &mut Machine) -> Result<u32, String> {
+    let mut random = Random(seed);
+    let file = fixture(["444_33x31", "420_33x31"][random.below(2)]);
+    machine.clear();
+    let mut wave = Wave::of(&file, &plan(&file, seed % 3), Grain::Bits(200));
+    let image = wave.images[0];
+    let tables = image.tables as usize + 128 * usize::from(image.quant_count);
+    let number = random.below(usize::from(image.table_count));
+    let table = tables + 272 * number..tables + 272 * (number + 1);
+    let spoil = |bytes: &mut [u8], random: &mut Random| bytes.iter_mut().for_each(|byte| *byte = random.next() as u8);
+    let counts = table.start..table.start + 16;
+    match random.below(5) {
+        0 => spoil(&mut wave.upload[counts.end..table.end], &mut random),
+        1 => spoil(&mut wave.upload[table.clone()], &mut random),
+        2 => wave.upload[counts.start + random.below(16)] += 1,
+        3 => fill_code(&mut wave.upload[counts]),
+        _ => spoil(&mut wave.upload[wave.file..][..file.len()], &mut random),
+    }
+    let at = wave.buffers(machine);
+    let status = decode(machine, &wave, &at)?;
+    let spec = HuffmanSpec {
+        counts: wave.upload[table.clone()][..16].try_into().unwrap(),
+        symbols: wave.upload[table][16..].try_into().unwrap(),
+    };
+    let is_refused = reference::refuses(&spec, number.is_multiple_of(2));
+    if is_refused && status != 1 {
+        Err(format!("seed {seed}: status {status} with a table that is none"))
+    } else {
+        Ok(status)
+    }
+}
+
+/// Makes the counts those of a code in which the last is all ones.
+fn fill_code(counts: &mut [u8]) {
+    let used: u32 = (1..=16).map(|length| u32::from(counts[length - 1]) << (16 - length)).sum();
+    let left = (1 << 16) - used;
+    let length = 16 - left.trailing_zeros() as usize;
+    counts[length - 1] += (left >> (16 - length)).min(255 - u32::from(counts[length - 1])) as u8;
+}
+
+#[test]
+fn nothing_leads_out_of_bounds() {
+    let mut machine = Machine::new();
+    let mut statuses = [0; 5];
+    for seed in 0..300 {
+        statuses[hostile(seed, &mut machine).unwrap() as usize] += 1;
+    }
+    assert!(statuses[1..4].iter().all(|&count| count > 3), "{statuses:?} of each status");
 }

@@ -1,14 +1,14 @@
 //! The kernels' PTX, interpreted, against the host's decoder and augmentation: the same bits, kernel by kernel.
 
+mod counts;
 mod destuff;
 mod entropy;
 mod idct;
 mod machine;
+mod planted;
 mod resize;
 mod taps;
 mod wave;
-
-use crate::plan::{Augment, Geometry, Orientation, SampleKey, SamplePlan};
 
 /// Files of every kind that is decoded in one scan.
 const FILES: [&str; 18] = [
@@ -51,11 +51,16 @@ impl Random {
     }
 }
 
-/// The plan that takes an image as it is.
-fn whole_plan(file: &[u8]) -> SamplePlan {
-    let header = crate::jpeg::Header::parse(file).unwrap();
-    let augment = Augment::builder(Geometry::None).build().unwrap();
-    augment
-        .plan(SampleKey { seed: 0, epoch: 0, sample: 0, view: 0 }, header.width, header.height, Orientation::AS_STORED)
-        .unwrap()
+#[test]
+fn the_text_is_that_of_the_sources() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels");
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|end| end == "cu" || end == "cuh")).collect();
+    paths.sort();
+    let bytes: Vec<u8> = paths.iter().flat_map(|path| std::fs::read(path).unwrap()).collect();
+    let fnv = |value: u64, byte: &u8| (value ^ u64::from(*byte)).wrapping_mul(0x100_0000_01B3);
+    let fingerprint = format!("sources {:016x}.", bytes.iter().fold(0xCBF2_9CE4_8422_2325, fnv));
+    let head = machine::PTX.lines().next().unwrap();
+    assert!(head.ends_with(&fingerprint), "{head}, not {fingerprint} .ci/kernels update makes it anew");
 }

@@ -50,8 +50,44 @@ fn augment(random: &mut Random) -> Augment {
     .unwrap()
 }
 
-/// All kernels on a wave, their tensors against the host's.
-fn run(machine: &mut Machine, files: &[Vec<u8>], augment: &Augment, random: &mut Random) -> Result<(), String> {
+/// All kernels on a wave of some files, their tensors against the host's.
+pub fn run(seed: u64, machine: &mut Machine) -> Result<(), String> {
+    machine.clear();
+    let mut random = Random(seed);
+    let (names, augment) = drawn(&mut random);
+    let files: Vec<Vec<u8>> = names.iter().map(|name| fixture(name)).collect();
+    compare(machine, &files, &augment, &mut random)
+        .map_err(|error| format!("seed {seed}, {names:?}, {augment:?}: {error}"))
+}
+
+/// The element type that [`run`] makes of a seed.
+pub fn dtype(seed: u64) -> DType {
+    drawn(&mut Random(seed)).1.dtype()
+}
+
+/// Some files and an augmentation.
+fn drawn(random: &mut Random) -> (Vec<&'static str>, Augment) {
+    let names = (0..1 + random.below(3)).map(|_| FILES[random.below(FILES.len())]).collect();
+    (names, augment(random))
+}
+
+#[test]
+fn wide_images_are_made_in_tiles() {
+    let mut machine = Machine::new();
+    let (width, height) = (3000_u16, 12_u16);
+    let mut random = Random(3);
+    let rgb: Vec<u8> = (0..3 * usize::from(width) * usize::from(height)).map(|_| random.next() as u8).collect();
+    let mut file = Vec::new();
+    jpeg_encoder::Encoder::new(&mut file, 80).encode(&rgb, width, height, jpeg_encoder::ColorType::Rgb).unwrap();
+    let files = [file];
+    for geometry in [Geometry::None, Geometry::Resize { size: Size { height: 5, width: 90 } }] {
+        machine.clear();
+        let augment = Augment::builder(geometry).dtype(DType::U8).without_normalize().build().unwrap();
+        compare(&mut machine, &files, &augment, &mut Random(1)).unwrap();
+    }
+}
+
+fn compare(machine: &mut Machine, files: &[Vec<u8>], augment: &Augment, random: &mut Random) -> Result<(), String> {
     let mut wave = Wave::default();
     for (sample, file) in files.iter().enumerate() {
         let header = Header::parse(file).unwrap();
@@ -59,6 +95,9 @@ fn run(machine: &mut Machine, files: &[Vec<u8>], augment: &Augment, random: &mut
         let orientation = Orientation::from_exif(1 + random.below(8) as u16);
         let plan = augment.plan(key, header.width, header.height, orientation).unwrap();
         wave.push(file, &plan, [Grain::Rows, Grain::default(), Grain::Bits(200)][random.below(3)]);
+        // Fewer at a time than would fit.
+        let image = &mut wave.images[sample];
+        image.tile = image.tile.min([u32::MAX, 1 + random.below(40) as u32][random.below(2)]);
     }
     let at = wave.buffers(machine);
     wave.run(machine, &at, augment)?;
@@ -78,12 +117,8 @@ fn run(machine: &mut Machine, files: &[Vec<u8>], augment: &Augment, random: &mut
 
 #[test]
 fn tensors_are_those_of_the_host() {
-    for seed in 0..40 {
-        let mut random = Random(seed);
-        let names: Vec<&str> = (0..1 + random.below(3)).map(|_| FILES[random.below(FILES.len())]).collect();
-        let files: Vec<Vec<u8>> = names.iter().map(|name| fixture(name)).collect();
-        let augment = augment(&mut random);
-        let ran = run(&mut Machine::new(), &files, &augment, &mut random);
-        ran.unwrap_or_else(|error| panic!("seed {seed}, {names:?}, {augment:?}: {error}"));
+    let mut machine = Machine::new();
+    for seed in 0..60 {
+        run(seed, &mut machine).unwrap();
     }
 }

@@ -15,6 +15,8 @@ pub struct Wave {
     pub plans: Vec<SamplePlan>,
     /// The tables, segments and files.
     pub upload: Vec<u8>,
+    /// Where the last file starts in `upload`.
+    pub file: usize,
     pub words: usize,
     pub blocks: usize,
     pub sample_bytes: usize,
@@ -132,7 +134,8 @@ impl Wave {
         let entries: Vec<EntryPoint> = EntryPoints::new(&entries).iter(&facts).map(Result::unwrap).collect();
         let layout = Layout::new(geometry, &header.scan);
         self.upload.resize(self.upload.len().next_multiple_of(16), 0);
-        let base = self.upload.len() as u32;
+        self.file = self.upload.len();
+        let base = self.file as u32;
         self.upload.extend_from_slice(file);
         self.upload.resize(self.upload.len().next_multiple_of(16), 0);
         image.segments = self.upload.len() as u32;
@@ -147,8 +150,11 @@ impl Wave {
                 continue;
             }
             let end = row_end.min(layout.columns.end as u32);
-            let next = next.filter(|_| end == row_end);
-            let segment = self.segment(entry, next, end, header, base + header.scan_offset as u32, facts.scan_bytes);
+            let mut segment = self.segment(entry, next, header, base + header.scan_offset as u32, facts.scan_bytes);
+            if end < row_end {
+                segment.end = abi::END_UNCHECKED;
+            }
+            segment.mcus = (end - entry.column) as u16;
             self.upload.extend_from_slice(bytemuck::bytes_of(&segment));
             image.segment_count += 1;
         }
@@ -158,7 +164,6 @@ impl Wave {
         &mut self,
         entry: &EntryPoint,
         next: Option<&EntryPoint>,
-        column_end: u32,
         header: &Header,
         scan: u32,
         scan_bytes: u64,
@@ -174,14 +179,15 @@ impl Wave {
         let start = entry.bit / 8;
         let bytes = (stop - start) as u32;
         let words = self.words as u32;
-        self.words += 3 + bytes.div_ceil(4) as usize;
+        // And one that nobody writes.
+        self.words += 3 + bytes.div_ceil(4) as usize + 1;
         Segment {
             byte: scan + start as u32,
             bytes,
             words,
             row: entry.row as u16,
             column: entry.column as u16,
-            mcus: (column_end - entry.column) as u16,
+            mcus: 0,
             skip: (entry.bit % 8) as u8,
             end,
             dc: entry.dc,
