@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 #[allow(unused_imports)] // As above.
-pub use cuda_support::{Library, Session, session};
+pub use cuda_support::{Library, Session, Simulator, session, simulator};
 
 /// Seeds that a fault has to be caught within.
 const SEEDS_TO_CATCH: u64 = 20;
