@@ -167,12 +167,17 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_is_refused_when_it_is_opened_and_auto_never_is() {
+        let session = cuda::support::session(0);
         let device: DeviceChoice = "cuda:4000000000".parse().unwrap();
         let error = device.resolve().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.to_string().contains("cuda:4000000000") && error.remedy().is_some(), "{error}");
 
+        assert_eq!(DeviceChoice::Auto.resolve().unwrap(), (Device::Cuda(0), None));
+        session.set("devices", 0);
+        session.restart(0);
         let (device, fallback) = DeviceChoice::Auto.resolve().unwrap();
-        assert_eq!(device == Device::Host, fallback.is_some_and(|why| !why.cause.is_empty() && !why.remedy.is_empty()));
+        assert_eq!(device, Device::Host);
+        assert!(fallback.is_some_and(|why| why.cause.contains("cuda:0") && !why.remedy.is_empty()));
     }
 }

@@ -12,8 +12,8 @@
 //! # Order
 //!
 //! Work of one stream runs in order; between streams only events order. cudarc's own tracking of events is switched off:
-//! [`Output`] knows which stream writes a batch and which streams read it, and needs two events where cudarc would
-//! record one at every call.
+//! a slot's output knows which stream writes a batch and which streams read it, and needs an event each where cudarc would
+//! record one at every call. [`batch`](crate::batch) says what a consumer has to do.
 
 mod bandwidth;
 mod error;
@@ -27,6 +27,12 @@ pub use bandwidth::{Bandwidth, bandwidth};
 pub(crate) use error::error;
 pub(crate) use gpu::Gpu;
 pub(crate) use memory::{Registered, download, upload, zero};
-pub(crate) use module::{Kernel, KernelName, launch};
+pub(crate) use module::{KernelName, launch};
 pub(crate) use output::Output;
 pub use probe::{CudaDevice, CudaProbe, probe};
+
+#[cfg(test)]
+#[path = "../../../tests/cuda_support/mod.rs"]
+pub(crate) mod support;
+#[cfg(test)]
+mod tests;

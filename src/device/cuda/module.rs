@@ -17,6 +17,9 @@ const PTX: &CStr =
         Err(_) => panic!("the kernels' text holds a zero"),
     };
 
+// The kernels compiled beforehand, where the build was asked for that.
+include!(concat!(env!("OUT_DIR"), "/cubins.rs"));
+
 /// Bytes for what the driver's compiler has to say.
 const LOG_BYTES: usize = 4096;
 
@@ -62,14 +65,20 @@ unsafe impl Send for Module {}
 unsafe impl Sync for Module {}
 
 impl Module {
-    /// Has the driver compile the kernels, which it keeps in a cache of its own.
+    /// Loads the kernels: compiled ones that suit the device, else the text, which the driver compiles and keeps in a
+    /// cache of its own.
     ///
     /// # Errors
     ///
     /// `Unavailable` with the compiler's words where it refuses the text.
     pub(super) fn load(context: &Arc<CudaContext>) -> Result<Self> {
         context.bind_to_thread().map_err(|code| error("cuCtxSetCurrent", code))?;
-        let module = compile(PTX)?;
+        let capability = context.compute_capability().map_err(|code| error("cuDeviceGetAttribute", code))?;
+        let module = match cubin_for(capability) {
+            // SAFETY: a whole cubin.
+            Some(cubin) => unsafe { compile(cubin.as_ptr().cast()) }.or_else(|_| compile_text())?,
+            None => compile_text()?,
+        };
         let none = [const { Kernel(ptr::null_mut()) }; NAMES.len()];
         // From here on dropping it unloads the module.
         let mut this = Self { context: Arc::clone(context), module, kernels: none };
@@ -97,23 +106,32 @@ impl Drop for Module {
     }
 }
 
+/// Code runs on devices of its own major version from its own minor version on.
+fn cubin_for((major, minor): (i32, i32)) -> Option<&'static [u8]> {
+    let suits = |arch: u32| arch / 10 == major as u32 && arch % 10 <= minor as u32;
+    CUBINS.iter().filter(|(arch, _)| suits(*arch)).max_by_key(|(arch, _)| *arch).map(|(_, cubin)| *cubin)
+}
+
+fn compile_text() -> Result<sys::CUmodule> {
+    // SAFETY: a text ended by a zero.
+    unsafe { compile(PTX.as_ptr().cast()) }
+}
+
 /// `cuModuleLoadDataEx` with a place for the compiler's errors.
-fn compile(text: &CStr) -> Result<sys::CUmodule> {
+///
+/// # Safety
+///
+/// `image` is a whole cubin, or a text ended by a zero.
+unsafe fn compile(image: *const c_void) -> Result<sys::CUmodule> {
     let mut log = vec![0_u8; LOG_BYTES];
     let mut options = [CUjit_option::CU_JIT_ERROR_LOG_BUFFER, CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
     // Numbers are passed where pointers are declared.
     let mut values = [log.as_mut_ptr().cast::<c_void>(), ptr::without_provenance_mut(LOG_BYTES)];
     let mut module = ptr::null_mut();
-    // SAFETY: the text ends with a zero; both arrays hold as many entries as is said; the log is as long as is said;
-    // all of them outlive the call. The context is bound by the caller.
+    // SAFETY: the image is as the caller promises; both arrays hold as many entries as is said; the log is as long as is
+    // said; all of them outlive the call. The context is bound by `load`.
     let code = unsafe {
-        sys::cuModuleLoadDataEx(
-            &mut module,
-            text.as_ptr().cast(),
-            options.len() as c_uint,
-            options.as_mut_ptr(),
-            values.as_mut_ptr(),
-        )
+        sys::cuModuleLoadDataEx(&mut module, image, options.len() as c_uint, options.as_mut_ptr(), values.as_mut_ptr())
     };
     code.result().map_err(|code| refused(code, &log))?;
     Ok(module)

@@ -186,11 +186,6 @@ impl Output {
         self.bytes.device_ptr(&self.stream).0
     }
 
-    /// Its own stream, which writes it.
-    pub(crate) fn stream(&self) -> &Arc<CudaStream> {
-        &self.stream
-    }
-
     /// The device it lies on.
     pub(crate) fn gpu(&self) -> &Gpu {
         &self.gpu

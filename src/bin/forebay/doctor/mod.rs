@@ -165,7 +165,10 @@ impl Examination {
             }
             text.push('\n');
         }
-        text += &self.self_test.as_ref().map(SelfTest::to_text).unwrap_or_default();
+        if let Some(self_test) = &self.self_test {
+            text += &self_test.to_text();
+            shortfalls += self_test.shortfalls();
+        }
         let _ = match shortfalls {
             0 => writeln!(text, "Nothing stands in the way."),
             1 => writeln!(text, "One shortfall, marked with !"),
