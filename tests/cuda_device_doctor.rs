@@ -44,6 +44,16 @@ fn paths_that_are_there_give_the_hosts_pixels_and_others_are_named() {
 }
 
 #[test]
+fn nvjpeg_is_judged_where_its_library_is_there() {
+    let simulator = simulator().library("libsimnvjpeg.so", &["libnvjpeg.so", "libnvjpeg.so.12"]);
+    let found = examined(&simulator);
+    assert_eq!(simulator.reports(), [""; 0]);
+    let path = &found["self_test"]["paths"][1];
+    assert_eq!((path["path"].as_str(), path["verdict"].as_str()), (Some("nvJPEG"), Some("ok")), "{path}");
+    assert_eq!((&path["photos"], path["exact"].as_bool()), (&found["self_test"]["photos"], Some(false)), "{path}");
+}
+
+#[test]
 fn kernels_with_wrong_pixels_are_told_and_fail_the_command() {
     // A device whose arithmetic is off: bytes end at 120 in place of 255.
     let simulator = simulator().ptx_edit("0f437F0000=>0f42F00000");

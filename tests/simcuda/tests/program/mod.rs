@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 #[allow(unused_imports)] // As above.
-pub use cuda_support::{Library, Session, session};
+pub use cuda_support::{Library, Session, Simulator, session, simulator};
 
 /// Seeds that a fault has to be caught within.
 const SEEDS_TO_CATCH: u64 = 20;
@@ -73,12 +73,14 @@ impl Pinned {
 
     /// Copies all of it to the device when the stream gets there.
     pub fn upload(&self, stream: &CudaStream, to: u64) {
+        // SAFETY: the driver checks the device's range; the memory outlives the copy, or the test is about that.
         let code = unsafe { sys::cuMemcpyHtoDAsync_v2(to, self.at.cast::<c_void>(), self.len, stream.cu_stream()) };
         code.result().unwrap();
     }
 
     /// Fills all of it from the device when the stream gets there.
     pub fn download(&self, stream: &CudaStream, from: u64) {
+        // SAFETY: as above.
         let code = unsafe { sys::cuMemcpyDtoHAsync_v2(self.at.cast::<c_void>(), from, self.len, stream.cu_stream()) };
         code.result().unwrap();
     }
