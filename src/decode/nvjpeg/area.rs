@@ -52,7 +52,7 @@ mod tests {
             let region = Rect { x, y, width: 1 + part(w, width - x - 1), height: 1 + part(h, height - y - 1) };
             let area = area(region, width, height);
             prop_assert!(area.fits(width, height));
-            prop_assert!(area.x % GRID == 0 && area.y % GRID == 0);
+            prop_assert!(area.x.is_multiple_of(GRID) && area.y.is_multiple_of(GRID));
             let (right, bottom) = (area.x + area.width, area.y + area.height);
             prop_assert!(area.x <= region.x.saturating_sub(MARGIN) && area.y <= region.y.saturating_sub(MARGIN));
             prop_assert!(right >= (region.x + region.width + MARGIN).min(width));
