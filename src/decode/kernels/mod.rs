@@ -1,8 +1,8 @@
 //! Our CUDA kernels as a decoder: from entry points and landed bytes to what the kernels work on.
 //!
-//! [`Describer`] turns a sample's record and plan into an [`abi::Image`] with its
-//! segments and tables, and checks on the way all that the kernels take on trust: whatever an index claims, they
-//! follow no offset that was not found inside its buffer here.
+//! [`Describer`] turns a sample's record and plan into an [`abi::Image`] with its segments and tables, and checks on
+//! the way all that the kernels take on trust: whatever an index claims, they follow no offset that was not found
+//! inside its buffer here.
 //!
 //! [`cut`] gives the images of a batch their scratch memory, in waves where it does not hold all of them, and
 //! [`cuda::Scratch`] launches the kernels.

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use super::abi::{END_MARKER, END_UNCHECKED, HuffmanSpec, Image, Segment};
 use super::{Describer, Needs};
-use crate::error::{ErrorKind, Result};
-use crate::jpeg::{self, Decoder, EntryPoints, Facts, Grain, Header, Piece};
+use crate::error::ErrorKind;
+use crate::jpeg::{self, Decoder, EntryPoints, Facts, Grain, Header};
 use crate::pixels::Rect;
 use crate::plan::{Augment, Geometry, Orientation, SampleKey, SamplePlan, Size};
 use crate::source::Record;
@@ -218,24 +218,39 @@ impl Sample {
         augment.plan(key, self.facts.width, self.facts.height, Orientation::AS_STORED).unwrap()
     }
 
-    /// The pieces that a plan needs, with an upload of nothing else but these and gaps.
-    fn landed(&self, plan: &SamplePlan) -> Result<(Vec<Range<u64>>, Vec<u32>, Vec<u8>)> {
-        let (mut ranges, mut places, mut upload) = (vec![], vec![], vec![0xAA; 5]);
-        self.facts.ranges(EntryPoints::new(&self.entries), plan.view(), &mut ranges)?;
-        for range in &ranges {
-            places.push(upload.len() as u32);
-            upload.extend_from_slice(&self.bytes[range.start as usize..range.end as usize]);
-            upload.extend_from_slice(&[0xAA; 7]);
+    /// The pieces that a plan needs.
+    fn landed(&self, plan: &SamplePlan) -> Landed {
+        let mut ranges = vec![];
+        self.facts.ranges(EntryPoints::new(&self.entries), plan.view(), &mut ranges).unwrap();
+        self.landed_at(ranges)
+    }
+
+    fn landed_at(&self, ranges: Vec<Range<u64>>) -> Landed {
+        let mut landed = Landed { pieces: vec![], upload: vec![0xAA; 5] };
+        for range in ranges {
+            let bytes = &self.bytes[range.start as usize..range.end as usize];
+            landed.pieces.push((range, landed.upload.len() as u32));
+            landed.upload.extend_from_slice(bytes);
+            landed.upload.extend_from_slice(&[0xAA; 7]);
         }
-        Ok((ranges, places, upload))
+        landed
     }
 }
 
-/// Where a range lies among landed ranges.
-fn find<'a>(ranges: &[Range<u64>], places: &[u32], upload: &'a [u8], range: Range<u64>) -> Option<(u32, &'a [u8])> {
-    let piece = ranges.iter().position(|landed| landed.start <= range.start && range.end <= landed.end)?;
-    let at = places[piece] + (range.start - ranges[piece].start) as u32;
-    Some((at, &upload[at as usize..][..(range.end - range.start) as usize]))
+/// Ranges of a file in an upload that holds nothing else but gaps.
+struct Landed {
+    /// What each is, and where.
+    pieces: Vec<(Range<u64>, u32)>,
+    upload: Vec<u8>,
+}
+
+impl Landed {
+    fn find(&self, range: Range<u64>) -> Option<(u32, &[u8])> {
+        let holds = |(piece, _): &&(Range<u64>, u32)| piece.start <= range.start && range.end <= piece.end;
+        let (piece, at) = self.pieces.iter().find(holds)?;
+        let at = at + (range.start - piece.start) as u32;
+        Some((at, &self.upload[at as usize..][..(range.end - range.start) as usize]))
+    }
 }
 
 const SAMPLES: [&str; 16] = [
@@ -265,10 +280,10 @@ fn descriptions_give_the_coefficients_of_the_file() {
         let expected = sequential(&sample.bytes);
         for number in 0..12 {
             let plan = sample.plan(number);
-            let (ranges, places, upload) = sample.landed(&plan).unwrap();
+            let landed = sample.landed(&plan);
             let record = sample.record(&sample.entries);
-            let found = describer.describe(&record, &plan, |range| find(&ranges, &places, &upload, range)).unwrap();
-            let decoded = by_segments(&found.image, found.segments, found.tables, &upload);
+            let found = describer.describe(&record, &plan, |range| landed.find(range)).unwrap();
+            let decoded = by_segments(&found.image, found.segments, found.tables, &landed.upload);
             let needs = Needs::of(&sample.facts, &plan).unwrap().unwrap();
             assert_eq!(
                 (needs.blocks, needs.samples, needs.taps),
@@ -294,13 +309,13 @@ fn a_lying_index_is_refused_or_stays_in_bounds() {
     for name in ["420_131x97", "restart_rows_422", "restart_every_mcu"] {
         let sample = Sample::new(name, Grain::Bits(400));
         let (plan, mut refused) = (sample.plan(0), 0);
-        let (ranges, places, upload) = sample.landed(&plan).unwrap();
+        let landed = sample.landed(&plan);
         for at in 0..sample.entries.len() {
             for bit in 0..8 {
                 let mut lie = sample.entries.clone();
                 lie[at] ^= 1 << bit;
                 let record = sample.record(&lie);
-                match describer.describe(&record, &plan, |range| find(&ranges, &places, &upload, range)) {
+                match describer.describe(&record, &plan, |range| landed.find(range)) {
                     Err(error) => {
                         assert_eq!(error.kind(), ErrorKind::IndexStale, "{error}");
                         refused += 1;
@@ -308,7 +323,7 @@ fn a_lying_index_is_refused_or_stays_in_bounds() {
                     Ok(found) => {
                         let mut words = 0;
                         for segment in found.segments {
-                            assert!(segment.bytes > 0 && segment.byte + segment.bytes <= upload.len() as u32);
+                            assert!(segment.bytes > 0 && segment.byte + segment.bytes <= landed.upload.len() as u32);
                             assert!(segment.mcus > 0 && segment.skip < 8);
                             assert_eq!(segment.words, words);
                             words += 3 + segment.bytes.div_ceil(4);
@@ -327,12 +342,10 @@ fn a_lying_index_is_refused_or_stays_in_bounds() {
 fn tables_that_are_none_are_refused() {
     let sample = Sample::new("420_131x97", Grain::Rows);
     let plan = sample.plan(0);
-    let (ranges, places, upload) = sample.landed(&plan).unwrap();
+    let landed = sample.landed(&plan);
     let describe = |quant: &[u8], huffman: &[u8]| {
         let record = Record { quant, huffman, ..sample.record(&sample.entries) };
-        Describer::default()
-            .describe(&record, &plan, |range| find(&ranges, &places, &upload, range))
-            .map(|found| found.needs)
+        Describer::default().describe(&record, &plan, |range| landed.find(range)).map(|found| found.needs)
     };
     assert!(describe(&sample.quant, &sample.huffman).is_ok());
     assert!(describe(&[], &sample.huffman).is_err());
@@ -353,10 +366,15 @@ fn tables_that_are_none_are_refused() {
 fn pieces_may_be_larger_than_what_is_needed() {
     let sample = Sample::new("restart_rows_422", Grain::Bits(400));
     let plan = sample.plan(1);
-    let whole = Piece { offset: 0, bytes: &sample.bytes };
-    let ranges = [whole.offset..sample.bytes.len() as u64];
-    let mut describer = Describer::default();
     let record = sample.record(&sample.entries);
-    let found = describer.describe(&record, &plan, |range| find(&ranges, &[0], whole.bytes, range)).unwrap();
-    assert!(found.segments.iter().all(|segment| segment.byte as u64 >= sample.facts.scan_offset));
+    let [exact, whole] =
+        [sample.landed(&plan), sample.landed_at(std::iter::once(0..sample.bytes.len() as u64).collect())];
+    let described = [exact, whole].map(|landed| {
+        let mut describer = Describer::default();
+        let found = describer.describe(&record, &plan, |range| landed.find(range)).unwrap();
+        let data = |segment: &Segment| landed.upload[segment.byte as usize..][..segment.bytes as usize].to_vec();
+        let segments = found.segments.iter().map(|segment| (data(segment), Segment { byte: 0, ..*segment }));
+        segments.collect::<Vec<_>>()
+    });
+    assert!(described[0] == described[1] && described[0].len() > 4);
 }
