@@ -11,10 +11,7 @@ use crate::device::cuda::{Registered, download, zero};
 use crate::jpeg::{Decoder, Header};
 use crate::pixels::RowSink;
 
-#[path = "../../../tests/cuda_support/mod.rs"]
-mod cuda_support;
-
-use cuda_support::{Simulator, simulator};
+use crate::device::cuda::support::{Simulator, simulator};
 
 /// How far a sample of nvJPEG's may be from libjpeg-turbo's (see the module's documentation).
 const DIFFERENCE_MAX: u8 = 5;
