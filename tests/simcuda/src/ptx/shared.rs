@@ -5,6 +5,8 @@
 //! the lanes of a warp happen to run in lock-step orders nothing. Accesses that are atomic, volatile or ordered do not race
 //! with each other; two writes of the same value do not either.
 
+use std::ops::Range;
+
 use super::fault::thread;
 use super::registers::{LANES, Mask, lanes};
 
@@ -23,7 +25,7 @@ pub(super) struct Shared {
 }
 
 /// What is known of a byte.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Cell {
     written: u32,
     writer: u16,
@@ -99,13 +101,17 @@ impl Shared {
         let range = self.range(address, into.len())?;
         into.copy_from_slice(&self.bytes[range.clone()]);
         let mut defined = true;
-        for at in range {
-            let cell = self.cells[at];
+        let Range { mut start, end } = range;
+        while start < end {
+            let range = self.alike(start..end);
+            start = range.end;
+            let cell = self.cells[range.start];
             if self.write_races(&cell, access) {
-                return Err(self.race("reads", at, "written", cell.writer));
+                return Err(self.race("reads", range.start, "written", cell.writer));
             }
             defined &= cell.written >= self.start && cell.flags & UNDEFINED == 0;
-            self.note_read(at, access);
+            let read = self.read(cell, access);
+            self.cells[range].fill(read);
         }
         Ok(defined)
     }
@@ -116,24 +122,39 @@ impl Shared {
     /// In words: bytes that are not there, or a race.
     pub(super) fn store(&mut self, access: Access, address: u64, from: &[u8], defined: bool) -> Result<(), String> {
         let range = self.range(address, from.len())?;
-        for (at, &byte) in range.zip(from) {
-            let cell = self.cells[at];
-            let same = defined && cell.flags & UNDEFINED == 0 && self.bytes[at] == byte;
-            if !same && self.write_races(&cell, access) {
-                return Err(self.race("writes", at, "written", cell.writer));
+        let (first, Range { mut start, end }) = (range.start, range);
+        while start < end {
+            let range = self.alike(start..end);
+            start = range.end;
+            let cell = self.cells[range.start];
+            let from = &from[range.start - first..range.end - first];
+            if self.write_races(&cell, access) {
+                let valued = defined && cell.flags & UNDEFINED == 0;
+                let differs = range.clone().zip(from).find(|(at, byte)| !valued || self.bytes[*at] != **byte);
+                if let Some((at, _)) = differs {
+                    return Err(self.race("writes", at, "written", cell.writer));
+                }
             }
             if let Some(reader) = self.read_races(&cell, access) {
-                return Err(self.race("writes", at, "read", reader));
+                return Err(self.race("writes", range.start, "read", reader));
             }
-            self.bytes[at] = byte;
             let strong = if access.strong { STRONG_WRITE } else { 0 };
             let flags = cell.flags & STRONG_READ | strong | if defined { 0 } else { UNDEFINED };
-            self.cells[at] = Cell { written: self.tick, writer: access.thread(), flags, ..cell };
+            self.bytes[range.clone()].copy_from_slice(from);
+            self.cells[range].fill(Cell { written: self.tick, writer: access.thread(), flags, ..cell });
         }
         Ok(())
     }
 
-    fn range(&self, address: u64, len: usize) -> Result<std::ops::Range<usize>, String> {
+    /// The first bytes of a range of which the same is known: most often all, since they are accessed together.
+    #[inline(always)]
+    fn alike(&self, range: Range<usize>) -> Range<usize> {
+        let cells = &self.cells[range.clone()];
+        let len = 1 + cells[1..].iter().take_while(|cell| **cell == cells[0]).count();
+        range.start..range.start + len
+    }
+
+    fn range(&self, address: u64, len: usize) -> Result<Range<usize>, String> {
         let start = usize::try_from(address).ok().filter(|start| *start < self.bytes.len());
         match start.and_then(|start| start.checked_add(len)) {
             Some(end) if end <= self.bytes.len() => Ok(end - len..end),
@@ -145,6 +166,7 @@ impl Shared {
     }
 
     /// Whether the last write is neither ordered before the access nor meant to be concurrent with it.
+    #[inline(always)]
     fn write_races(&self, cell: &Cell, access: Access) -> bool {
         cell.written >= self.barrier
             && cell.writer != access.thread()
@@ -160,6 +182,7 @@ impl Shared {
     }
 
     /// A thread whose read is not ordered before the access, which writes.
+    #[inline(always)]
     fn read_races(&self, cell: &Cell, access: Access) -> Option<u16> {
         if cell.read < self.barrier || cell.readers == 0 || access.strong && cell.flags & STRONG_READ != 0 {
             return None;
@@ -181,25 +204,20 @@ impl Shared {
             .find(|reader| !self.seen(access, *reader, cell.read))
     }
 
-    fn note_read(&mut self, at: usize, access: Access) {
-        let cell = self.cells[at];
+    /// What is known of a byte after it was read.
+    #[inline(always)]
+    fn read(&self, cell: Cell, access: Access) -> Cell {
         let fresh = cell.read < self.barrier || cell.readers == 0 || self.unseen_reader(&cell, access).is_none();
         let strong = if access.strong { STRONG_READ } else { 0 };
-        let cell = &mut self.cells[at];
-        if fresh {
-            (cell.reader, cell.readers) = (access.warp as u8, 1 << access.lane);
-            cell.flags = cell.flags & !STRONG_READ | strong;
-        } else {
-            if usize::from(cell.reader) == access.warp {
-                cell.readers |= 1 << access.lane;
-            } else if cell.reader == MANY {
-                cell.readers |= 1 << access.warp;
-            } else {
-                (cell.readers, cell.reader) = (1 << cell.reader | 1 << access.warp, MANY);
+        let (reader, readers, flags) = match cell.reader {
+            _ if fresh => (access.warp as u8, 1 << access.lane, cell.flags & !STRONG_READ | strong),
+            MANY => (MANY, cell.readers | 1 << access.warp, cell.flags & (strong | !STRONG_READ)),
+            warp if usize::from(warp) == access.warp => {
+                (warp, cell.readers | 1 << access.lane, cell.flags & (strong | !STRONG_READ))
             }
-            cell.flags &= strong | !STRONG_READ;
-        }
-        cell.read = self.tick;
+            warp => (MANY, 1 << warp | 1 << access.warp, cell.flags & (strong | !STRONG_READ)),
+        };
+        Cell { read: self.tick, reader, readers, flags, ..cell }
     }
 
     /// Lanes of a warp wait for each other, and then see what each has done and seen.

@@ -151,6 +151,12 @@ fn barriers_that_part_of_the_block_never_reaches() {
         "setp.lt.u32 %p0, %r0, 32; @%p0 bar.sync 1, 64;",
         &["barrier divergence", "nobody else waits, 32 threads"],
     );
+    // Half a warp at a barrier does not count as a warp.
+    faults(
+        64,
+        "setp.ge.u32 %p0, %r0, 48; @%p0 bra other; bar.sync 1, 64; ret; other: bar.sync 2, 32;",
+        &["barrier divergence"],
+    );
     faults(64, "bar.sync 1, 48;", &["a barrier for 48 threads"]);
     faults(64, "bar.sync 16;", &["barrier 16 of 16"]);
 }

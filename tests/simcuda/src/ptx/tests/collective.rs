@@ -129,6 +129,17 @@ fn lanes_that_have_exited_are_not_waited_for() {
 }
 
 #[test]
+fn lanes_that_exit_while_others_wait_let_them_go() {
+    let body = "setp.lt.u32 %p0, %r0, 10;
+        @%p0 bra late;
+        vote.sync.ballot.b32 %r1, 1, -1;
+        bra.uni out;
+        late: exit;
+        out:";
+    assert_eq!(warp(body), lanes(|lane| if lane < 10 { 0 } else { !0x3ff }));
+}
+
+#[test]
 fn warp_barriers_in_two_places_meet() {
     let body = "mov.u32 %r2, buffer;
         shl.b32 %r3, %r0, 2;

@@ -100,9 +100,10 @@ fn from_integers_to_floats() {
 
 #[test]
 fn from_floats_to_integers() {
-    let rounded: [(&str, fn(f32) -> f32); 4] =
-        [("rzi", f32::trunc), ("rni", f32::round_ties_even), ("rmi", f32::floor), ("rpi", f32::ceil)];
-    for (mode, round) in rounded {
+    type Round = fn(f32) -> f32;
+    for (mode, round) in
+        [("rzi", f32::trunc as Round), ("rni", f32::round_ties_even), ("rmi", f32::floor), ("rpi", f32::ceil)]
+    {
         check(&format!("cvt.{mode}.s32.f32 %d, %a;"), &edges(), |a, _, _| (round(single(a)) as i32 as u32).into());
         check(&format!("cvt.{mode}.u32.f32 %d, %a;"), &edges(), |a, _, _| (round(single(a)) as u32).into());
         check(&format!("cvt.{mode}.u8.f32 %d, %a;"), &edges(), |a, _, _| (round(single(a)) as u8).into());

@@ -52,6 +52,13 @@ fn vectors() {
 }
 
 #[test]
+fn dynamic_shared_memory_comes_aligned_behind_the_static() {
+    let body = "{ .shared .b8 odd[5]; mov.u32 %r1, odd; } mov.u32 %r2, dynamic; mad.lo.u32 %r1, %r1, 10000, %r2;
+        st.global.u32 [%rd1], %r1;";
+    assert_eq!(run(1, body).unwrap(), [1024 * 10000 + 1040]);
+}
+
+#[test]
 fn generic_addresses_of_every_space() {
     // Half of the lanes load from shared memory, half from global memory, by the same instruction.
     let body = "st.global.u32 [%rd1], %r0;
@@ -161,15 +168,7 @@ fn variables_of_the_module() {
         st.global.u32 [%rd1], %r1;
         ret;
         }";
-    let mut module = Module::parse(text).unwrap();
-    let mut ram = Ram(Vec::new());
-    for at in 0..module.variables().len() {
-        let variable = module.variables()[at].clone();
-        ram.0.resize(ram.0.len().next_multiple_of(variable.align), 0);
-        let address = BASE + ram.0.len() as u64;
-        ram.0.extend(&variable.initial);
-        module.place(at, address);
-    }
+    let (module, mut ram) = loaded(text);
     let found: Vec<_> =
         module.variables().iter().map(|v| (&v.name[..], v.align, v.initial.len(), v.constant)).collect();
     assert_eq!(

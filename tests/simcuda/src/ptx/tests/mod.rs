@@ -59,6 +59,20 @@ pub(super) fn params(values: &[u64]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
+/// A module, in memory that begins with its variables.
+pub(super) fn loaded(text: &str) -> (Module, Ram) {
+    let mut module = Module::parse(text).unwrap();
+    let mut ram = Ram(Vec::new());
+    for at in 0..module.variables().len() {
+        let variable = module.variables()[at].clone();
+        ram.0.resize(ram.0.len().next_multiple_of(variable.align), 0);
+        let address = BASE + ram.0.len() as u64;
+        ram.0.extend(&variable.initial);
+        module.place(at, address);
+    }
+    (module, ram)
+}
+
 /// A kernel around a body. Its parameter is an address, in `%rd0`; `%r0` is the thread's number in the grid, and `%rd1` the
 /// address of a word of its own. `%rs`, `%f`, `%fd`, `%p` and 32 of each are there too.
 pub(super) fn kernel(body: &str) -> String {
