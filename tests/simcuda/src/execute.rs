@@ -49,7 +49,7 @@ struct Doing {
 }
 
 impl Driver {
-    /// Does an operation of a stream, unless its context is broken: then only records happen, so that others do not wait.
+    /// Does an operation of a stream, unless its context is broken: then only records happen, so that nobody waits.
     pub fn execute(&mut self, stream: u64, context: u64, op: Op) {
         let actor = self.streams[&stream].actor;
         let by: Arc<str> = format!("{} on stream {actor}", op.name).into();

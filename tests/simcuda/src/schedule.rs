@@ -1,4 +1,5 @@
-//! What runs when. Streams run only when something makes them, in an order that the seed draws from all that CUDA allows.
+//! What runs when. Streams run only when something makes them, in an order that the seed draws from all that CUDA
+//! allows.
 
 use crate::driver::{Driver, Locked};
 use crate::random::Random;

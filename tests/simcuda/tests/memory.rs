@@ -170,7 +170,7 @@ fn memory_is_not_freed() {
             free(&stream, at);
         });
     }
-    // A program that is at its end while it still holds the device: what it forgot to free shows, what it holds does not.
+    // A program at its end that still holds the device: what it forgot to free shows, what it holds does not.
     caught("when the process ended", |session| {
         let context = CudaContext::new(0).unwrap();
         let stream = context.new_stream().unwrap();

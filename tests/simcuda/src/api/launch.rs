@@ -102,7 +102,8 @@ fn extra(list: In<*const c_void>) -> Outcome<(*const u8, usize)> {
 
 entries! {
     fn cuLaunchKernel(
-        function: u64, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint, block_z: c_uint,
+        function: u64, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint,
+        block_x: c_uint, block_y: c_uint, block_z: c_uint,
         shared_bytes: c_uint, stream: u64, each: In<*const u8>, extra: In<*const c_void>
     ) |d| {
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
@@ -110,7 +111,8 @@ entries! {
         d.launch_kernel("cuLaunchKernel", function, config, Arguments { each, extra })
     }
     fn cuLaunchCooperativeKernel(
-        function: u64, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint, block_z: c_uint,
+        function: u64, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint,
+        block_x: c_uint, block_y: c_uint, block_z: c_uint,
         shared_bytes: c_uint, stream: u64, each: In<*const u8>
     ) |d| {
         let _ = (function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream, each);

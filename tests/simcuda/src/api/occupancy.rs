@@ -55,7 +55,8 @@ entries! {
     fn cuOccupancyAvailableDynamicSMemPerBlock(bytes: Out<usize>, function: u64, blocks: c_int, _threads: c_int) |d| {
         d.function(function)?;
         let blocks = usize::try_from(blocks).ok().filter(|blocks| *blocks > 0).ok_or(Code::INVALID_VALUE)?;
-        bytes.set((device::SM_SHARED_BYTES as usize / blocks).saturating_sub(1024).min(device::SHARED_BYTES[1] as usize))
+        let share = (device::SM_SHARED_BYTES as usize / blocks).saturating_sub(1024);
+        bytes.set(share.min(device::SHARED_BYTES[1] as usize))
     }
     fn cuOccupancyMaxPotentialBlockSize(
         grid: Out<c_int>, block: Out<c_int>, function: u64, shared: Option<unsafe extern "C" fn(c_int) -> usize>,

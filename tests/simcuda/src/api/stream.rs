@@ -124,7 +124,8 @@ entries! {
         d.queue(stream, "cuLaunchHostFunc", Work::Host(HostFunction::Plain(function, argument as usize)))
     }
     fn cuStreamAddCallback(
-        stream: u64, function: Option<unsafe extern "C" fn(u64, Code, *mut c_void)>, argument: *mut c_void, _flags: c_uint
+        stream: u64, function: Option<unsafe extern "C" fn(u64, Code, *mut c_void)>, argument: *mut c_void,
+        _flags: c_uint
     ) |d| {
         let function = function.ok_or(Code::INVALID_VALUE)?;
         let handle = d.stream(stream)?;
