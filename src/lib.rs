@@ -34,6 +34,16 @@
 //! # }
 //! ```
 //!
+//! On a CUDA device ([`LoaderBuilder::device`]) the bytes of the crops are uploaded in one copy a batch and decoded and
+//! augmented there, to the same bits; what a consumer's stream then waits for, and what waits for it, is in
+//! [`batch`]:
+//!
+//! ```text
+//! source -> order -> plan -> engine -> memory -> upload -> kernels, or nvJPEG -> augment -> batch -> consumer's
+//!                                      page-locked         on the slot's stream             in GPU   stream
+//!                                                                                           memory
+//! ```
+//!
 //! A data set with an [index](source::index) beside it (`forebay index`) is read only where its crops lie: from the
 //! plan of a crop follow the entry points to start decoding at, and from those the bytes to read. The tensors
 //! are the same to the bit.
@@ -44,7 +54,8 @@
 //!   or in part ([`jpeg`]). Resampling is antialiased as in PIL and torchvision, in arithmetic that is
 //!   written down and the same in scalar and vector code ([`augment`]).
 //! - **Determinism.** [`batch::Digest`] over an epoch is the same for every engine, thread count and
-//!   form of the data set, with an index and without.
+//!   form of the data set, with an index and without, on the host and on a device. nvJPEG alone rounds in its own way;
+//!   what it may differ by is stated, and it decodes only what no index describes.
 //! - **Bounded memory.** Everything is allocated when the loader is built; [`Loader::memory`] says how
 //!   much. A sample that does not fit is refused by name.
 //! - **No silent degradation.** What could not be had is in [`Report::fallbacks`](report::Report::fallbacks),
