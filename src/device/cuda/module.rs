@@ -76,7 +76,10 @@ impl Module {
         let capability = context.compute_capability().map_err(|code| error("cuDeviceGetAttribute", code))?;
         let module = match cubin_for(capability) {
             // SAFETY: a whole cubin.
-            Some(cubin) => unsafe { compile(cubin.as_ptr().cast()) }.or_else(|_| compile_text())?,
+            Some(cubin) => unsafe { compile(cubin.as_ptr().cast()) }.or_else(|error| {
+                log::warn!("the kernels compiled beforehand are not used, the driver compiles them anew: {error}");
+                compile_text()
+            })?,
             None => compile_text()?,
         };
         let none = [const { Kernel(ptr::null_mut()) }; NAMES.len()];
