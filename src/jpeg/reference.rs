@@ -11,7 +11,7 @@ use super::{Block, Header, HuffmanSpec, QuantTable};
 use crate::error::Result;
 use crate::pixels::Rect;
 
-pub(crate) use super::geometry::{Geometry, Layout, Upsampling};
+pub(crate) use super::geometry::{Geometry, Layout};
 
 /// All blocks of a component, those past its edges that MCUs hold included.
 #[derive(Clone, Default)]

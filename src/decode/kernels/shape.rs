@@ -199,7 +199,7 @@ fn blocks(samples: &std::ops::Range<usize>) -> std::ops::Range<usize> {
     samples.start / SIDE..samples.end.div_ceil(SIDE)
 }
 
-fn upsampling(upsampling: Upsampling) -> u8 {
+pub(super) fn upsampling(upsampling: Upsampling) -> u8 {
     match upsampling {
         Upsampling::None => abi::UPSAMPLE_NONE,
         Upsampling::FancyH2V1 => abi::UPSAMPLE_H2V1,

@@ -4,7 +4,8 @@ use simcuda::ptx::Stats;
 
 use super::machine::Machine;
 use crate::decode::kernels::abi::{self, Affine, Axis, Image, Plane, Segment};
-use crate::jpeg::reference::{self, Geometry, Layout, Upsampling};
+use crate::decode::kernels::shape::upsampling;
+use crate::jpeg::reference::{self, Geometry, Layout};
 use crate::jpeg::{ColourModel, Decoder, EntryPoint, EntryPoints, Grain, Header};
 use crate::plan::{self, Augment, SamplePlan};
 
@@ -303,14 +304,4 @@ fn tile(axis: &plan::Axis) -> u32 {
     let scale = f64::from(axis.box_len) / axis.resized_len as f64;
     let outputs = (f64::from(abi::TILE_COLUMNS) - 2.0 * scale.max(1.0) - 2.0) / scale;
     (outputs as u32).clamp(1, axis.output_len)
-}
-
-fn upsampling(upsampling: Upsampling) -> u8 {
-    match upsampling {
-        Upsampling::None => abi::UPSAMPLE_NONE,
-        Upsampling::FancyH2V1 => abi::UPSAMPLE_H2V1,
-        Upsampling::FancyH1V2 => abi::UPSAMPLE_H1V2,
-        Upsampling::FancyH2V2 => abi::UPSAMPLE_H2V2,
-        Upsampling::Repeat { .. } => abi::UPSAMPLE_REPEAT,
-    }
 }
