@@ -3,6 +3,7 @@
 //! No I/O happens here but the rare opening of a second descriptor, so every answer that a kernel or a device
 //! can give is tested without one.
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,7 @@ use nix::errno::Errno;
 
 use super::{Common, Direct, OpenFile};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::Region;
+use crate::memory::{DeviceRegion, Region};
 
 /// Answers in a row without a byte of progress after which a read has failed: interruptions come
 /// singly, so this many mean that something else is wrong.
@@ -39,11 +40,47 @@ impl Span {
     }
 }
 
+/// Memory that a read fills.
+pub(super) trait Target {
+    /// Whether the page cache can fill it too.
+    const IS_ON_HOST: bool;
+
+    /// Its bytes.
+    fn len_bytes(&self) -> usize;
+
+    /// Makes only some of its bytes visible.
+    fn narrow(&mut self, range: Range<usize>);
+}
+
+impl Target for Region {
+    const IS_ON_HOST: bool = true;
+
+    fn len_bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn narrow(&mut self, range: Range<usize>) {
+        self.narrow(range);
+    }
+}
+
+impl Target for DeviceRegion {
+    const IS_ON_HOST: bool = false;
+
+    fn len_bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn narrow(&mut self, range: Range<usize>) {
+        self.narrow(range);
+    }
+}
+
 /// A read in progress. Owns its region and keeps its file open.
 #[derive(Debug)]
-pub(super) struct Transfer {
+pub(super) struct Transfer<T = Region> {
     file: Arc<OpenFile>,
-    region: Region,
+    region: T,
     offset: u64,
     len_bytes: usize,
     span: Span,
@@ -67,14 +104,14 @@ pub(super) struct Request {
 }
 
 /// What follows from an answer.
-pub(super) enum Step {
+pub(super) enum Step<T = Region> {
     /// Ask again.
-    Again(Transfer),
+    Again(Transfer<T>),
     /// The read has ended.
-    Done(Result<Region>),
+    Done(Result<T>),
 }
 
-impl Transfer {
+impl<T: Target> Transfer<T> {
     /// Begins a read of `len_bytes`, at least 1, at `offset`.
     ///
     /// # Errors
@@ -82,14 +119,15 @@ impl Transfer {
     ///
     /// # Panics
     /// If the region is shorter than the span of the read.
-    pub(super) fn new(file: Arc<OpenFile>, offset: u64, len_bytes: usize, region: Region) -> Result<Self> {
+    pub(super) fn new(file: Arc<OpenFile>, offset: u64, len_bytes: usize, region: T) -> Result<Self> {
         if offset.checked_add(len_bytes as u64).is_none_or(|end| end > file.size_bytes()) {
             let got = file.size_bytes().saturating_sub(offset);
             return Err(truncated(&file, offset, len_bytes, got));
         }
         let span = Span::new(file.align_bytes(), offset, len_bytes);
-        assert!(region.len() >= span.len_bytes, "a region of {} bytes for {} bytes", region.len(), span.len_bytes);
-        let buffered = !file.is_direct() && file.open_buffered().is_ok();
+        let room = region.len_bytes();
+        assert!(room >= span.len_bytes, "a region of {room} bytes for {} bytes", span.len_bytes);
+        let buffered = T::IS_ON_HOST && !file.is_direct() && file.open_buffered().is_ok();
         Ok(Self { file, region, offset, len_bytes, span, filled: 0, buffered, retried: false, stalls: 0 })
     }
 
@@ -103,15 +141,13 @@ impl Transfer {
         Request { offset: self.span.start + at as u64, at, len_bytes }
     }
 
-    /// The descriptor that `request` reads from and the memory that it fills.
-    pub(super) fn ends(&mut self, request: Request) -> (BorrowedFd<'_>, &mut [u8]) {
-        let buffered = self.buffered.then(|| self.file.buffered_descriptor()).flatten();
-        let memory = &mut self.region.as_mut_slice()[request.at..request.at + request.len_bytes];
-        (buffered.unwrap_or(self.file.descriptor()), memory)
+    /// What it reads from, and the memory that it fills.
+    pub(super) fn file_and_region(&self) -> (&Arc<OpenFile>, &T) {
+        (&self.file, &self.region)
     }
 
     /// Takes the answer to `request`.
-    pub(super) fn advance(mut self, request: Request, answer: nix::Result<usize>, common: &Common) -> Step {
+    pub(super) fn advance(mut self, request: Request, answer: nix::Result<usize>, common: &Common) -> Step<T> {
         match answer {
             Ok(read) => {
                 common.counters.bytes_read.fetch_add(read as u64, Ordering::Relaxed);
@@ -127,7 +163,9 @@ impl Transfer {
                 self.stalls += 1;
                 Step::Again(self)
             }
-            Err(errno @ (Errno::EINVAL | Errno::EOPNOTSUPP)) if !self.buffered && self.file.is_direct() => {
+            Err(errno @ (Errno::EINVAL | Errno::EOPNOTSUPP))
+                if T::IS_ON_HOST && !self.buffered && self.file.is_direct() =>
+            {
                 self.refused(errno, common)
             }
             Err(errno) => self.failed(errno, common),
@@ -139,7 +177,7 @@ impl Transfer {
         self.span.skip + self.len_bytes
     }
 
-    fn complete(mut self, common: &Common) -> Step {
+    fn complete(mut self, common: &Common) -> Step<T> {
         common.counters.reads.fetch_add(1, Ordering::Relaxed);
         common.counters.bytes_asked.fetch_add(self.len_bytes as u64, Ordering::Relaxed);
         self.region.narrow(self.span.skip..self.span.skip + self.len_bytes);
@@ -147,8 +185,8 @@ impl Transfer {
     }
 
     /// The file ends here, unless a direct read fell short twice at the same byte. The page cache can tell.
-    fn no_progress(mut self, common: &Common) -> Step {
-        if !self.buffered && common.direct != Direct::Required && self.file.open_buffered().is_ok() {
+    fn no_progress(mut self, common: &Common) -> Step<T> {
+        if !self.buffered && self.may_be_buffered(common) {
             self.buffered = true;
             return Step::Again(self);
         }
@@ -157,7 +195,7 @@ impl Transfer {
     }
 
     /// The file system takes O_DIRECT when a file is opened and refuses the read.
-    fn refused(mut self, errno: Errno, common: &Common) -> Step {
+    fn refused(mut self, errno: Errno, common: &Common) -> Step<T> {
         let device = self.file.identity().inode.0;
         if let Err(error) = common.direct_refused(&self.file.path().display(), device, errno.desc()) {
             return Step::Done(Err(error));
@@ -171,19 +209,32 @@ impl Transfer {
     }
 
     /// One more try, through the page cache where that is allowed.
-    fn failed(mut self, errno: Errno, common: &Common) -> Step {
+    fn failed(mut self, errno: Errno, common: &Common) -> Step<T> {
         if self.retried {
             return Step::Done(Err(self.error(errno)));
         }
         common.counters.retries.fetch_add(1, Ordering::Relaxed);
         self.retried = true;
-        self.buffered |= common.direct != Direct::Required && self.file.open_buffered().is_ok();
+        self.buffered |= self.may_be_buffered(common);
         Step::Again(self)
+    }
+
+    fn may_be_buffered(&self, common: &Common) -> bool {
+        T::IS_ON_HOST && common.direct != Direct::Required && self.file.open_buffered().is_ok()
     }
 
     fn error(&self, errno: Errno) -> Error {
         let path = self.file.path().display();
         Error::io(format_args!("{path}: read of {} bytes at offset {}", self.len_bytes, self.offset), errno.into())
+    }
+}
+
+impl Transfer {
+    /// The descriptor that `request` reads from and the memory that it fills.
+    pub(super) fn ends(&mut self, request: Request) -> (BorrowedFd<'_>, &mut [u8]) {
+        let buffered = self.buffered.then(|| self.file.buffered_descriptor()).flatten();
+        let memory = &mut self.region.as_mut_slice()[request.at..request.at + request.len_bytes];
+        (buffered.unwrap_or(self.file.descriptor()), memory)
     }
 }
 

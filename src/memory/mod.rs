@@ -16,14 +16,18 @@
 //! ```
 
 mod arena;
+mod device;
 mod file_map;
 mod mapping;
 mod plan;
+mod ring;
 mod slots;
 mod upload;
 
-pub use arena::{Arena, REGION_ALIGN_BYTES, Region};
+pub use arena::{Arena, Region};
+pub use device::{DeviceArena, DeviceRegion};
 pub(crate) use file_map::FileMap;
 pub use plan::MemoryPlan;
+pub use ring::REGION_ALIGN_BYTES;
 pub use slots::{FilledSlot, SampleOut, Slot, SlotPool};
 pub(crate) use upload::{Pinned, Statuses, Upload, UploadLayout};

@@ -92,7 +92,8 @@ impl Gpu {
         })
     }
 
-    fn out_of_memory(&self, len_bytes: usize) -> Error {
+    /// The error of an allocation that found no room.
+    pub(super) fn out_of_memory(&self, len_bytes: usize) -> Error {
         let free = match self.memory() {
             Ok((free, total)) => format!("{free} of its {total} are free"),
             Err(_) => "it does not say how many are free".to_owned(),

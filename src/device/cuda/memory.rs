@@ -74,14 +74,21 @@ impl Drop for Registered {
 /// If the bytes do not fit there.
 pub(crate) unsafe fn upload(stream: &CudaStream, to: &mut CudaSlice<u8>, at: usize, from: &[u8]) -> Result<()> {
     assert!(at <= to.len() && from.len() <= to.len() - at, "{} bytes to {at} of {}", from.len(), to.len());
+    let (start, _no_event) = to.device_ptr_mut(stream);
+    // SAFETY: as the caller promises.
+    unsafe { copy_to_device(stream, start + at as u64, from) }
+}
+
+/// # Safety
+///
+/// As for [`upload`], of a valid range of device memory.
+unsafe fn copy_to_device(stream: &CudaStream, to: sys::CUdeviceptr, from: &[u8]) -> Result<()> {
     if from.is_empty() {
         return Ok(());
     }
     bind(stream.context())?;
-    let (start, _no_event) = to.device_ptr_mut(stream);
-    let source = from.as_ptr().cast::<c_void>();
     // SAFETY: both ranges are valid and of this length; the caller keeps them so and in order.
-    let code = unsafe { sys::cuMemcpyHtoDAsync_v2(start + at as u64, source, from.len(), stream.cu_stream()) };
+    let code = unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast::<c_void>(), from.len(), stream.cu_stream()) };
     code.result().map_err(|code| error("cuMemcpyHtoDAsync", code))
 }
 
@@ -132,6 +139,102 @@ pub(crate) unsafe fn zero(stream: &CudaStream, to: &mut CudaSlice<u8>, at: Range
     // SAFETY: the range is valid; the caller keeps it in order.
     let code = unsafe { sys::cuMemsetD8Async(start + at.start as u64, 0, at.len(), stream.cu_stream()) };
     code.result().map_err(|code| error("cuMemsetD8Async", code))
+}
+
+/// Device memory that belongs to no stream, so that other libraries can be told of it: cuFile registers none that comes from a
+/// stream's pool. Freed when dropped, which waits for everything that the context still does.
+pub(crate) struct DeviceMemory {
+    gpu: Gpu,
+    start: sys::CUdeviceptr,
+    len_bytes: usize,
+}
+
+impl DeviceMemory {
+    /// At least `len_bytes`, whose content is whatever was there. The driver aligns to 256 bytes, and to 64 KiB what is as
+    /// large.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` says how much was requested and how much is free.
+    pub(crate) fn new(gpu: &Gpu, len_bytes: usize) -> Result<Self> {
+        bind(gpu.context())?;
+        let (mut start, len_bytes) = (0, len_bytes.max(1).next_multiple_of(16));
+        // SAFETY: the pointer is valid for a write, all that the call asks for.
+        let code = unsafe { sys::cuMemAlloc_v2(&mut start, len_bytes) };
+        code.result().map_err(|code| match code.0 as u32 {
+            OUT_OF_MEMORY => gpu.out_of_memory(len_bytes),
+            _ => error("cuMemAlloc", code),
+        })?;
+        Ok(Self { gpu: gpu.clone(), start, len_bytes })
+    }
+
+    /// Where it starts.
+    pub(crate) fn address(&self) -> u64 {
+        self.start
+    }
+
+    /// Its bytes.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    /// The device it lies on.
+    pub(crate) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Zeroes all of it, in the stream's order.
+    ///
+    /// # Safety
+    ///
+    /// No other stream touches it unless events order it.
+    pub(crate) unsafe fn zero(&self, stream: &CudaStream) -> Result<()> {
+        bind(stream.context())?;
+        // SAFETY: the whole allocation; the caller keeps it in order.
+        let code = unsafe { sys::cuMemsetD8Async(self.start, 0, self.len_bytes, stream.cu_stream()) };
+        code.result().map_err(|code| error("cuMemsetD8Async", code))
+    }
+
+    /// Copies host bytes to offset `at`, in the stream's order.
+    ///
+    /// # Safety
+    ///
+    /// As for [`upload`].
+    ///
+    /// # Panics
+    ///
+    /// If the bytes do not fit there.
+    pub(crate) unsafe fn upload(&self, stream: &CudaStream, at: usize, from: &[u8]) -> Result<()> {
+        assert!(at <= self.len_bytes && from.len() <= self.len_bytes - at, "{} bytes to {at}", from.len());
+        // SAFETY: the range was checked; the rest is as the caller promises.
+        unsafe { copy_to_device(stream, self.start + at as u64, from) }
+    }
+
+    /// Copies a range to the host and waits for that. What others wrote there must be done.
+    ///
+    /// # Panics
+    ///
+    /// If the bytes do not lie within it.
+    pub(crate) fn copy_to_host(&self, at: usize, into: &mut [u8]) -> Result<()> {
+        assert!(at <= self.len_bytes && into.len() <= self.len_bytes - at, "{} bytes at {at}", into.len());
+        if into.is_empty() {
+            return Ok(());
+        }
+        bind(self.gpu.context())?;
+        // SAFETY: both ranges are valid and of this length, and the call returns when the copy is done.
+        let code = unsafe { sys::cuMemcpyDtoH_v2(into.as_mut_ptr().cast(), self.start + at as u64, into.len()) };
+        code.result().map_err(|code| error("cuMemcpyDtoH", code))
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        // After a sticky error neither call succeeds, and the memory goes with the process.
+        if bind(self.gpu.context()).is_ok() {
+            // SAFETY: what `new` allocated, freed once.
+            let _ = unsafe { sys::cuMemFree_v2(self.start) };
+        }
+    }
 }
 
 fn bind(context: &Arc<CudaContext>) -> Result<()> {

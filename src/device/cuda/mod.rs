@@ -26,7 +26,7 @@ mod probe;
 pub use bandwidth::{Bandwidth, bandwidth};
 pub(crate) use error::error;
 pub(crate) use gpu::Gpu;
-pub(crate) use memory::{Registered, download, upload, zero};
+pub(crate) use memory::{DeviceMemory, Registered, download, upload, zero};
 pub(crate) use module::{KernelName, launch};
 pub(crate) use output::Output;
 pub use probe::{CudaDevice, CudaProbe, probe};
