@@ -78,6 +78,11 @@ impl DecoderKind {
     const ALL: [(Self, &str); 4] =
         [(Self::Auto, "auto"), (Self::Kernels, "kernels"), (Self::NvJpeg, "nvjpeg"), (Self::Host, "host")];
 
+    /// Whether encoded bytes can land on the device without the host having seen them.
+    pub(crate) fn lands_on_device(self) -> bool {
+        self.uses_kernels()
+    }
+
     /// Whether samples that an index describes go to the kernels.
     pub(crate) fn uses_kernels(self) -> bool {
         matches!(self, Self::Auto | Self::Kernels)

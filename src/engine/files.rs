@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::Mode;
 
+use super::cufile::Handle;
 use super::{Common, Direct};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::REGION_ALIGN_BYTES;
@@ -24,7 +25,7 @@ pub(super) const OPEN_FLAGS: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_CLOEXEC).union(OFlag::O_NOCTTY).union(OFlag::O_NONBLOCK);
 
 /// The alignment of offsets and lengths where the kernel (before 6.1) or the file system does not say.
-const ALIGN_UNKNOWN_BYTES: u32 = 4096;
+pub(super) const ALIGN_UNKNOWN_BYTES: u32 = 4096;
 
 /// A file system that asks for more than this reads too much around a sample to go around the page cache.
 const ALIGN_MAX_BYTES: u32 = 1 << 20;
@@ -42,11 +43,15 @@ pub struct Identity {
 
 /// A regular file, open for reading, with what its file system says about it.
 pub struct OpenFile {
+    /// The file as cuFile knows it, once it was asked. Before the descriptor, which must stay open meanwhile.
+    cufile: OnceLock<Handle>,
     file: OwnedFd,
     path: CString,
     identity: Identity,
-    /// What offsets and lengths of reads are rounded to; 1 if it was opened through the page cache.
+    /// What offsets and lengths of reads are rounded to; 1 where the page cache is in the way and a device is not.
     align_bytes: u32,
+    /// `file` was opened for the page cache.
+    is_buffered: bool,
     /// Reads of `file` go around the page cache. Cleared when the file system refuses one of them.
     direct: AtomicBool,
     /// The same file through the page cache, opened when a direct read first fails.
@@ -100,6 +105,11 @@ impl OpenFile {
         .with_remedy("start again, and do not write to a data set while it is in use"))
     }
 
+    /// What cuFile knows it by, once that was made.
+    pub(super) fn cufile(&self) -> &OnceLock<Handle> {
+        &self.cufile
+    }
+
     /// The descriptor for direct reads, or for all if it was opened through the page cache.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -107,7 +117,7 @@ impl OpenFile {
 
     /// The descriptor for reads through the page cache, if there is one.
     pub(super) fn buffered_descriptor(&self) -> Option<BorrowedFd<'_>> {
-        if self.align_bytes == 1 { Some(self.file.as_fd()) } else { self.buffered.get().map(AsFd::as_fd) }
+        if self.is_buffered { Some(self.file.as_fd()) } else { self.buffered.get().map(AsFd::as_fd) }
     }
 
     /// Makes sure that there is a descriptor for reads through the page cache.
@@ -157,13 +167,16 @@ impl Common {
             modified: (status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec),
         };
         let align_bytes = self.set_direct(&file, &path, &status, identity.inode.0)?;
+        let is_buffered = align_bytes == 1;
         self.counters.opens.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(OpenFile {
+            cufile: OnceLock::new(),
             file,
             path,
             identity,
-            align_bytes,
-            direct: AtomicBool::new(align_bytes > 1),
+            align_bytes: align_bytes.max(self.align_bytes_min),
+            is_buffered,
+            direct: AtomicBool::new(!is_buffered),
             buffered: OnceLock::new(),
         }))
     }

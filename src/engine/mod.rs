@@ -4,10 +4,14 @@
 //! any order. Bytes land in a [`Region`] of the loader's [`Arena`], which belongs to the engine from submission to
 //! completion: nothing that a caller can drop is ever written by the kernel.
 //!
-//! Both drivers do the same on the same bytes. What a read goes through (rounding to the device's alignment,
+//! Where the bytes are for a CUDA device that decodes them itself, cuFile reads them straight into a
+//! [`DeviceRegion`] of its memory, and the host never has them.
+//!
+//! All drivers do the same on the same bytes. What a read goes through (rounding to the device's alignment,
 //! short reads, interruptions, a refused O_DIRECT, one retry) is module `transfer`'s, what an open goes through
-//! is `files`'; `uring` and `pread` only carry requests to the kernel.
+//! is `files`'; `uring`, `pread` and [`cufile`] only carry requests.
 
+pub mod cufile;
 mod fallbacks;
 mod files;
 mod options;
@@ -24,12 +28,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use cufile::CuFile;
 pub use files::{FileCache, Identity, OpenFile};
-pub use options::{Direct, EngineKind, EngineOptions};
+pub use options::{CuFileApi, Direct, EngineKind, EngineOptions, RequirePath};
 pub use page_cache::{budget_bytes as page_cache_budget_bytes, estimate_data_set_bytes};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{Arena, Region};
+use crate::memory::{Arena, DeviceRegion, Region};
 use crate::report::Fallback;
 use fallbacks::Fallbacks;
 use transfer::Transfer;
@@ -50,6 +55,8 @@ pub enum Outcome {
     Opened(Arc<OpenFile>),
     /// Of [`Engine::read`]: exactly the bytes asked for are visible.
     Read(Region),
+    /// Of [`Engine::read_device`], likewise. What the read wrote is there for all that is put on a stream from now on.
+    ReadDevice(DeviceRegion),
 }
 
 /// What an engine has done so far.
@@ -84,6 +91,7 @@ pub struct Engine {
 enum Driver {
     Uring(Box<uring::Uring>),
     Pread(pread::Pread),
+    CuFile(Box<cufile::Driver>),
 }
 
 /// What every driver needs and every thread of it shares.
@@ -91,6 +99,8 @@ struct Common {
     /// Whether files are opened for O_DIRECT, and whether it may be refused.
     direct: Direct,
     read_bytes_max: usize,
+    /// What files are read in multiples of at least.
+    align_bytes_min: u32,
     fallbacks: Fallbacks,
     counters: Counters,
 }
@@ -104,6 +114,21 @@ struct Counters {
     retries: AtomicU64,
 }
 
+impl Common {
+    fn new(depth: usize, direct: Direct, align_bytes_min: u32, options: EngineOptions) -> Result<Self> {
+        if !(1..=4096).contains(&depth) {
+            return Err(Error::invalid_parameter("depth", depth, "1 to 4096 operations in flight are possible"));
+        }
+        Ok(Self {
+            direct,
+            read_bytes_max: options.read_bytes_max.clamp(1, 1 << 30),
+            align_bytes_min,
+            fallbacks: Fallbacks::default(),
+            counters: Counters::default(),
+        })
+    }
+}
+
 impl Engine {
     /// An engine that reads into `arena` with up to `depth` operations in flight.
     ///
@@ -114,16 +139,14 @@ impl Engine {
     /// `Unavailable` if the engine was asked for by name and is not to be had; `InvalidParameter` for
     /// a depth of 0 or beyond 4096.
     pub fn new(kind: EngineKind, arena: &Arena, depth: usize, options: EngineOptions) -> Result<(Self, Vec<Fallback>)> {
-        if !(1..=4096).contains(&depth) {
-            return Err(Error::invalid_parameter("depth", depth, "1 to 4096 operations in flight are possible"));
-        }
-        let common = Arc::new(Common {
-            direct: options.resolve_direct(),
-            read_bytes_max: options.read_bytes_max.clamp(1, 1 << 30),
-            fallbacks: Fallbacks::default(),
-            counters: Counters::default(),
-        });
+        let common = Arc::new(Common::new(depth, options.resolve_direct(), 1, options)?);
         let driver = match kind {
+            EngineKind::CuFile => {
+                let message = "the engine cufile reads into device memory, and no device was named";
+                return Err(
+                    Error::new(ErrorKind::Unavailable, message).with_remedy("name a device: cuda:0, for example")
+                );
+            }
             EngineKind::Pread => Driver::Pread(pread::Pread::new(&common, depth, options.threads)?),
             EngineKind::Uring => Driver::Uring(Box::new(uring::Uring::new(&common, arena, depth)?)),
             EngineKind::Auto => match uring::Uring::new(&common, arena, depth) {
@@ -134,16 +157,38 @@ impl Engine {
                 }
             },
         };
-        let fallbacks = common.fallbacks.snapshot();
-        let engine = Self {
-            driver,
-            common,
-            arena: arena.clone(),
-            ready: Vec::with_capacity(depth),
-            depth,
-            bound_to_thread: PhantomData,
+        Ok(Self::of(driver, common, arena, depth))
+    }
+
+    /// An engine that can read into the device memory that `cufile` knows too ([`read_device`](Self::read_device)). Files are
+    /// opened for O_DIRECT where they allow it, and what the host asks for is read by pread threads.
+    ///
+    /// # Errors
+    /// `InvalidParameter` for [`Direct::Off`] and as for [`new`](Self::new); `Unavailable` where an interface of cuFile that
+    /// was asked for by name is not to be had.
+    pub fn with_cufile(
+        cufile: &Arc<CuFile>,
+        arena: &Arena,
+        depth: usize,
+        options: EngineOptions,
+    ) -> Result<(Self, Vec<Fallback>)> {
+        let direct = match options.direct {
+            Direct::Off => {
+                let allowed = "cuFile reads around the page cache: use auto, preferred or required";
+                return Err(Error::invalid_parameter("direct", options.direct, allowed));
+            }
+            Direct::Auto => Direct::Preferred,
+            direct => direct,
         };
-        Ok((engine, fallbacks))
+        let common = Arc::new(Common::new(depth, direct, files::ALIGN_UNKNOWN_BYTES, options)?);
+        let driver = cufile::Driver::new(cufile, &common, depth, options)?;
+        Ok(Self::of(Driver::CuFile(Box::new(driver)), common, arena, depth))
+    }
+
+    fn of(driver: Driver, common: Arc<Common>, arena: &Arena, depth: usize) -> (Self, Vec<Fallback>) {
+        let fallbacks = common.fallbacks.snapshot();
+        let (arena, ready) = (arena.clone(), Vec::with_capacity(depth));
+        (Self { driver, common, arena, ready, depth, bound_to_thread: PhantomData }, fallbacks)
     }
 
     /// Opens a file for reading. Completes with [`Outcome::Opened`], or an error that names the path.
@@ -156,6 +201,7 @@ impl Engine {
             Ok(path) => match &mut self.driver {
                 Driver::Uring(uring) => uring.open(token, path),
                 Driver::Pread(pread) => pread.open(token, path),
+                Driver::CuFile(cufile) => cufile.host().open(token, path),
             },
             Err(_) => {
                 let error =
@@ -198,7 +244,45 @@ impl Engine {
             Ok(transfer) => match &mut self.driver {
                 Driver::Uring(uring) => uring.read(token, transfer),
                 Driver::Pread(pread) => pread.read(token, transfer),
+                Driver::CuFile(cufile) => cufile.host().read(token, transfer),
             },
+            Err(error) => self.ready.push(Completion { token, result: Err(error) }),
+        }
+    }
+
+    /// Reads `len_bytes` at `offset` into device memory, which is the engine's until it comes back in
+    /// [`Outcome::ReadDevice`] narrowed to those bytes; on an error it is freed.
+    ///
+    /// Whatever was put on a stream before and uses the region's bytes must be done: the read waits for no stream.
+    ///
+    /// # Errors
+    /// In the completion: as for [`read`](Self::read), and `Unavailable` where the path is not the required one or this is no
+    /// engine [with cuFile](Self::with_cufile).
+    ///
+    /// # Panics
+    /// As for [`read`](Self::read).
+    pub fn read_device(
+        &mut self,
+        token: u64,
+        file: &Arc<OpenFile>,
+        offset: u64,
+        len_bytes: usize,
+        mut region: DeviceRegion,
+    ) {
+        self.assert_room();
+        if len_bytes == 0 {
+            region.narrow(0..0);
+            self.ready.push(Completion { token, result: Ok(Outcome::ReadDevice(region)) });
+            return;
+        }
+        let Driver::CuFile(cufile) = &mut self.driver else {
+            let message = format!("the engine {} cannot read into device memory", self.kind());
+            let error = Error::new(ErrorKind::Unavailable, message).with_remedy("use the engine cufile");
+            self.ready.push(Completion { token, result: Err(error) });
+            return;
+        };
+        match Transfer::new(Arc::clone(file), offset, len_bytes, region) {
+            Ok(transfer) => cufile.read_device(token, transfer),
             Err(error) => self.ready.push(Completion { token, result: Err(error) }),
         }
     }
@@ -214,6 +298,7 @@ impl Engine {
         match &mut self.driver {
             Driver::Uring(uring) => uring.reap(min, timeout, completions),
             Driver::Pread(pread) => pread.reap(min, timeout, completions),
+            Driver::CuFile(cufile) => cufile.reap(min, timeout, completions),
         }
     }
 
@@ -222,6 +307,7 @@ impl Engine {
         let driven = match &self.driver {
             Driver::Uring(uring) => uring.in_flight(),
             Driver::Pread(pread) => pread.in_flight(),
+            Driver::CuFile(cufile) => cufile.in_flight(),
         };
         driven + self.ready.len()
     }
@@ -236,6 +322,7 @@ impl Engine {
         match self.driver {
             Driver::Uring(_) => EngineKind::Uring,
             Driver::Pread(_) => EngineKind::Pread,
+            Driver::CuFile(_) => EngineKind::CuFile,
         }
     }
 

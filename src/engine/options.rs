@@ -17,6 +17,9 @@ pub enum EngineKind {
     Uring,
     /// A thread for each read in flight. Works everywhere.
     Pread,
+    /// cuFile, NVIDIA's GPUDirect Storage, into device memory; what the host has to see goes through pread threads.
+    /// `Auto` takes it where a direct path to the device is proven by a read.
+    CuFile,
 }
 
 impl EngineKind {
@@ -26,6 +29,7 @@ impl EngineKind {
             Self::Auto => "auto",
             Self::Uring => "uring",
             Self::Pread => "pread",
+            Self::CuFile => "cufile",
         }
     }
 }
@@ -44,7 +48,8 @@ impl FromStr for EngineKind {
             "auto" => Ok(Self::Auto),
             "uring" => Ok(Self::Uring),
             "pread" => Ok(Self::Pread),
-            _ => Err(Error::invalid_parameter("engine", name, "auto, uring and pread are known")),
+            "cufile" => Ok(Self::CuFile),
+            _ => Err(Error::invalid_parameter("engine", name, "auto, uring, pread and cufile are known")),
         }
     }
 }
@@ -92,6 +97,75 @@ impl FromStr for Direct {
     }
 }
 
+/// What reads into device memory must have come by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RequirePath {
+    /// Whatever cuFile takes, which is in the report. The default.
+    #[default]
+    Any,
+    /// DMA from storage to the device, by nvidia-fs or PCI peer-to-peer, for every encoded byte. Anything else is an error:
+    /// cuFile's compatibility mode, a path that cuFile does not state, a sample that only the host could read or decode.
+    Direct,
+}
+
+impl fmt::Display for RequirePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Any => "any",
+            Self::Direct => "direct",
+        })
+    }
+}
+
+impl FromStr for RequirePath {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "any" => Ok(Self::Any),
+            "direct" => Ok(Self::Direct),
+            _ => Err(Error::invalid_parameter("require-path", name, "any and direct are known")),
+        }
+    }
+}
+
+/// Which of cuFile's interfaces reads go through. The bytes are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CuFileApi {
+    /// Batches where the library has them, else threads. The default.
+    #[default]
+    Auto,
+    /// `cuFileBatchIOSubmit`: many reads in flight from one thread.
+    Batch,
+    /// `cuFileReadAsync`: reads in the order of a few CUDA streams. From CUDA 12.2 on.
+    Stream,
+    /// `cuFileRead` on the threads of the pread engine.
+    Threads,
+}
+
+impl CuFileApi {
+    const ALL: [(Self, &str); 4] =
+        [(Self::Auto, "auto"), (Self::Batch, "batch"), (Self::Stream, "stream"), (Self::Threads, "threads")];
+}
+
+impl fmt::Display for CuFileApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::ALL[*self as usize].1)
+    }
+}
+
+impl FromStr for CuFileApi {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.iter().find(|(_, known)| *known == name);
+        let allowed = "auto, batch, stream and threads are known";
+        found.map(|(api, _)| *api).ok_or_else(|| Error::invalid_parameter("cufile-api", name, allowed))
+    }
+}
+
 /// Options of an engine; the default is right for most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
@@ -105,11 +179,19 @@ pub struct EngineOptions {
     /// The most bytes that one request to the kernel asks for; longer reads take several. Default and maximum
     /// 1 GiB; for O_DIRECT at least the file's alignment.
     pub read_bytes_max: usize,
+    /// Which of cuFile's interfaces reads into device memory go through.
+    pub cufile_api: CuFileApi,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { direct: Direct::Auto, data_set_bytes: None, threads: 0, read_bytes_max: 1 << 30 }
+        Self {
+            direct: Direct::Auto,
+            data_set_bytes: None,
+            threads: 0,
+            read_bytes_max: 1 << 30,
+            cufile_api: CuFileApi::Auto,
+        }
     }
 }
 
@@ -130,11 +212,17 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for kind in [EngineKind::Auto, EngineKind::Uring, EngineKind::Pread] {
+        for kind in [EngineKind::Auto, EngineKind::Uring, EngineKind::Pread, EngineKind::CuFile] {
             assert_eq!(kind.to_string().parse::<EngineKind>().unwrap(), kind);
         }
         for direct in [Direct::Auto, Direct::Preferred, Direct::Required, Direct::Off] {
             assert_eq!(direct.to_string().parse::<Direct>().unwrap(), direct);
+        }
+        for (api, _) in CuFileApi::ALL {
+            assert_eq!(api.to_string().parse::<CuFileApi>().unwrap(), api);
+        }
+        for path in [RequirePath::Any, RequirePath::Direct] {
+            assert_eq!(path.to_string().parse::<RequirePath>().unwrap(), path);
         }
         assert!("io_uring".parse::<EngineKind>().unwrap_err().to_string().contains("io_uring"));
         assert!("".parse::<Direct>().is_err());

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::transfer::{Step, Transfer};
-use super::{Common, Completion, Outcome};
+use super::{Common, Completion, CuFile, Outcome};
 use crate::error::{Error, Result};
+use crate::memory::DeviceRegion;
 
 /// Threads beyond this cost more in switching than their reads in flight gain.
 const THREADS_MAX: usize = 32;
@@ -23,6 +24,7 @@ pub(super) struct Pread {
     /// `None` once the threads are told to end.
     jobs: Option<Sender<Job>>,
     completions: Receiver<Completion>,
+    /// Also those that others complete.
     in_flight: usize,
     stop: Arc<AtomicBool>,
 }
@@ -35,11 +37,22 @@ struct Job {
 enum Work {
     Open(CString),
     Read(Transfer),
+    ReadDevice(Arc<CuFile>, Transfer<DeviceRegion>),
 }
 
 impl Pread {
     /// Starts the threads: `threads`, or one for each operation of `depth` if that is 0.
     pub(super) fn new(common: &Arc<Common>, depth: usize, threads: usize) -> Result<Self> {
+        Self::with_sender(common, depth, threads).map(|(pread, _)| pread)
+    }
+
+    /// The same, and what another thread sends the completions of its own operations by, each of which is
+    /// [expected](Self::expect). Dropping this waits for that thread to drop its sender.
+    pub(super) fn with_sender(
+        common: &Arc<Common>,
+        depth: usize,
+        threads: usize,
+    ) -> Result<(Self, Sender<Completion>)> {
         let threads = if threads == 0 { depth.min(THREADS_MAX) } else { threads.min(depth) };
         // Both hold all operations in flight, so that neither side ever waits for room.
         let (jobs, work) = bounded(depth);
@@ -54,7 +67,7 @@ impl Pread {
                     Error::io("starting a pread thread", error).with_remedy("raise the limit on threads (ulimit -u)")
                 })?;
         }
-        Ok(pread)
+        Ok((pread, done))
     }
 
     pub(super) fn open(&mut self, token: u64, path: CString) {
@@ -63,6 +76,16 @@ impl Pread {
 
     pub(super) fn read(&mut self, token: u64, transfer: Transfer) {
         self.submit(Job { token, work: Work::Read(transfer) });
+    }
+
+    /// Reads into device memory.
+    pub(super) fn read_device(&mut self, token: u64, cufile: &Arc<CuFile>, transfer: Transfer<DeviceRegion>) {
+        self.submit(Job { token, work: Work::ReadDevice(Arc::clone(cufile), transfer) });
+    }
+
+    /// Counts an operation that another thread completes.
+    pub(super) fn expect(&mut self) {
+        self.in_flight += 1;
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -132,6 +155,7 @@ fn serve(common: &Common, work: &Receiver<Job>, done: &Sender<Completion>, stop:
         let result = match work {
             Work::Open(path) => common.open(path).map(Outcome::Opened),
             Work::Read(transfer) => read(common, transfer).map(Outcome::Read),
+            Work::ReadDevice(cufile, transfer) => cufile.read(common, transfer).map(Outcome::ReadDevice),
         };
         if done.send(Completion { token, result }).is_err() {
             return;

@@ -103,6 +103,30 @@ pub(super) struct Request {
     pub(super) len_bytes: usize,
 }
 
+/// Why a request was not answered with bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    /// What the kernel says.
+    Errno(Errno),
+    /// What cuFile says.
+    CuFile(cufile_sys::Error),
+}
+
+impl From<Errno> for Fault {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl From<cufile_sys::Error> for Fault {
+    fn from(error: cufile_sys::Error) -> Self {
+        match error {
+            cufile_sys::Error::Os { errno, .. } => Self::Errno(Errno::from_raw(errno)),
+            error => Self::CuFile(error),
+        }
+    }
+}
+
 /// What follows from an answer.
 pub(super) enum Step<T = Region> {
     /// Ask again.
@@ -147,8 +171,13 @@ impl<T: Target> Transfer<T> {
     }
 
     /// Takes the answer to `request`.
-    pub(super) fn advance(mut self, request: Request, answer: nix::Result<usize>, common: &Common) -> Step<T> {
-        match answer {
+    pub(super) fn advance(
+        mut self,
+        request: Request,
+        answer: Result<usize, impl Into<Fault>>,
+        common: &Common,
+    ) -> Step<T> {
+        match answer.map_err(Into::into) {
             Ok(read) => {
                 common.counters.bytes_read.fetch_add(read as u64, Ordering::Relaxed);
                 let reached = request.at + read.min(request.len_bytes);
@@ -159,16 +188,16 @@ impl<T: Target> Transfer<T> {
                 }
                 self.no_progress(common)
             }
-            Err(Errno::EINTR | Errno::EAGAIN) if self.stalls < STALLS_MAX => {
+            Err(Fault::Errno(Errno::EINTR | Errno::EAGAIN)) if self.stalls < STALLS_MAX => {
                 self.stalls += 1;
                 Step::Again(self)
             }
-            Err(errno @ (Errno::EINVAL | Errno::EOPNOTSUPP))
+            Err(Fault::Errno(errno @ (Errno::EINVAL | Errno::EOPNOTSUPP)))
                 if T::IS_ON_HOST && !self.buffered && self.file.is_direct() =>
             {
                 self.refused(errno, common)
             }
-            Err(errno) => self.failed(errno, common),
+            Err(fault) => self.failed(fault, common),
         }
     }
 
@@ -201,7 +230,7 @@ impl<T: Target> Transfer<T> {
             return Step::Done(Err(error));
         }
         if self.file.open_buffered().is_err() {
-            return Step::Done(Err(self.error(errno)));
+            return Step::Done(Err(self.error(errno.into())));
         }
         self.file.refuse_direct();
         self.buffered = true;
@@ -209,9 +238,9 @@ impl<T: Target> Transfer<T> {
     }
 
     /// One more try, through the page cache where that is allowed.
-    fn failed(mut self, errno: Errno, common: &Common) -> Step<T> {
+    fn failed(mut self, fault: Fault, common: &Common) -> Step<T> {
         if self.retried {
-            return Step::Done(Err(self.error(errno)));
+            return Step::Done(Err(self.error(fault)));
         }
         common.counters.retries.fetch_add(1, Ordering::Relaxed);
         self.retried = true;
@@ -223,9 +252,14 @@ impl<T: Target> Transfer<T> {
         T::IS_ON_HOST && common.direct != Direct::Required && self.file.open_buffered().is_ok()
     }
 
-    fn error(&self, errno: Errno) -> Error {
-        let path = self.file.path().display();
-        Error::io(format_args!("{path}: read of {} bytes at offset {}", self.len_bytes, self.offset), errno.into())
+    /// The error of a read that no answer can mend.
+    pub(super) fn error(&self, fault: Fault) -> Error {
+        let (path, into) = (self.file.path().display(), if T::IS_ON_HOST { "" } else { " by cuFile" });
+        let what = format!("{path}: read of {} bytes at offset {}{into}", self.len_bytes, self.offset);
+        match fault {
+            Fault::Errno(errno) => Error::io(what, errno.into()),
+            Fault::CuFile(error) => Error::new(ErrorKind::Io, format!("{what}: {error}")).with_source(error),
+        }
     }
 }
 

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::cuda::{Cuda, Sizes};
+use super::cuda::{Built, Cuda, Sizes};
+use super::direct::CuFileChoice;
 use super::{Loader, Shared};
 use crate::decode::DecoderKind;
 use crate::decode::kernels::Capacity;
 use crate::decode::nvjpeg::NvJpeg;
 use crate::device::cuda::Gpu;
 use crate::device::{Device, DeviceChoice};
-use crate::engine::{Direct, Engine, EngineKind, EngineOptions, estimate_data_set_bytes};
+use crate::engine::{CuFileApi, Direct, Engine, EngineKind, EngineOptions, RequirePath, estimate_data_set_bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::Grain;
 use crate::limits::Limits;
@@ -57,6 +58,8 @@ pub struct LoaderBuilder {
     limits: Limits,
     engine: EngineKind,
     direct: Direct,
+    require_path: RequirePath,
+    cufile_api: CuFileApi,
     held_timeout: Duration,
     device: DeviceChoice,
     decoder: DecoderKind,
@@ -118,6 +121,8 @@ impl LoaderBuilder {
             limits: Limits::default(),
             engine: EngineKind::Auto,
             direct: Direct::Auto,
+            require_path: RequirePath::Any,
+            cufile_api: CuFileApi::Auto,
             held_timeout: Duration::from_secs(30),
             device: DeviceChoice::default(),
             decoder: DecoderKind::default(),
@@ -228,6 +233,21 @@ impl LoaderBuilder {
         self
     }
 
+    /// What the encoded bytes must have come to a CUDA device by. Default [`RequirePath::Any`].
+    ///
+    /// [`RequirePath::Direct`] takes the engine [`CuFile`](EngineKind::CuFile), needs an index of every sample, and makes
+    /// everything an error that would bring encoded bytes into host memory.
+    pub fn require_path(mut self, path: RequirePath) -> Self {
+        self.require_path = path;
+        self
+    }
+
+    /// Which of cuFile's interfaces is used where cuFile reads. Default [`CuFileApi::Auto`].
+    pub fn cufile_api(mut self, api: CuFileApi) -> Self {
+        self.cufile_api = api;
+        self
+    }
+
     /// How long the iterator waits when the consumer holds every batch, before it says so with
     /// [`BatchesHeld`](crate::ErrorKind::BatchesHeld). Default 30 s.
     pub fn held_timeout(mut self, timeout: Duration) -> Self {
@@ -293,12 +313,18 @@ impl LoaderBuilder {
             return Err(Error::invalid_parameter("threads", threads, "at most 4096 threads decode"));
         }
         self.check_decoder()?;
+        self.check_path()?;
         let (gpu, fallback) = self.open_device(&augment)?;
         let (source, recorder) = self.origin.open(&self.index)?;
         let steps = EpochSteps::new(source.len(), self.batch_size, self.last_batch)?;
         let order = Order::new(source.len(), self.seed, self.shuffle)?;
         let data_set_bytes = estimate_data_set_bytes(&*source);
-        let engine_options = EngineOptions { direct: self.direct, data_set_bytes, ..EngineOptions::default() };
+        let engine_options = EngineOptions {
+            direct: self.direct,
+            data_set_bytes,
+            cufile_api: self.cufile_api,
+            ..EngineOptions::default()
+        };
         let mut device_fallbacks: Vec<_> = fallback.into_iter().collect();
         let (memory, arena, slots, cuda) = match gpu {
             None => self.host_memory(&augment)?,
@@ -314,14 +340,18 @@ impl LoaderBuilder {
                     opened => opened.transpose()?,
                 };
                 let sample_bytes = data_set_bytes.unwrap_or(0) / source.len().max(1);
-                let (memory, arena, slots, cuda, fallback) = self.device_memory(gpu, nvjpeg, &augment, sample_bytes)?;
-                device_fallbacks.extend(fallback);
+                let (memory, built) = self.device_memory(gpu, nvjpeg, &augment, &*source, sample_bytes)?;
+                let Built { cuda, arena, slots, fallbacks, .. } = built;
+                device_fallbacks.extend(fallbacks);
                 (memory, arena, slots, Some(cuda))
             }
         };
         if self.engine != EngineKind::Auto {
             // The engine itself is made on the feed thread; here it only shows that it can be made.
-            Engine::new(self.engine, &arena, self.depth, engine_options)?;
+            match cuda.as_ref().and_then(|cuda| cuda.cufile.as_ref()) {
+                Some(cufile) => Engine::with_cufile(cufile, &arena, self.depth, engine_options)?,
+                None => Engine::new(self.engine, &arena, self.depth, engine_options)?,
+            };
         }
         Ok(Loader {
             shared: Arc::new(Shared {
@@ -363,6 +393,43 @@ impl LoaderBuilder {
             return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
         Ok(())
+    }
+
+    /// Refuses a path to the device that contradicts what else was asked for.
+    fn check_path(&self) -> Result<()> {
+        let (is_cufile, is_direct) = (self.engine == EngineKind::CuFile, self.require_path == RequirePath::Direct);
+        if !is_cufile && !is_direct {
+            return Ok(());
+        }
+        if is_direct && !is_cufile && self.engine != EngineKind::Auto {
+            let allowed = "the path direct is cuFile's: use the engine cufile or auto";
+            return Err(Error::invalid_parameter("engine", self.engine, allowed));
+        }
+        if self.device == DeviceChoice::Exactly(Device::Host) {
+            let allowed = "cuFile reads into the memory of a CUDA device: use cuda:0, for example";
+            return Err(Error::invalid_parameter("device", "host", allowed));
+        }
+        if !self.decoder.lands_on_device() {
+            let allowed = "cuFile brings the bytes to the device, where the kernels decode them: use auto or kernels";
+            return Err(Error::invalid_parameter("decoder", self.decoder, allowed));
+        }
+        if self.index.mode == IndexMode::Off {
+            let allowed = "what the host does not see has to be indexed: use auto or required";
+            return Err(Error::invalid_parameter("index", self.index.mode, allowed));
+        }
+        Ok(())
+    }
+
+    /// Whether cuFile is to read.
+    fn cufile_choice(&self, source: &dyn Source) -> CuFileChoice {
+        let can_land = self.decoder.lands_on_device() && self.direct != Direct::Off;
+        match (self.engine, self.require_path) {
+            (EngineKind::CuFile, require) | (EngineKind::Auto, require @ RequirePath::Direct) => {
+                CuFileChoice::Needed(require)
+            }
+            (EngineKind::Auto, _) if can_land && indexed(source).any(|is_indexed| is_indexed) => CuFileChoice::IfDirect,
+            _ => CuFileChoice::No,
+        }
     }
 
     /// The device, if not the host, and why the host if it was left to us.
@@ -415,8 +482,9 @@ impl LoaderBuilder {
         gpu: Gpu,
         nvjpeg: Option<NvJpeg>,
         augment: &Augment,
+        source: &dyn Source,
         encoded_bytes: u64,
-    ) -> Result<DeviceMemory> {
+    ) -> Result<(MemoryPlan, Built)> {
         let (Some(sample_bytes), Some(shape)) = (augment.output_bytes(), augment.output_shape()) else {
             return Err(Error::new(ErrorKind::Internal, "a device loader without an output size"));
         };
@@ -441,19 +509,18 @@ impl LoaderBuilder {
             capacity: Capacity::new(self.scratch_bytes, places, side, upload.words()),
             may_have_fewer_slots: self.fewer_slots,
             nvjpeg,
+            cufile: self.cufile_choice(source),
         };
         let device_bytes = sizes.device_bytes();
-        let (cuda, arena, slots, fallback) = sizes.build(gpu)?;
-        let memory = MemoryPlan { slots: slots.slots(), ..memory };
-        Ok((memory.with_device(upload.len_bytes(), device_bytes), arena, slots, cuda, fallback))
+        let built = sizes.build(gpu, source)?;
+        let memory = MemoryPlan { slots: built.slots.slots(), ..memory };
+        Ok((memory.with_device(built.upload_bytes, device_bytes), built))
     }
 
     fn places(&self) -> usize {
         usize::try_from(self.batch_size).unwrap_or(usize::MAX)
     }
 }
-
-type DeviceMemory = (MemoryPlan, Arena, SlotPool, Cuda, Option<Fallback>);
 
 /// A quarter more than a batch of samples of the size that the data set has on average.
 fn landing_bytes(places: usize, encoded_bytes: u64) -> usize {

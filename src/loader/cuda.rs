@@ -3,21 +3,25 @@
 use std::mem::size_of;
 use std::sync::{Arc, Mutex};
 
-use cudarc::driver::{CudaEvent, CudaSlice, CudaStream};
+use cudarc::driver::{CudaEvent, CudaStream};
 
+use super::direct::{CuFileChoice, Opened};
+use super::landed::Landing;
 use super::launch::Bad;
 use super::tray::{Filled, Tray, WholeJpeg};
 use crate::augment::cuda::Resampler;
 use crate::decode::kernels::abi::Image;
-use crate::decode::kernels::cuda::{Images, Scratch, address, zeroed};
+use crate::decode::kernels::cuda::{Images, Scratch, address};
 use crate::decode::kernels::{Capacity, Wave, cut};
 use crate::decode::nvjpeg::{self, NvJpeg, Refusal};
 use crate::device::Device;
-use crate::device::cuda::{Gpu, Output, Registered, error, upload};
+use crate::device::cuda::{DeviceMemory, Gpu, Output, Registered, error, upload};
+use crate::engine::CuFile;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{Arena, Pinned, SlotPool, Statuses, Upload, UploadLayout};
+use crate::memory::{Arena, DeviceArena, Pinned, SlotPool, Statuses, Upload, UploadLayout};
 use crate::plan::Augment;
 use crate::report::{Fallback, lock};
+use crate::source::Source;
 
 /// A device as a loader uses it.
 pub(super) struct Cuda {
@@ -26,6 +30,10 @@ pub(super) struct Cuda {
     nvjpeg: Option<Mutex<NvJpeg>>,
     pub(super) capacity: Capacity,
     sample_bytes: usize,
+    // Before the memory that it may write.
+    pub(super) cufile: Option<Arc<CuFile>>,
+    /// The landing areas of the slots on the device.
+    pub(super) arenas: Vec<DeviceArena>,
     slots: Vec<Mutex<DeviceSlot>>,
     // Before the memory that it page-locks, which the uploads keep mapped.
     _registered: Registered,
@@ -44,16 +52,29 @@ pub(super) struct Sizes<'a> {
     pub(super) capacity: Capacity,
     pub(super) may_have_fewer_slots: bool,
     pub(super) nvjpeg: Option<NvJpeg>,
+    pub(super) cufile: CuFileChoice,
+}
+
+/// What a device loader is built to.
+pub(super) struct Built {
+    pub(super) cuda: Cuda,
+    pub(super) arena: Arena,
+    pub(super) slots: SlotPool,
+    /// Of the host, a slot.
+    pub(super) upload_bytes: usize,
+    pub(super) fallbacks: Vec<Fallback>,
 }
 
 /// The device's half of a slot: memory for one batch on its way, and the stream that all of its work is on.
 struct DeviceSlot {
     stream: Arc<CudaStream>,
-    upload: CudaSlice<u8>,
+    upload: Arc<DeviceMemory>,
     scratch: Scratch,
     resampler: Resampler,
     /// Behind the last copy from host memory, and the statuses.
     settled: CudaEvent,
+    /// Behind the last kernel that reads what landed.
+    used: CudaEvent,
     waves: Vec<Wave>,
     /// Where in the sample buffer each place's samples start.
     samples_at: Vec<u64>,
@@ -71,10 +92,11 @@ impl Sizes<'_> {
     /// Allocates everything: on the device first, so that host memory is taken for the slots that it has room for.
     ///
     /// # Errors
-    /// `OutOfMemory` where the device's does not suffice, `LimitExceeded` where the host's does not.
-    pub(super) fn build(self, gpu: Gpu) -> Result<(Cuda, Arena, SlotPool, Option<Fallback>)> {
+    /// `OutOfMemory` where the device's does not suffice, `LimitExceeded` where the host's does not; those of
+    /// [`CuFileChoice::open`].
+    pub(super) fn build(self, gpu: Gpu, source: &dyn Source) -> Result<Built> {
         let (mut slots, mut outputs) = (Vec::new(), Vec::new());
-        let mut fallback = None;
+        let mut fallbacks = Vec::new();
         for made in 0..self.slots {
             match self.slot(&gpu) {
                 Ok((slot, output)) => {
@@ -82,41 +104,68 @@ impl Sizes<'_> {
                     outputs.push(output);
                 }
                 Err(error) if error.kind() == ErrorKind::OutOfMemory && self.may_have_fewer_slots && made >= 2 => {
-                    fallback = Some(fewer_slots(made, self.slots, &error));
+                    fallbacks.push(fewer_slots(made, self.slots, &error));
                     break;
                 }
                 Err(error) => return Err(error),
             }
         }
-        let pinned = Pinned::new(self.arena_bytes, slots.len(), self.upload, self.sample_bytes)?;
-        let (start, len_bytes) = pinned.range();
-        // SAFETY: the range stays mapped while `Cuda` holds its uploads, which it drops last. Copies have ended when a
-        // run has: its threads wait for each batch that they launched.
-        let registered = unsafe { Registered::new(&gpu, start, len_bytes)? };
         for slot in &slots {
             // What zeroes the memory is done before anything else is asked of the device.
             lock(slot).stream.synchronize().map_err(|code| error("cuStreamSynchronize", code))?;
         }
+        let arenas: Vec<_> = slots.iter().map(|slot| self.upload.arena(&lock(slot).upload)).collect();
+        let cufile = match self.cufile.open(&arenas, source)? {
+            Opened::CuFile(cufile) => Some(cufile),
+            Opened::Not(fallback) => {
+                fallbacks.extend(fallback);
+                None
+            }
+        };
+        let upload = match (&cufile, &self.nvjpeg) {
+            (Some(_), None) => self.upload.without_host_landing(),
+            _ => self.upload,
+        };
+        let pinned = Pinned::new(self.arena_bytes, slots.len(), upload, self.sample_bytes)?;
+        let (start, len_bytes) = pinned.range();
+        // SAFETY: the range stays mapped while `Cuda` holds its uploads, which it drops last. Copies have ended when a
+        // run has: its threads wait for each batch that they launched.
+        let registered = unsafe { Registered::new(&gpu, start, len_bytes)? };
         pinned.slots.set_outputs(outputs);
         let Pinned { arena, uploads, statuses, slots: pool, .. } = pinned;
         let Self { capacity, sample_bytes, .. } = self;
         let nvjpeg = self.nvjpeg.map(Mutex::new);
-        let cuda = Cuda { gpu, nvjpeg, capacity, sample_bytes, slots, _registered: registered, uploads, statuses };
-        Ok((cuda, arena, pool, fallback))
+        let cuda = Cuda {
+            gpu,
+            nvjpeg,
+            capacity,
+            sample_bytes,
+            cufile,
+            arenas,
+            slots,
+            _registered: registered,
+            uploads,
+            statuses,
+        };
+        Ok(Built { cuda, arena, slots: pool, upload_bytes: upload.host_len_bytes(), fallbacks })
     }
 
     fn slot(&self, gpu: &Gpu) -> Result<(DeviceSlot, Output)> {
         let stream = gpu.stream()?;
         let slot = DeviceSlot {
-            upload: zeroed(gpu, &stream, self.upload.len_bytes())?,
+            upload: Arc::new(DeviceMemory::new(gpu, self.upload.len_bytes())?),
             scratch: Scratch::new(gpu, &stream, &self.capacity, self.places)?,
             resampler: Resampler::new(gpu, &stream, &self.capacity, self.augment)?,
             settled: gpu.host_event()?,
+            used: gpu.host_event()?,
             waves: Vec::new(),
             samples_at: Vec::new(),
             refused: Vec::new(),
             stream: Arc::clone(&stream),
         };
+        // Kernels read in units of which a part may not have been written.
+        // SAFETY: nobody else knows the memory.
+        unsafe { slot.upload.zero(&stream)? };
         Ok((slot, Output::new(gpu, &stream, self.places * self.sample_bytes, self.places)?))
     }
 }
@@ -136,6 +185,22 @@ fn fewer_slots(made: usize, asked: usize, error: &Error) -> Fallback {
 impl Cuda {
     pub(super) fn device(&self) -> Device {
         Device::Cuda(self.gpu.ordinal())
+    }
+
+    /// Where samples land that the kernels decode.
+    pub(super) fn landing(&self) -> Landing {
+        if self.cufile.is_some() { Landing::Device } else { Landing::Upload }
+    }
+
+    /// Empties a slot's upload for the next batch. What is to land on the device waits for no stream, so the last batch's
+    /// kernels have to be done with what landed there: by now they mostly are.
+    pub(super) fn start_round(&self, index: usize) -> Result<()> {
+        self.uploads[index].start_round();
+        if self.cufile.is_some() {
+            let slot = lock(&self.slots[index]);
+            slot.used.synchronize().map_err(|code| error("cuEventSynchronize", code))?;
+        }
+        Ok(())
     }
 
     /// Whether samples that no index describes are decoded here.
@@ -167,7 +232,7 @@ impl Cuda {
         // kernels follow was written by describers and `cut`.
         unsafe {
             if !slot.waves.is_empty() {
-                upload(&slot.stream, &mut slot.upload, start, bytes)?;
+                slot.upload.upload(&slot.stream, start, bytes)?;
                 copied += bytes.len();
             }
             output.upload_labels(&tray.labels)?;
@@ -243,7 +308,7 @@ impl DeviceSlot {
             // SAFETY: only this stream works with the scratch memory.
             unsafe { self.scratch.begin(&self.stream)? };
         }
-        let base = address(&mut self.upload, &self.stream);
+        let base = self.upload.address();
         let to = address(output.bytes_mut(), &self.stream);
         let waves = std::mem::take(&mut self.waves);
         for (number, wave) in waves.iter().enumerate() {
@@ -267,7 +332,7 @@ impl DeviceSlot {
             self.settled.record(&self.stream).map_err(|code| error("cuEventRecord", code))?;
         }
         self.waves = waves;
-        Ok(())
+        self.used.record(&self.stream).map_err(|code| error("cuEventRecord", code))
     }
 
     /// Has nvJPEG decode the images of a wave that are its own.
@@ -283,7 +348,7 @@ impl DeviceSlot {
         for (place, kept) in &kept {
             let Some((kept, jpeg)) = kept.as_ref().and_then(|kept| Some((kept, kept.way.jpeg?))) else { continue };
             let WholeJpeg { len_bytes, width, height, area } = jpeg;
-            let bytes = &kept.first.bytes.as_slice()[..len_bytes];
+            let Some(bytes) = kept.first.on_host().and_then(|bytes| bytes.get(..len_bytes)) else { continue };
             let (pitch, rows) = (area.width.next_multiple_of(8), area.height.next_multiple_of(8));
             let plane_bytes = u64::from(pitch) * u64::from(rows);
             let planes = [0, 1, 2].map(|number| samples + self.samples_at[*place] + number * plane_bytes);

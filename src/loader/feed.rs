@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use super::Shared;
+use super::landed::{Bytes, Landing};
 use super::ready::Ready;
-use super::seat::{SampleBytes, Seat, Waiting, of_token};
+use super::seat::{ReadRequest, SampleBytes, Seat, Waiting, of_token};
 use super::tray::{Exit, Tray};
 use super::work::Job;
 use crate::engine::{Completion, Engine, FileCache, OpenFile, Outcome};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{Region, Slot};
+use crate::memory::Slot;
 use crate::source::Extent;
 
 /// How long it sleeps at most before it looks whether the run was ended.
@@ -41,7 +42,7 @@ pub(super) struct Feed<'a> {
     /// What the sample planned last needs.
     ranges: Vec<Range<u64>>,
     /// Taken from the arena for the first of `starting`.
-    regions: Vec<Region>,
+    memory: Vec<Bytes>,
     completions: Vec<Completion>,
     /// What has landed so far.
     landed: SampleBytes,
@@ -56,7 +57,7 @@ struct Admitting {
 
 impl<'a> Feed<'a> {
     pub(super) fn new(shared: &'a Shared, ready: &'a Ready, exit: &'a Exit, jobs: Sender<Job>) -> Result<Self> {
-        let (engine, fallbacks) = Engine::new(shared.engine, &shared.arena, shared.depth, shared.engine_options)?;
+        let (engine, fallbacks) = shared.start_engine()?;
         *crate::report::lock(&shared.engine_name) = engine.kind().name();
         drop(fallbacks); // Reported with those of the run, at its end.
         Ok(Self {
@@ -71,7 +72,7 @@ impl<'a> Feed<'a> {
             free_seats: (0..shared.depth).rev().collect(),
             starting: VecDeque::with_capacity(shared.depth),
             ranges: Vec::new(),
-            regions: Vec::new(),
+            memory: Vec::new(),
             completions: Vec::with_capacity(shared.depth),
             landed: SampleBytes::default(),
         })
@@ -83,6 +84,9 @@ impl<'a> Feed<'a> {
         let counters = &self.shared.counters;
         for fallback in self.engine.fallbacks() {
             counters.set_fallback(fallback);
+        }
+        if let Some(cufile) = self.shared.cufile() {
+            *crate::report::lock(&counters.receipts) = cufile.receipts();
         }
         counters.bytes_data.fetch_add(self.landed.data, Relaxed);
         counters.bytes_needed.fetch_add(self.landed.needed, Relaxed);
@@ -157,7 +161,7 @@ impl<'a> Feed<'a> {
         tray.fill(&*shared.source, shared.steps.positions(at.1).map(|position| order.at(position)))?;
         if let Some(cuda) = &shared.cuda {
             tray.expect_device();
-            cuda.uploads[slot.index()].start_round();
+            cuda.start_round(slot.index())?;
         }
         Ok(Admitting { tray: Arc::new(tray), slot, next: 0 })
     }
@@ -206,12 +210,12 @@ impl<'a> Feed<'a> {
         self.shared.limits.check_bytes(len_bytes)?;
         let seat = &mut self.seats[number];
         let Some(Waiting { tray, index, .. }) = &seat.waiting else { return Ok(()) };
-        let (plan, for_device) = match self.shared.push_down(tray, *index, len_bytes, &file, &mut self.ranges)? {
-            Some((plan, for_device)) => (Some(plan), for_device),
+        let (plan, landing) = match self.shared.push_down(tray, *index, len_bytes, &file, &mut self.ranges)? {
+            Some((plan, landing)) => (Some(plan), landing),
             // What it is shows when it is here.
-            None => (None, self.shared.has_nvjpeg()),
+            None => (None, self.shared.landing_of_whole()?),
         };
-        seat.choose_reads(file, extent, plan, for_device, &mut self.ranges);
+        seat.choose_reads(file, extent, plan, landing, &mut self.ranges);
         self.starting.push_back(number);
         Ok(())
     }
@@ -232,25 +236,30 @@ impl<'a> Feed<'a> {
 
     /// Whether all reads of a sample are started.
     fn start_reads_of(&mut self, number: usize) -> Result<bool> {
-        let Self { shared, engine, seats, regions, .. } = self;
+        let Self { shared, engine, seats, memory, .. } = self;
         let seat = &mut seats[number];
-        if !seat.has_memory() && seat.is_for_device() {
-            if shared.alloc_on_upload(seat, engine, regions) {
-                seat.take_memory(regions);
+        if !seat.has_memory() && seat.landing() != Landing::Host {
+            if shared.alloc_for_device(seat, engine, memory) {
+                seat.take_memory(memory);
             } else {
+                shared.leave_for_want_of_room(seat.landing(), "encoded bytes")?;
                 seat.leave_device();
-                shared.count_no_room("encoded bytes");
             }
         }
         if !seat.has_memory() {
-            if !shared.arena.alloc_all(seat.region_lens(engine), |region| regions.push(region))? {
+            if !shared.arena.alloc_all(seat.region_lens(engine), |region| memory.push(Bytes::Host(region)))? {
                 return Ok(false);
             }
-            seat.take_memory(regions);
+            seat.take_memory(memory);
         }
         while engine.room() > 0 {
-            let Some(read) = seat.next_read(number) else { return Ok(true) };
-            engine.read(read.token, read.file, read.offset, read.len_bytes, read.region);
+            let Some(ReadRequest { token, file, offset, len_bytes, into }) = seat.next_read(number) else {
+                return Ok(true);
+            };
+            match into {
+                Bytes::Host(region) => engine.read(token, file, offset, len_bytes, region),
+                Bytes::Device(region) => engine.read_device(token, file, offset, len_bytes, region),
+            }
         }
         Ok(seat.is_started())
     }
@@ -266,26 +275,52 @@ impl<'a> Feed<'a> {
                     self.choose_reads(number, file, 0..size_bytes)
                 }
                 Outcome::Read(region) => {
-                    self.land(number, read, region);
+                    self.land(number, read, Bytes::Host(region));
+                    Ok(())
+                }
+                Outcome::ReadDevice(region) => {
+                    self.land(number, read, Bytes::Device(region));
                     Ok(())
                 }
             });
             match result {
+                Err(error) if self.may_turn_back(number) => self.turn_back(number, error),
                 Err(error) => self.fail(number, error),
                 Ok(()) => self.free_if_idle(number),
             }
+            self.read_again_on_host(number);
         }
         self.completions = completions;
     }
 
     /// Takes the bytes of a read, and hands on a sample that has all of its own.
-    fn land(&mut self, number: usize, read: usize, region: Region) {
-        if let Some((job, bytes)) = self.seats[number].land(read, region) {
+    fn land(&mut self, number: usize, read: usize, bytes: Bytes) {
+        if let Some((job, bytes)) = self.seats[number].land(read, bytes) {
             self.landed.data += bytes.data;
             self.landed.needed += bytes.needed;
             self.landed.asked += bytes.asked;
             // The channel has a place for every sample; it is closed only when all workers are gone.
             let _ = self.jobs.send(job);
+        }
+    }
+
+    /// Whether a sample whose read has failed was read to a device, from which it may come back.
+    fn may_turn_back(&self, number: usize) -> bool {
+        let seat = &self.seats[number];
+        seat.waiting.is_some() && seat.landing() == Landing::Device && !self.shared.requires_direct()
+    }
+
+    fn turn_back(&mut self, number: usize, error: Error) {
+        self.starting.retain(|&starting| starting != number);
+        self.seats[number].turn_back(error);
+    }
+
+    /// Queues a sample that was turned back, once nothing of it is in flight.
+    fn read_again_on_host(&mut self, number: usize) {
+        let Some(error) = self.seats[number].turned_back() else { return };
+        if let Some(Waiting { tray, index, .. }) = &self.seats[number].waiting {
+            self.shared.count_turned_back(tray, *index, error);
+            self.starting.push_back(number);
         }
     }
 

@@ -22,6 +22,19 @@ pub(super) enum Bad {
     NvJpeg(nvjpeg::Refusal),
 }
 
+impl Bad {
+    /// What was found, and the remedy.
+    fn words(&self) -> (String, &'static str) {
+        match self {
+            Self::Kernels(status) => {
+                let found = STATUSES.get(*status as usize).copied().unwrap_or("what has no name");
+                (format!("the kernels found {found}"), "build the index again: forebay index")
+            }
+            Self::NvJpeg(refusal) => (refusal.to_string(), "look at the file with `forebay decode`"),
+        }
+    }
+}
+
 /// What a status of kernels/abi.cuh means.
 const STATUSES: [&str; 5] = [
     "nothing",
@@ -128,6 +141,11 @@ impl Mender<'_> {
 
     fn mend(&mut self, filled: &mut Filled, place: usize, why: &Bad, kept: &Kept) -> Result<()> {
         let shared = self.shared;
+        if shared.requires_direct() {
+            // The host may not look for what is wrong.
+            let (what, remedy) = why.words();
+            return Err(Error::new(ErrorKind::Corrupt, what).with_remedy(remedy));
+        }
         let worker = self.worker.get_or_insert_with(|| Worker::new(shared));
         let Filled { tray, slot } = filled;
         let sample = Sample {
@@ -139,13 +157,11 @@ impl Mender<'_> {
             more: &kept.more,
         };
         worker.sample(&sample, slot)?;
-        let (what, message, remedy) = match why {
-            Bad::Kernels(status) => {
-                let found = STATUSES.get(*status as usize).copied().unwrap_or("what has no name");
-                (Fallback::KERNELS, format!("the kernels found {found}"), "build the index again: forebay index")
-            }
-            Bad::NvJpeg(refusal) => (Fallback::NVJPEG, refusal.to_string(), "look at the file with `forebay decode`"),
+        let what = match why {
+            Bad::Kernels(_) => Fallback::KERNELS,
+            Bad::NvJpeg(_) => Fallback::NVJPEG,
         };
+        let (message, remedy) = why.words();
         shared.counters.count_fallback(what, "host decoders", || {
             shared.name_sample(tray, place, Error::new(ErrorKind::Corrupt, message)).with_remedy(remedy)
         });

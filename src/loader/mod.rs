@@ -28,7 +28,9 @@
 
 mod builder;
 mod cuda;
+mod direct;
 mod feed;
+mod landed;
 mod launch;
 mod push_down;
 mod ready;
@@ -51,8 +53,8 @@ use tray::Tray;
 
 use crate::decode::DecoderKind;
 use crate::device::Device;
-use crate::engine::{EngineKind, EngineOptions};
-use crate::error::Error;
+use crate::engine::{CuFile, Engine, EngineKind, EngineOptions};
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool};
 use crate::order::{EpochSteps, Order};
@@ -184,6 +186,19 @@ impl Loader {
 }
 
 impl Shared {
+    /// cuFile, where it reads what the device decodes.
+    fn cufile(&self) -> Option<&Arc<CuFile>> {
+        self.cuda.as_ref().and_then(|cuda| cuda.cufile.as_ref())
+    }
+
+    /// The engine of a run, and what it could not have.
+    fn start_engine(&self) -> Result<(Engine, Vec<Fallback>)> {
+        match self.cufile() {
+            Some(cufile) => Engine::with_cufile(cufile, &self.arena, self.depth, self.engine_options),
+            None => Engine::new(self.engine, &self.arena, self.depth, self.engine_options),
+        }
+    }
+
     fn device(&self) -> Device {
         self.cuda.as_ref().map_or(Device::Host, cuda::Cuda::device)
     }

@@ -7,20 +7,20 @@ use std::path::PathBuf;
 
 use super::Shared;
 use super::cuda::Cuda;
+use super::landed::{Bytes, Landing};
 use super::seat::Seat;
 use super::tray::Tray;
 use crate::decode::kernels::Needs;
 use crate::decode::{DecoderKind, ImageInfo, Route};
-use crate::engine::{Engine, OpenFile};
+use crate::engine::{Engine, OpenFile, RequirePath};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::Region;
 use crate::plan::{Orientation, SampleKey, SamplePlan};
 use crate::report::Fallback;
 use crate::source::{Extent, IndexMode, Record};
 
 impl Shared {
     /// Plans a sample, `len_bytes` of `file`, from its record and leaves the byte ranges that it needs in `ranges`;
-    /// `None` where it is to be read whole. Also whether a device's kernels take it.
+    /// `None` where it is to be read whole. Also where it lands.
     ///
     /// # Errors
     /// `Changed` if a shard is not the indexed one: its samples need not lie where they did. Where an index is
@@ -32,7 +32,7 @@ impl Shared {
         len_bytes: u64,
         file: &OpenFile,
         ranges: &mut Vec<Range<u64>>,
-    ) -> Result<Option<(SamplePlan, bool)>> {
+    ) -> Result<Option<(SamplePlan, Landing)>> {
         // Images of their own size are needed whole, and so are nvJPEG's.
         let is_whole =
             self.augment.output_shape().is_none() || self.decoder == DecoderKind::NvJpeg && self.cuda.is_some();
@@ -49,13 +49,20 @@ impl Shared {
             ranges.clear();
             facts.ranges(record.entries, plan.view(), ranges)?;
             check_ranges(ranges, len_bytes)?;
-            let for_device = match &self.cuda {
-                Some(cuda) if self.decoder.uses_kernels() => {
-                    Needs::of(facts, &plan)?.is_some_and(|needs| cuda.capacity.holds(&needs))
+            let landing = match &self.cuda {
+                Some(cuda)
+                    if self.decoder.uses_kernels()
+                        && Needs::of(facts, &plan)?.is_some_and(|needs| cuda.capacity.holds(&needs)) =>
+                {
+                    cuda.landing()
                 }
-                _ => false,
+                _ => Landing::Host,
             };
-            Ok(Some((plan, for_device)))
+            Ok(Some((plan, landing)))
+        });
+        let planned = planned.and_then(|planned| match planned {
+            Some((_, Landing::Device)) => Ok(planned),
+            _ => self.refuse_indirect("its index does not let the kernels decode it").map(|()| planned),
         });
         match planned {
             Err(error) if self.index != IndexMode::Required && error.kind() != ErrorKind::Changed => {
@@ -76,24 +83,71 @@ impl Shared {
         Ok(if may_scale { plan.scaled_down() } else { plan })
     }
 
-    /// Whether nvJPEG decodes what is read whole, if it is a JPEG that it takes.
-    pub(super) fn has_nvjpeg(&self) -> bool {
-        self.cuda.as_ref().is_some_and(Cuda::has_nvjpeg)
+    /// Where a sample lands that is read whole: for nvJPEG, if it is there and the sample a JPEG that it takes, or the host.
+    ///
+    /// # Errors
+    /// `Unavailable` where everything has to go straight to the device.
+    pub(super) fn landing_of_whole(&self) -> Result<Landing> {
+        self.refuse_indirect("no index describes it")?;
+        let has_nvjpeg = self.cuda.as_ref().is_some_and(Cuda::has_nvjpeg);
+        Ok(if has_nvjpeg { Landing::Upload } else { Landing::Host })
     }
 
-    /// Takes a seat's memory from the upload of its slot, if there is room.
-    pub(super) fn alloc_on_upload(&self, seat: &Seat, engine: &Engine, regions: &mut Vec<Region>) -> bool {
+    /// Takes a seat's memory from the landing area of its slot, if there is room.
+    pub(super) fn alloc_for_device(&self, seat: &Seat, engine: &Engine, memory: &mut Vec<Bytes>) -> bool {
         let (Some(cuda), Some(waiting)) = (&self.cuda, &seat.waiting) else { return false };
-        let landing = cuda.uploads[waiting.slot.index()].landing();
+        let (slot, lens_bytes) = (waiting.slot.index(), seat.region_lens(engine));
         // What never fits there may fit the ring.
-        landing.alloc_all(seat.region_lens(engine), |region| regions.push(region)).unwrap_or(false)
+        let has_room = match seat.landing() {
+            Landing::Host => return false,
+            Landing::Upload => {
+                cuda.uploads[slot].landing().alloc_all(lens_bytes, |region| memory.push(Bytes::Host(region)))
+            }
+            Landing::Device => cuda.arenas[slot].alloc_all(lens_bytes, |region| memory.push(Bytes::Device(region))),
+        };
+        has_room.unwrap_or(false)
     }
 
-    /// Counts a sample that a slot's upload has no room for.
-    pub(super) fn count_no_room(&self, what: &str) {
-        self.counters.count_fallback(Fallback::UPLOAD, "host decoders", || {
+    /// Counts a sample that a slot's landing area, or upload, has no room for.
+    ///
+    /// # Errors
+    /// Where everything has to go straight to the device, it says that this cannot.
+    pub(super) fn leave_for_want_of_room(&self, landing: Landing, what: &str) -> Result<()> {
+        let why = || {
             Error::new(ErrorKind::LimitExceeded, format!("a slot's upload has no room left for a sample's {what}"))
                 .with_remedy("raise the loader's landing_bytes (--landing-bytes), or use a smaller batch")
+        };
+        if landing == Landing::Device && self.requires_direct() {
+            return Err(why());
+        }
+        self.counters.count_fallback(Fallback::UPLOAD, "host decoders", why);
+        Ok(())
+    }
+
+    /// Whether every encoded byte has to go straight to the device.
+    pub(super) fn requires_direct(&self) -> bool {
+        self.cufile().is_some_and(|cufile| cufile.require() == RequirePath::Direct)
+    }
+
+    /// Refuses a sample that goes another way where that is not allowed.
+    pub(super) fn refuse_indirect(&self, cause: &str) -> Result<()> {
+        if !self.requires_direct() {
+            return Ok(());
+        }
+        let message = format!("the path direct is required, and the sample cannot take it: {cause}");
+        Err(Error::new(ErrorKind::Unavailable, message)
+            .with_remedy("index the data set (forebay index), leave out what is no baseline JPEG, or allow every path"))
+    }
+
+    /// Counts a sample that cuFile could not read.
+    pub(super) fn count_turned_back(&self, tray: &Tray, index: usize, error: Error) {
+        self.counters.count_fallback(Fallback::CUFILE, "host reads", || {
+            let error = self.name_sample(tray, index, error);
+            if error.remedy().is_some() {
+                error
+            } else {
+                error.with_remedy("see what `forebay doctor PATH` says of it")
+            }
         });
     }
 

@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::landed::{Bytes, Landed, Landing};
 use super::tray::Tray;
-use super::work::{Job, Landed};
+use super::work::Job;
 use crate::engine::{Engine, OpenFile};
-use crate::memory::{Region, Slot};
+use crate::error::Error;
+use crate::memory::Slot;
 use crate::plan::{SamplePlan, ranges};
 
 /// The bits of a token that number a sample's reads; the others number its seat.
@@ -26,8 +28,9 @@ pub(super) struct Seat {
     plan: Option<SamplePlan>,
     needed_bytes: u64,
     reads: Vec<Read>,
-    /// Whether it lands where a device's copies start.
-    for_device: bool,
+    landing: Landing,
+    /// Why its bytes did not get to the device: they are read for the host once nothing of them is in flight.
+    turned_back: Option<Error>,
     has_memory: bool,
     started: usize,
     landed: usize,
@@ -47,7 +50,7 @@ struct Read {
     /// Within the sample.
     range: Range<u64>,
     /// Its memory before it starts, its bytes when it has landed.
-    region: Option<Region>,
+    bytes: Option<Bytes>,
 }
 
 /// A read to be started.
@@ -56,7 +59,7 @@ pub(super) struct ReadRequest<'a> {
     pub(super) file: &'a Arc<OpenFile>,
     pub(super) offset: u64,
     pub(super) len_bytes: usize,
-    pub(super) region: Region,
+    pub(super) into: Bytes,
 }
 
 /// Bytes of samples: all of theirs, those that their plans need, and those that were asked of storage.
@@ -80,7 +83,7 @@ impl Seat {
         file: Arc<OpenFile>,
         extent: Range<u64>,
         plan: Option<SamplePlan>,
-        for_device: bool,
+        landing: Landing,
         ranges: &mut Vec<Range<u64>>,
     ) {
         if plan.is_none() {
@@ -89,20 +92,37 @@ impl Seat {
         }
         self.needed_bytes = sum(ranges.iter());
         ranges::merge(ranges, file.align_bytes() as u64);
-        self.reads.extend(ranges.drain(..).map(|range| Read { range, region: None }));
+        self.reads.extend(ranges.drain(..).map(|range| Read { range, bytes: None }));
         (self.file, self.extent, self.plan) = (Some(file), extent, plan);
         (self.has_memory, self.started, self.landed) = (false, 0, 0);
-        self.for_device = for_device;
+        self.landing = landing;
     }
 
-    /// Whether it is to land where a device's copies start.
-    pub(super) fn is_for_device(&self) -> bool {
-        self.for_device
+    /// Where it lands.
+    pub(super) fn landing(&self) -> Landing {
+        self.landing
     }
 
     /// Lands it where the host decodes.
     pub(super) fn leave_device(&mut self) {
-        self.for_device = false;
+        self.landing = Landing::Host;
+    }
+
+    /// Starts no more reads to the device, of which one has failed.
+    pub(super) fn turn_back(&mut self, error: Error) {
+        self.turned_back.get_or_insert(error);
+        self.started = self.reads.len();
+    }
+
+    /// Starts anew on the host, and says why, once nothing is in flight to the device any more.
+    pub(super) fn turned_back(&mut self) -> Option<Error> {
+        if self.in_flight > 0 {
+            return None;
+        }
+        let error = self.turned_back.take()?;
+        self.reads.iter_mut().for_each(|read| read.bytes = None);
+        (self.has_memory, self.started, self.landed, self.landing) = (false, 0, 0, Landing::Host);
+        Some(error)
     }
 
     /// The memory that its reads take.
@@ -116,11 +136,11 @@ impl Seat {
         self.has_memory
     }
 
-    /// Takes the regions that were allocated for its reads, one each.
-    pub(super) fn take_memory(&mut self, regions: &mut Vec<Region>) {
-        debug_assert_eq!(regions.len(), self.reads.len());
-        for (read, region) in self.reads.iter_mut().zip(regions.drain(..)) {
-            read.region = Some(region);
+    /// Takes the memory that was allocated for its reads, a piece each.
+    pub(super) fn take_memory(&mut self, memory: &mut Vec<Bytes>) {
+        debug_assert_eq!(memory.len(), self.reads.len());
+        for (read, bytes) in self.reads.iter_mut().zip(memory.drain(..)) {
+            read.bytes = Some(bytes);
         }
         self.has_memory = true;
     }
@@ -136,7 +156,7 @@ impl Seat {
             file,
             offset: self.extent.start + read.range.start,
             len_bytes: len_bytes(&read.range),
-            region: read.region.take()?,
+            into: read.bytes.take()?,
         })
     }
 
@@ -157,9 +177,12 @@ impl Seat {
     }
 
     /// Keeps the bytes of a read. The sample, once all have come.
-    pub(super) fn land(&mut self, read: usize, region: Region) -> Option<(Job, SampleBytes)> {
+    pub(super) fn land(&mut self, read: usize, bytes: Bytes) -> Option<(Job, SampleBytes)> {
         // A sample that has failed has no reads any more, and the bytes are dropped.
-        self.reads.get_mut(read)?.region = Some(region);
+        self.reads.get_mut(read)?.bytes = Some(bytes);
+        if self.turned_back.is_some() {
+            return None;
+        }
         self.landed += 1;
         if self.landed < self.reads.len() {
             return None;
@@ -174,17 +197,17 @@ impl Seat {
         let mut landed = self
             .reads
             .drain(..)
-            .filter_map(|Read { range, region }| region.map(|bytes| Landed { offset: range.start, bytes }));
+            .filter_map(|Read { range, bytes }| bytes.map(|bytes| Landed { offset: range.start, bytes }));
         // Most samples come in one piece, for which `more` allocates nothing.
         let (first, more) = (landed.next()?, landed.collect());
-        let (plan, for_device) = (self.plan, self.for_device);
-        Some((Job { tray, slot, index, modified, plan, for_device, first, more }, bytes))
+        let (plan, landing) = (self.plan, self.landing);
+        Some((Job { tray, slot, index, modified, plan, landing, first, more }, bytes))
     }
 
     /// Lets go of a sample that has failed, its memory and the reads that have not started.
     pub(super) fn give_up(&mut self) -> Option<Waiting> {
         self.reads.clear();
-        self.file = None;
+        (self.file, self.turned_back) = (None, None);
         self.waiting.take()
     }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_channel::Sender;
 
+use super::landed::Landed;
 use super::ready::Ready;
-use super::work::Landed;
 use crate::decode::kernels::Needs;
 use crate::error::{Error, Result};
 use crate::memory::{FilledSlot, SampleOut, Slot};
@@ -155,12 +155,12 @@ impl Tray {
         self.kept.iter().for_each(|kept| drop(lock(kept).take()));
     }
 
-    /// Where the bytes that kernels read end in the landing area.
+    /// Where the bytes that kernels read end in the landing area on the host.
     pub(super) fn landed_bytes(&self) -> usize {
         let end_of = |kept: MutexGuard<'_, Option<Kept>>| {
             let for_kernels = kept.iter().filter(|kept| kept.way.jpeg.is_none());
             let landed = for_kernels.flat_map(|kept| std::iter::once(&kept.first).chain(&kept.more));
-            landed.map(|landed| landed.bytes.end()).max().unwrap_or(0)
+            landed.map(Landed::uploaded_end).max().unwrap_or(0)
         };
         self.kept().map(end_of).max().unwrap_or(0)
     }

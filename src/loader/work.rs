@@ -11,13 +11,14 @@ use crossbeam_channel::Receiver;
 
 use super::Shared;
 use super::cuda::Cuda;
+use super::landed::{Landed, Landing};
 use super::tray::{Exit, Kept, Tray, Way, WholeJpeg};
 use crate::augment::Resizer;
 use crate::decode::kernels::{Describer, Description, samples_image};
 use crate::decode::{Decoder, Route, nvjpeg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{Grain, Piece};
-use crate::memory::{FilledSlot, Region, SampleOut, Slot, Upload};
+use crate::memory::{FilledSlot, SampleOut, Slot, Upload};
 use crate::plan::SamplePlan;
 use crate::source::index::{Describer as Recording, Origin};
 use crate::source::{Extent, IndexMode};
@@ -31,24 +32,11 @@ pub(super) struct Job {
     pub(super) modified: (i64, u32),
     /// What it was read for; none where all of it was read.
     pub(super) plan: Option<SamplePlan>,
-    /// Whether it landed where a device's copies start, to be decoded there.
-    pub(super) for_device: bool,
+    /// Where it landed: with a device, to be decoded there, or not.
+    pub(super) landing: Landing,
     /// Its bytes, ascending.
     pub(super) first: Landed,
     pub(super) more: Vec<Landed>,
-}
-
-/// Bytes of a sample.
-pub(super) struct Landed {
-    /// Where they start in the sample.
-    pub(super) offset: u64,
-    pub(super) bytes: Region,
-}
-
-impl Landed {
-    fn piece(&self) -> Piece<'_> {
-        Piece { offset: self.offset, bytes: self.bytes.as_slice() }
-    }
 }
 
 /// A sample whose bytes are here, whoever decodes it.
@@ -159,12 +147,12 @@ impl<'a> Worker<'a> {
         let Job { tray, slot, index, modified, plan, first, more, .. } = job;
         let sample = Sample { tray, index: *index, modified: *modified, plan: plan.as_ref(), first, more };
         let mut claim = Claim { slot, claimed };
-        if job.for_device
+        if job.landing != Landing::Host
             && let Some(cuda) = &self.shared.cuda
         {
             let upload = &cuda.uploads[slot.index()];
             let way = match sample.plan {
-                Some(plan) => self.describe(&sample, plan, upload, &mut claim)?,
+                Some(plan) => self.describe(&sample, plan, (upload, job.landing), &mut claim)?,
                 None => self.describe_whole(&sample, cuda, upload, &mut claim)?,
             };
             if way.is_some() {
@@ -179,7 +167,7 @@ impl<'a> Worker<'a> {
         &mut self,
         sample: &Sample<'_>,
         plan: &SamplePlan,
-        upload: &Upload,
+        (upload, landing): (&Upload, Landing),
         claim: &mut Claim<'_>,
     ) -> Result<Option<Way>> {
         let Some(record) = self.shared.source.record(sample.tray.samples[sample.index])? else { return Ok(None) };
@@ -190,7 +178,7 @@ impl<'a> Worker<'a> {
         if upload.put(out, &description) {
             return Ok(Some(Way { needs: description.needs, jpeg: None }));
         }
-        self.shared.count_no_room("segments");
+        self.shared.leave_for_want_of_room(landing, "segments")?;
         Ok(None)
     }
 
@@ -202,7 +190,7 @@ impl<'a> Worker<'a> {
         upload: &Upload,
         claim: &mut Claim<'_>,
     ) -> Result<Option<Way>> {
-        let bytes = sample.first.bytes.as_slice();
+        let Some(bytes) = sample.first.on_host() else { return Ok(None) };
         let Ok(info) = self.decoder.inspect(bytes) else { return Ok(None) };
         let Some(header) = self.decoder.jpeg_header().filter(|_| info.route == Route::Jpeg) else { return Ok(None) };
         let Ok(len_bytes) = nvjpeg::takes(header, bytes) else { return Ok(None) };
@@ -221,37 +209,71 @@ impl<'a> Worker<'a> {
 
     /// Decodes and augments one sample.
     pub(super) fn sample(&mut self, sample: &Sample<'_>, place: &mut impl Place) -> Result<()> {
-        let Some(plan) = sample.plan else {
-            let bytes = sample.first.bytes.as_slice();
-            self.whole(sample, bytes, place)?;
-            return self.record(sample, bytes);
+        match (sample.plan, sample.first.on_host()) {
+            (Some(plan), Some(_)) => self.planned(sample, plan, place),
+            (None, Some(bytes)) => {
+                self.whole(sample, bytes, place)?;
+                self.record(sample, bytes)
+            }
+            (_, None) => self.read_again(sample, place),
+        }
+    }
+
+    /// One of which the parts are here that its plan needs.
+    fn planned(&mut self, sample: &Sample<'_>, plan: &SamplePlan, place: &mut impl Place) -> Result<()> {
+        let decoded = match sample.more {
+            [] => self.in_part(sample, plan, sample.first.piece().as_slice(), place),
+            more => {
+                let pieces: Vec<_> = std::iter::once(sample.first).chain(more).filter_map(Landed::piece).collect();
+                self.in_part(sample, plan, &pieces, place)
+            }
         };
-        let error = match self.in_part(sample, plan, place) {
+        let error = match decoded {
             Err(error) if self.shared.index != IndexMode::Required => error,
             done => return done,
         };
         // The index or the file is at fault, and only the whole file tells which.
-        let bytes = self.shared.read_whole(sample.tray.samples[sample.index])?;
-        self.shared.counters.count_reread(bytes.len() as u64);
+        let bytes = self.read_whole(sample)?;
         self.whole(sample, &bytes, place)?;
         self.shared.count_index_fallback(sample.tray, sample.index, error);
         Ok(())
     }
 
-    /// From the parts of it that its plan needs.
-    fn in_part(&mut self, sample: &Sample<'_>, plan: &SamplePlan, place: &mut impl Place) -> Result<()> {
+    /// One that went straight to a device, which does not decode it.
+    fn read_again(&mut self, sample: &Sample<'_>, place: &mut impl Place) -> Result<()> {
+        self.shared.refuse_indirect("the device does not decode it")?;
+        let bytes = self.read_whole(sample)?;
+        let Some(plan) = sample.plan else { return self.whole(sample, &bytes, place) };
+        match self.in_part(sample, plan, &[Piece { offset: 0, bytes: &bytes }], place) {
+            Err(error) if self.shared.index != IndexMode::Required => {
+                self.whole(sample, &bytes, place)?;
+                self.shared.count_index_fallback(sample.tray, sample.index, error);
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn read_whole(&self, sample: &Sample<'_>) -> Result<Vec<u8>> {
+        let bytes = self.shared.read_whole(sample.tray.samples[sample.index])?;
+        self.shared.counters.count_reread(bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    /// From parts of it that hold what its plan needs.
+    fn in_part(
+        &mut self,
+        sample: &Sample<'_>,
+        plan: &SamplePlan,
+        pieces: &[Piece<'_>],
+        place: &mut impl Place,
+    ) -> Result<()> {
         let Self { shared, decoder, resizer, .. } = self;
         let Some(record) = shared.source.record(sample.tray.samples[sample.index])? else {
             return Err(Error::new(ErrorKind::IndexStale, "index is stale: the sample's record is gone"));
         };
         let mut rows = resizer.begin(plan, place.output(sample.tray, sample.index, plan)?)?;
-        let first = sample.first.piece();
-        if sample.more.is_empty() {
-            decoder.decode_indexed(&[first], &record, plan.view(), &mut rows)?;
-        } else {
-            let pieces: Vec<_> = std::iter::once(first).chain(sample.more.iter().map(Landed::piece)).collect();
-            decoder.decode_indexed(&pieces, &record, plan.view(), &mut rows)?;
-        }
+        decoder.decode_indexed(pieces, &record, plan.view(), &mut rows)?;
         rows.finish()?;
         shared.counters.count_indexed();
         Ok(())
@@ -289,12 +311,10 @@ impl<'a> Worker<'a> {
 }
 
 impl Sample<'_> {
-    /// A range of its bytes, if it landed in one piece, and where that is in the upload.
-    fn find(&self, range: Range<u64>, upload: &Upload) -> Option<(u32, &[u8])> {
+    /// Where a range of its bytes is in the upload, if it landed in one piece.
+    fn find(&self, range: Range<u64>, upload: &Upload) -> Option<u32> {
         // Ascending, and few: the first that starts at or before the range, from the end.
         let landed = self.more.iter().rev().chain([self.first]).find(|landed| landed.offset <= range.start)?;
-        let start = (range.start - landed.offset) as usize;
-        let bytes = landed.bytes.as_slice().get(start..start + (range.end - range.start) as usize)?;
-        Some((upload.offset(landed.bytes.position() + start) as u32, bytes))
+        landed.find(&range, upload)
     }
 }

@@ -2,14 +2,17 @@
 
 use std::ops::Range;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::REGION_ALIGN_BYTES;
 use super::arena::Arena;
+use super::device::DeviceArena;
 use super::mapping::Part;
 use super::slots::{FilledSlot, SampleOut};
 use crate::decode::kernels::abi::{Image, Segment};
 use crate::decode::kernels::{Description, Needs};
+use crate::device::cuda::DeviceMemory;
 
 /// Where segments and tables start.
 const ALIGN_BYTES: usize = 16;
@@ -50,6 +53,8 @@ pub(crate) struct UploadLayout {
     images_at: usize,
     landing_at: usize,
     landing_bytes: usize,
+    /// The host's part of the landing area: all of it, or next to nothing where cuFile reads to the device's.
+    host_landing_bytes: usize,
 }
 
 impl UploadLayout {
@@ -63,14 +68,29 @@ impl UploadLayout {
         let landing_at = tables_bytes.checked_add(segments)?.checked_add(images_bytes)?;
         let landing_at = landing_at.checked_next_multiple_of(REGION_ALIGN_BYTES)?;
         let images_at = landing_at - images_bytes;
-        let layout = Self { places, images_at, landing_at, landing_bytes };
+        let layout = Self { places, images_at, landing_at, landing_bytes, host_landing_bytes: landing_bytes };
         let fits = landing_at.checked_add(landing_bytes).is_some_and(|len| len <= i32::MAX as usize);
         fits.then_some(layout)
     }
 
-    /// Bytes in all.
+    /// The same where nothing lands on the host.
+    pub(crate) fn without_host_landing(self) -> Self {
+        Self { host_landing_bytes: REGION_ALIGN_BYTES, ..self }
+    }
+
+    /// Bytes of the device's copy.
     pub(crate) fn len_bytes(&self) -> usize {
         self.landing_at + self.landing_bytes
+    }
+
+    /// Bytes on the host.
+    pub(crate) fn host_len_bytes(&self) -> usize {
+        self.landing_at + self.host_landing_bytes
+    }
+
+    /// The landing area of the device's copy, of which `memory` is all.
+    pub(crate) fn arena(&self, memory: &Arc<DeviceMemory>) -> DeviceArena {
+        DeviceArena::of(Arc::clone(memory), self.landing_at, self.landing_bytes)
     }
 
     /// Words that the data of all segments takes on the device at most: their bytes, and three words each.
@@ -202,7 +222,7 @@ impl Pinned {
     ) -> crate::Result<Self> {
         let page = |len: usize| len.next_multiple_of(REGION_ALIGN_BYTES);
         let (arena_bytes, output_bytes) = (page(arena_bytes), page(upload.places * sample_bytes));
-        let (upload_bytes, status_bytes) = (upload.len_bytes(), page(upload.places * size_of::<u32>()));
+        let (upload_bytes, status_bytes) = (upload.host_len_bytes(), page(upload.places * size_of::<u32>()));
         let reads_bytes = arena_bytes + slots * upload_bytes;
         let whole = Part::new(reads_bytes + slots * (output_bytes + status_bytes))?;
         let mut outputs = whole.clone();

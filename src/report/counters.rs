@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Fallback, Histogram};
 use crate::decode::Route;
+use crate::engine::cufile::Receipts;
 use crate::error::Error;
 
 /// How the threads of one stage spent their time.
@@ -77,6 +78,8 @@ pub(crate) struct Counters {
     pub(crate) first_batch_ns: AtomicU64,
     pub(crate) batch_wait: Mutex<Histogram>,
     pub(crate) fallbacks: Mutex<Vec<Fallback>>,
+    /// What reads straight to the device took.
+    pub(crate) receipts: Mutex<Receipts>,
 }
 
 impl Counters {

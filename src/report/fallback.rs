@@ -34,6 +34,9 @@ impl Fallback {
     /// The name of the memory that samples for a device land in where it had no room for one.
     pub const UPLOAD: &'static str = "landing area";
 
+    /// The name of cuFile where it was not used, or could not read a sample.
+    pub const CUFILE: &'static str = "cuFile";
+
     /// The host in place of a device that was not asked for by name.
     pub(crate) fn host_device(why: &Error) -> Self {
         Self {

@@ -19,6 +19,7 @@ pub use histogram::Histogram;
 
 use crate::decode::Route;
 use crate::device::Device;
+use crate::engine::cufile::Receipts;
 
 /// A stage of the path that can be the bottleneck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,8 @@ pub struct Report {
     pub bytes_uploaded: u64,
     /// The engine in use, such as `uring`.
     pub engine: &'static str,
+    /// What reads straight to the device took.
+    pub receipts: Receipts,
     /// Host memory for bytes in flight and finished batches, fixed when the loader was built.
     pub memory_bound_bytes: u64,
     /// Device memory, fixed likewise.
@@ -183,6 +186,7 @@ impl Report {
             device: setting.device,
             bytes_uploaded: counters.bytes_uploaded.load(Relaxed),
             engine: setting.engine,
+            receipts: *lock(&counters.receipts),
             memory_bound_bytes: setting.memory_bound_bytes,
             device_bound_bytes: setting.device_bound_bytes,
             indexed: counters.indexed.load(Relaxed),
@@ -272,6 +276,9 @@ impl fmt::Display for Report {
         if self.device != Device::Host {
             let (bytes, per_image) = (mebibytes(self.bytes_uploaded), self.bytes_uploaded / self.images.max(1));
             writeln!(f, "device        {}, {bytes:.1} MiB uploaded, {per_image} bytes an image", self.device)?;
+        }
+        if !self.receipts.is_empty() {
+            writeln!(f, "to the device {}", self.receipts)?;
         }
         for (route, count) in self.routes.iter().filter(|(_, count)| *count > 0) {
             writeln!(f, "decoded       {count} by {}", route.name())?;

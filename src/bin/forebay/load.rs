@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use forebay::batch::Digest;
 use forebay::decode::DecoderKind;
 use forebay::device::DeviceChoice;
-use forebay::engine::{Direct, EngineKind};
+use forebay::engine::{CuFileApi, Direct, EngineKind, RequirePath};
 use forebay::order::{LastBatch, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::source::IndexMode;
@@ -38,12 +38,18 @@ pub struct Load {
     /// Make do with fewer slots where device memory is short.
     #[arg(long)]
     pub fewer_slots: bool,
-    /// How storage is read: auto, uring or pread.
+    /// How storage is read: auto, uring, pread or cufile.
     #[arg(long, default_value_t = EngineKind::Auto)]
     pub engine: EngineKind,
     /// Whether reads go around the page cache: auto, preferred, required or off.
     #[arg(long, default_value_t = Direct::Auto)]
     pub direct: Direct,
+    /// What encoded bytes must have come to the device by: any, or direct for DMA from storage alone.
+    #[arg(long, value_name = "PATH", default_value_t = RequirePath::Any)]
+    pub require_path: RequirePath,
+    /// Which of cuFile's interfaces reads go through: auto, batch, stream or threads.
+    #[arg(long, value_name = "API", default_value_t = CuFileApi::Auto)]
+    pub cufile_api: CuFileApi,
     /// Whether an index decides which bytes are read: auto, off, required or build.
     #[arg(long, default_value_t = IndexMode::Auto)]
     pub index: IndexMode,
@@ -157,6 +163,8 @@ impl Load {
             fewer_slots: false,
             engine: EngineKind::Auto,
             direct: Direct::Auto,
+            require_path: RequirePath::Any,
+            cufile_api: CuFileApi::Auto,
             index: IndexMode::Auto,
             index_dir: None,
             threads: None,
@@ -256,6 +264,8 @@ impl Load {
             .fewer_slots(self.fewer_slots)
             .engine(self.engine)
             .direct(self.direct)
+            .require_path(self.require_path)
+            .cufile_api(self.cufile_api)
             .index(self.index);
         let builder = match &self.index_dir {
             Some(dir) => builder.index_dir(dir),
@@ -341,6 +351,10 @@ impl Outcome {
                 "count": fallback.count,
             })
         });
+        let receipts = report
+            .receipts
+            .taken()
+            .map(|(path, taken)| (path.name().to_owned(), json!({ "reads": taken.reads, "bytes": taken.bytes })));
         let routes = report.routes.iter().map(|(route, count)| (route.name().to_owned(), json!(count)));
         json!({
             "schema_version": 1,
@@ -363,6 +377,9 @@ impl Outcome {
             "bytes_uploaded": report.bytes_uploaded,
             "digest": self.digest,
             "engine": report.engine,
+            "receipts": serde_json::Map::from_iter(receipts),
+            "bounced_reads": report.receipts.bounced_reads,
+            "rerouted_reads": report.receipts.rerouted_reads,
             "images_indexed": report.indexed,
             "images_not_indexed": report.images.saturating_sub(report.indexed),
             "index_fallbacks": report.index_fallbacks,

@@ -54,6 +54,11 @@ impl Gpu {
         self.0.context.ordinal() as u32
     }
 
+    /// Whether it is the simulated driver's of tests/simcuda.
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.0.context.name().is_ok_and(|name| name == super::probe::SIMULATED)
+    }
+
     /// One of our kernels.
     pub(crate) fn kernel(&self, which: KernelName) -> &Kernel {
         self.0.module.kernel(which)

@@ -4,6 +4,9 @@ use std::fmt;
 
 use cudarc::driver::{result, sys};
 
+/// The name of the simulated driver's devices.
+pub(super) const SIMULATED: &str = "simcuda";
+
 /// How far the CUDA driver got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -41,7 +44,7 @@ pub struct CudaDevice {
 impl CudaDevice {
     /// Whether it is the simulated driver's of tests/simcuda, whose pixels are right and whose speed means nothing.
     pub fn is_simulated(&self) -> bool {
-        self.name == "simcuda"
+        self.name == SIMULATED
     }
 }
 

@@ -24,8 +24,13 @@ impl Bench {
         let path = folder.path().join("sample");
         let bytes: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8 + 1).collect();
         fs::write(&path, &bytes).unwrap();
-        let common =
-            Common { direct, read_bytes_max: 1 << 30, fallbacks: Default::default(), counters: Default::default() };
+        let common = Common {
+            direct,
+            read_bytes_max: 1 << 30,
+            align_bytes_min: 1,
+            fallbacks: Default::default(),
+            counters: Default::default(),
+        };
         let file = common.open(CString::new(path.as_os_str().as_bytes()).unwrap()).unwrap();
         Self { common, file, bytes, arena: Arena::new(1 << 20).unwrap(), _folder: folder }
     }
