@@ -10,7 +10,7 @@ use super::cuda::Cuda;
 use super::seat::Seat;
 use super::tray::Tray;
 use crate::decode::kernels::Needs;
-use crate::decode::{DecoderKind, ImageInfo, Route};
+use crate::decode::{DecoderKind, ImageInfo};
 use crate::engine::{Engine, OpenFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Region;
@@ -42,16 +42,13 @@ impl Shared {
         let planned = self.source.record(tray.samples[index]).and_then(|record| {
             let Some(record) = record else { return Ok(None) };
             check_identity(&record, len_bytes, file)?;
-            let facts = &record.facts;
-            let orientation = Orientation::from_exif(facts.orientation.into());
-            let info = ImageInfo { width: facts.width, height: facts.height, orientation, route: Route::Jpeg };
-            let plan = self.plan(tray, index, &info)?;
+            let plan = self.plan(tray, index, &record.image.info())?;
             ranges.clear();
-            facts.ranges(record.entries, plan.view(), ranges)?;
+            record.image.ranges(plan.view(), ranges)?;
             check_ranges(ranges, len_bytes)?;
-            let for_device = match &self.cuda {
-                Some(cuda) if self.decoder.uses_kernels() => {
-                    Needs::of(facts, &plan)?.is_some_and(|needs| cuda.capacity.holds(&needs))
+            let for_device = match (&self.cuda, record.jpeg()) {
+                (Some(cuda), Some(jpeg)) if self.decoder.uses_kernels() => {
+                    Needs::of(&jpeg.facts, &plan)?.is_some_and(|needs| cuda.capacity.holds(&needs))
                 }
                 _ => false,
             };
