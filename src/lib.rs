@@ -76,6 +76,7 @@ pub mod plan;
 pub mod engine;
 pub mod memory;
 pub mod jpeg;
+pub mod raw;
 pub mod decode;
 pub mod augment;
 pub mod batch;

@@ -30,12 +30,13 @@ fn check_records(source: &dyn Source) {
         with_record += 1;
         let mut entries = Vec::new();
         let facts = Decoder::new().index(&bytes, &header, Grain::default(), &mut entries).unwrap();
-        assert_eq!(record.facts, facts);
-        assert_eq!(record.entries.as_bytes(), entries);
+        let jpeg = record.jpeg().unwrap();
+        assert_eq!(jpeg.facts, facts);
+        assert_eq!(jpeg.entries.as_bytes(), entries);
         assert_eq!(record.len_bytes, bytes.len() as u64);
         let (mut quant, mut huffman) = (vec![], vec![]);
         header.tables.write_used(&facts.slots, &mut quant, &mut huffman);
-        assert_eq!((record.quant, record.huffman), (&quant[..], &huffman[..]));
+        assert_eq!((jpeg.quant, jpeg.huffman), (&quant[..], &huffman[..]));
         assert!(!quant.is_empty());
     }
     assert!(with_record > source.len() / 2);

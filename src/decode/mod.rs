@@ -1,8 +1,8 @@
 //! PIXELS: encoded bytes to rows, whichever decoder the format needs.
 //!
 //! Baseline JPEG goes to our own decoder, which reads only the region; every other format goes to a
-//! library that decodes the whole image, from which the region's rows are taken. The format is told
-//! by its first bytes, never by a file's name.
+//! library that decodes the whole image, from which the region's rows are taken. Raw pixels are copied. The format is told
+//! by its first bytes, never by a file's name; pixels without a header alone have no such bytes.
 
 pub(crate) mod kernels;
 pub(crate) mod nvjpeg;
@@ -16,7 +16,8 @@ use crate::jpeg;
 use crate::limits::Limits;
 use crate::pixels::{RowSink, Scale, View};
 use crate::plan::Orientation;
-use crate::source::Record;
+use crate::raw;
+use crate::source::{Record, RecordedImage, RecordedJpeg};
 
 /// The decoder that takes a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +34,14 @@ pub enum Route {
     Kernels,
     /// JPEG, by NVIDIA's library on a CUDA device.
     NvJpeg,
+    /// Raw pixels, which are copied.
+    Raw,
 }
 
 impl Route {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 6] = [Self::Jpeg, Self::OtherJpeg, Self::Png, Self::WebP, Self::Kernels, Self::NvJpeg];
+    pub const ALL: [Self; 7] =
+        [Self::Jpeg, Self::OtherJpeg, Self::Png, Self::WebP, Self::Kernels, Self::NvJpeg, Self::Raw];
 
     /// The name used in reports and JSON.
     pub const fn name(self) -> &'static str {
@@ -48,12 +52,22 @@ impl Route {
             Self::WebP => "WebP library",
             Self::Kernels => "CUDA kernels",
             Self::NvJpeg => "nvJPEG",
+            Self::Raw => "raw pixels",
         }
     }
 
     /// Whether the decoder scales images down by itself, to every [`Scale`].
     pub const fn scales(self) -> bool {
         matches!(self, Self::Jpeg)
+    }
+
+    /// Refuses a scale that the decoder does not do.
+    pub(crate) fn check_scale(self, scale: Scale) -> Result<()> {
+        if scale == Scale::Full || self.scales() {
+            return Ok(());
+        }
+        let message = format!("{} cannot scale while it decodes", self.name());
+        Err(Error::new(ErrorKind::Unsupported, message).with_remedy("decode at full scale"))
     }
 }
 
@@ -119,18 +133,27 @@ pub struct ImageInfo {
     pub route: Route,
 }
 
+impl ImageInfo {
+    /// Of raw pixels.
+    pub(crate) fn of_raw(shape: raw::Shape) -> Self {
+        whole_image(Route::Raw, (shape.width, shape.height))
+    }
+}
+
 /// A decoder of every format, for one thread: it owns its scratch and is used again and again.
 pub struct Decoder {
     jpeg: jpeg::Decoder,
     /// The header of the JPEG that [`inspect`](Self::inspect) saw last.
     header: Option<jpeg::Header>,
+    /// Likewise of raw pixels.
+    raw: Option<raw::Facts>,
     limits: Limits,
 }
 
 impl Decoder {
     /// A decoder that refuses images beyond the limits.
     pub fn new(limits: Limits) -> Self {
-        Self { jpeg: jpeg::Decoder::new(), header: None, limits }
+        Self { jpeg: jpeg::Decoder::new(), header: None, raw: None, limits }
     }
 
     /// Tells the format by the first bytes and reads the header.
@@ -147,8 +170,24 @@ impl Decoder {
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => {
                 whole_image(Route::WebP, other::webp_dimensions(bytes)?)
             }
+            [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => {
+                ImageInfo::of_raw(self.raw.insert(raw::npy::parse(bytes)?).shape)
+            }
             _ => return Err(not_an_image(bytes)),
         };
+        self.limits.check_dimensions(info.width, info.height)?;
+        Ok(info)
+    }
+
+    /// The same of pixels without a header, whose shape must be known.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) if it is not; [`Truncated`](ErrorKind::Truncated) or
+    /// [`Corrupt`](ErrorKind::Corrupt) if they are not as many as the shape has;
+    /// [`LimitExceeded`](ErrorKind::LimitExceeded).
+    pub fn inspect_headerless(&mut self, bytes: &[u8], shape: Option<raw::Shape>) -> Result<ImageInfo> {
+        let facts = self.raw.insert(raw::Facts::headerless(bytes.len() as u64, shape)?);
+        let info = ImageInfo::of_raw(facts.shape);
         self.limits.check_dimensions(info.width, info.height)?;
         Ok(info)
     }
@@ -180,11 +219,12 @@ impl Decoder {
         sink: &mut impl RowSink,
     ) -> Result<()> {
         let View { scale, region } = view.into();
-        if scale != Scale::Full && !info.route.scales() {
-            let message = format!("{} cannot scale while it decodes", info.route.name());
-            return Err(Error::new(ErrorKind::Unsupported, message).with_remedy("decode at full scale"));
-        }
+        info.route.check_scale(scale)?;
         let pixels = match (info.route, &self.header) {
+            (Route::Raw, _) => {
+                let facts = self.raw.ok_or_else(|| Error::new(ErrorKind::Internal, "no raw pixels were inspected"))?;
+                return facts.copy_rows(jpeg::Piece { offset: 0, bytes }, region, sink);
+            }
             (Route::Jpeg, Some(header)) => return self.jpeg.decode(bytes, header, View { scale, region }, sink),
             (Route::Jpeg | Route::OtherJpeg | Route::Kernels | Route::NvJpeg, header) => {
                 other::jpeg(bytes, header.as_ref().map_or(8, |header| header.precision), &self.limits)?
@@ -195,8 +235,8 @@ impl Decoder {
         pixels.copy_rows(region, sink)
     }
 
-    /// Decodes a region of a JPEG from the pieces of it that its record names for that region; the header comes from the
-    /// record.
+    /// Decodes a region from the pieces of a sample that its record names for that region; what a header would say comes
+    /// from the record.
     ///
     /// # Errors
     ///
@@ -208,8 +248,24 @@ impl Decoder {
         view: impl Into<View>,
         sink: &mut impl RowSink,
     ) -> Result<()> {
-        let header = record.facts.header(record.quant, record.huffman)?;
-        self.jpeg.decode_indexed(pieces, &header, record.entries, view, sink)
+        match &record.image {
+            RecordedImage::Jpeg(RecordedJpeg { facts, entries, quant, huffman }) => {
+                let header = facts.header(quant, huffman)?;
+                self.jpeg.decode_indexed(pieces, &header, *entries, view, sink)
+            }
+            RecordedImage::Raw(facts) => {
+                let View { scale, region } = view.into();
+                Route::Raw.check_scale(scale)?;
+                let range = facts.range(region)?;
+                let piece = pieces.iter().rev().find(|piece| piece.offset <= range.start);
+                facts.copy_rows(piece.copied().unwrap_or(jpeg::Piece { offset: 0, bytes: &[] }), region, sink)
+            }
+        }
+    }
+
+    /// Where the raw pixels lie that were inspected last.
+    pub(crate) fn raw_facts(&self) -> Option<raw::Facts> {
+        self.raw
     }
 
     /// The header of the JPEG that was inspected last.
@@ -229,6 +285,6 @@ fn not_an_image(bytes: &[u8]) -> Error {
     } else {
         format!("bytes {start:02x?}")
     };
-    Error::new(ErrorKind::NotAnImage, format!("begins with {seen}, which is no JPEG, PNG or WebP"))
+    Error::new(ErrorKind::NotAnImage, format!("begins with {seen}, which is no JPEG, PNG, WebP or .npy"))
         .with_remedy("remove the file from the data set, or give it its own extension")
 }

@@ -10,6 +10,7 @@ use super::Route;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::pixels::{Rect, RowSink};
+use crate::raw;
 
 /// Scans of a progressive JPEG, each of which can cost a pass over the image. Encoders write about ten;
 /// 500 is what libjpeg-turbo's own fuzzers allow.
@@ -104,11 +105,7 @@ impl Pixels {
         let (start, len) = (region.x as usize * 3, region.width as usize * 3);
         let rows = self.rgb.chunks_exact(self.width * 3);
         for row in rows.skip(region.y as usize).take(region.height as usize) {
-            let [red, green, blue] = sink.row();
-            let planes = red.iter_mut().zip(green).zip(blue);
-            for (pixel, ((r, g), b)) in row[start..start + len].chunks_exact(3).zip(planes) {
-                (*r, *g, *b) = (pixel[0], pixel[1], pixel[2]);
-            }
+            raw::copy_row(&row[start..start + len], 3, sink.row());
             sink.commit();
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::landed::{Bytes, Landing};
 use super::seat::Seat;
 use super::tray::Tray;
 use crate::decode::kernels::Needs;
-use crate::decode::{DecoderKind, ImageInfo, Route};
+use crate::decode::{DecoderKind, ImageInfo};
 use crate::engine::{Engine, OpenFile, RequirePath};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Orientation, SampleKey, SamplePlan};
@@ -42,17 +42,14 @@ impl Shared {
         let planned = self.source.record(tray.samples[index]).and_then(|record| {
             let Some(record) = record else { return Ok(None) };
             check_identity(&record, len_bytes, file)?;
-            let facts = &record.facts;
-            let orientation = Orientation::from_exif(facts.orientation.into());
-            let info = ImageInfo { width: facts.width, height: facts.height, orientation, route: Route::Jpeg };
-            let plan = self.plan(tray, index, &info)?;
+            let plan = self.plan(tray, index, &record.image.info())?;
             ranges.clear();
-            facts.ranges(record.entries, plan.view(), ranges)?;
+            record.image.ranges(plan.view(), ranges)?;
             check_ranges(ranges, len_bytes)?;
-            let landing = match &self.cuda {
-                Some(cuda)
+            let landing = match (&self.cuda, record.jpeg()) {
+                (Some(cuda), Some(jpeg))
                     if self.decoder.uses_kernels()
-                        && Needs::of(facts, &plan)?.is_some_and(|needs| cuda.capacity.holds(&needs)) =>
+                        && Needs::of(&jpeg.facts, &plan)?.is_some_and(|needs| cuda.capacity.holds(&needs)) =>
                 {
                     cuda.landing()
                 }
@@ -60,14 +57,14 @@ impl Shared {
             };
             Ok(Some((plan, landing)))
         });
-        let planned = planned.and_then(|planned| match planned {
-            Some((_, Landing::Device)) => Ok(planned),
-            _ => self.refuse_indirect("its index does not let the kernels decode it").map(|()| planned),
-        });
         match planned {
             Err(error) if self.index != IndexMode::Required && error.kind() != ErrorKind::Changed => {
                 self.count_index_fallback(tray, index, error);
                 Ok(None)
+            }
+            Ok(Some((plan, landing))) if landing != Landing::Device => {
+                self.refuse_indirect("the kernels do not decode it")?;
+                Ok(Some((plan, landing)))
             }
             planned => planned,
         }

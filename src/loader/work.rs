@@ -171,7 +171,8 @@ impl<'a> Worker<'a> {
         claim: &mut Claim<'_>,
     ) -> Result<Option<Way>> {
         let Some(record) = self.shared.source.record(sample.tray.samples[sample.index])? else { return Ok(None) };
-        let Ok(description) = self.describer.describe(&record, plan, |range| sample.find(range, upload)) else {
+        let Some(jpeg) = record.jpeg() else { return Ok(None) };
+        let Ok(description) = self.describer.describe(jpeg, plan, |range| sample.find(range, upload)) else {
             return Ok(None);
         };
         let out = claim.claim(sample.tray, sample.index, plan)?;
@@ -275,7 +276,7 @@ impl<'a> Worker<'a> {
         let mut rows = resizer.begin(plan, place.output(sample.tray, sample.index, plan)?)?;
         decoder.decode_indexed(pieces, &record, plan.view(), &mut rows)?;
         rows.finish()?;
-        shared.counters.count_indexed();
+        shared.counters.count_indexed(record.image.info().route);
         Ok(())
     }
 

@@ -88,9 +88,9 @@ impl Counters {
     }
 
     /// Counts a sample that was decoded from the parts of it that an index named.
-    pub(crate) fn count_indexed(&self) {
+    pub(crate) fn count_indexed(&self, route: Route) {
         self.indexed.fetch_add(1, Relaxed);
-        self.count_route(Route::Jpeg);
+        self.count_route(route);
     }
 
     /// Counts samples that a device decoded: kernels by what an index said of them, nvJPEG from whole files.

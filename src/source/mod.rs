@@ -21,7 +21,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 pub use folder::Folder;
-pub use index::{IndexMode, IndexOptions, Record};
+pub use index::{IndexMode, IndexOptions, Record, RecordedImage, RecordedJpeg};
 pub use list::List;
 pub use open::{open, open_with};
 pub use tar::TarShards;

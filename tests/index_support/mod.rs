@@ -8,7 +8,7 @@ use std::sync::Arc;
 use forebay::Result;
 use forebay::jpeg::Grain;
 use forebay::source::index::{BuildOptions, Built, Part, build};
-use forebay::source::{Extent, IndexMode, IndexOptions, Source, open_with};
+use forebay::source::{Extent, IndexMode, IndexOptions, RecordedImage, RecordedJpeg, Source, open_with};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
 use crate::common;
@@ -93,15 +93,15 @@ pub fn bytes(source: &dyn Source, sample: u64) -> Vec<u8> {
 pub fn record(source: &dyn Source, sample: u64) -> Result<String> {
     Ok(match source.record(sample)? {
         None => "none".into(),
-        Some(record) => format!(
-            "{:?} {:?} {:?} {:?} {} {:?}",
-            record.facts,
-            record.entries.as_bytes(),
-            record.quant,
-            record.huffman,
-            record.len_bytes,
-            record.modified
-        ),
+        Some(record) => {
+            let image = match record.image {
+                RecordedImage::Jpeg(RecordedJpeg { facts, entries, quant, huffman }) => {
+                    format!("{facts:?} {:?} {quant:?} {huffman:?}", entries.as_bytes())
+                }
+                RecordedImage::Raw(facts) => format!("{facts:?}"),
+            };
+            format!("{image} {} {:?}", record.len_bytes, record.modified)
+        }
     })
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forebay::jpeg::{Decoder, EntryPoints, Facts, Grain, Header};
-use forebay::source::{self, Extent, Record, Source};
+use forebay::source::{self, Extent, Record, RecordedImage, RecordedJpeg, Source};
 use forebay::{Error, ErrorKind, Result};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
@@ -98,10 +98,12 @@ impl Source for Indexed {
             return Err(Error::new(ErrorKind::IndexStale, "the record's checksum is wrong").with_remedy("index again"));
         }
         Ok(self.records[sample as usize].as_ref().map(|row| Record {
-            facts: row.facts,
-            entries: EntryPoints::new(&row.entries),
-            quant: &row.quant,
-            huffman: &row.huffman,
+            image: RecordedImage::Jpeg(RecordedJpeg {
+                facts: row.facts,
+                entries: EntryPoints::new(&row.entries),
+                quant: &row.quant,
+                huffman: &row.huffman,
+            }),
             len_bytes: row.len_bytes,
             object_bytes: row.object_bytes,
             modified: row.modified,

@@ -9,7 +9,7 @@ use super::shape::{Needs, coded_image};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{self, Header, Layout, Stretch, StretchEnd};
 use crate::plan::SamplePlan;
-use crate::source::Record;
+use crate::source::RecordedJpeg;
 
 /// Words of a segment beside its data: how many bytes that is, and two of zeros.
 const SEGMENT_WORDS: u32 = 3;
@@ -39,7 +39,7 @@ impl Describer {
     /// that [`Needs::of`] says is none for the kernels.
     pub(crate) fn describe<'b>(
         &mut self,
-        record: &Record<'_>,
+        record: &RecordedJpeg<'_>,
         plan: &SamplePlan,
         find: impl Fn(Range<u64>) -> Option<(u32, &'b [u8])>,
     ) -> Result<Description<'_>> {

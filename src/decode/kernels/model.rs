@@ -11,7 +11,7 @@ use crate::error::ErrorKind;
 use crate::jpeg::{self, Decoder, EntryPoints, Facts, Grain, Header};
 use crate::pixels::Rect;
 use crate::plan::{Augment, Geometry, Orientation, SampleKey, SamplePlan, Size};
-use crate::source::Record;
+use crate::source::RecordedJpeg;
 
 /// Coefficients of a component's blocks: row-major, in zigzag order.
 type Blocks = Vec<[i16; 64]>;
@@ -197,15 +197,12 @@ impl Sample {
         Self { bytes, facts, entries, quant, huffman }
     }
 
-    fn record<'a>(&'a self, entries: &'a [u8]) -> Record<'a> {
-        Record {
+    fn record<'a>(&'a self, entries: &'a [u8]) -> RecordedJpeg<'a> {
+        RecordedJpeg {
             facts: self.facts,
             entries: EntryPoints::new(entries),
             quant: &self.quant,
             huffman: &self.huffman,
-            len_bytes: self.bytes.len() as u64,
-            object_bytes: self.bytes.len() as u64,
-            modified: None,
         }
     }
 
@@ -344,7 +341,7 @@ fn tables_that_are_none_are_refused() {
     let plan = sample.plan(0);
     let landed = sample.landed(&plan);
     let describe = |quant: &[u8], huffman: &[u8]| {
-        let record = Record { quant, huffman, ..sample.record(&sample.entries) };
+        let record = RecordedJpeg { quant, huffman, ..sample.record(&sample.entries) };
         Describer::default().describe(&record, &plan, |range| landed.find(range)).map(|found| found.needs)
     };
     assert!(describe(&sample.quant, &sample.huffman).is_ok());

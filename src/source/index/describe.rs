@@ -9,6 +9,7 @@ use crate::decode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{self, ColourModel, Decodability, Facts, Grain, Header};
 use crate::limits::Limits;
+use crate::raw;
 
 /// What an image is, as the column `format` says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,11 +30,14 @@ pub(crate) enum Format {
     /// None of these, or what could not be read.
     #[default]
     Unknown,
+    // Codes are for ever: what is new comes last.
+    /// Raw pixels.
+    Raw,
 }
 
 impl Format {
     /// All of them, in the order of their codes.
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Baseline,
         Self::SeveralScans,
         Self::Progressive,
@@ -47,6 +51,7 @@ impl Format {
         Self::Png,
         Self::WebP,
         Self::Unknown,
+        Self::Raw,
     ];
 
     pub(super) fn of(decodability: Decodability) -> Self {
@@ -80,6 +85,7 @@ impl Format {
             Self::Png => "PNG",
             Self::WebP => "WebP",
             Self::Unknown => "unknown",
+            Self::Raw => decode::Route::Raw.name(),
         }
     }
 }
@@ -108,6 +114,8 @@ pub(crate) struct Described {
     pub colour: Option<ColourModel>,
     /// Of a baseline JPEG without a fault, as are the fields below.
     pub facts: Option<Facts>,
+    /// Of raw pixels whose shape their bytes tell, without a fault.
+    pub raw: Option<raw::Facts>,
     pub quant: Vec<u8>,
     pub huffman: Vec<u8>,
     pub entries: Vec<u8>,
@@ -124,6 +132,7 @@ impl Described {
     fn fail(&mut self, error: &Error) {
         self.cause = cause(error);
         self.facts = None;
+        self.raw = None;
         self.quant.clear();
         self.huffman.clear();
         self.entries.clear();
@@ -174,8 +183,16 @@ impl Describer {
             return self.describe_jpeg(bytes, described);
         }
         let info = self.others.inspect(bytes)?;
-        described.format = if info.route == decode::Route::Png { Format::Png } else { Format::WebP };
         (described.width, described.height) = (info.width, info.height);
+        described.format = match (info.route, self.others.raw_facts()) {
+            (decode::Route::Raw, Some(facts)) => {
+                described.components = facts.shape.channels;
+                described.raw = Some(facts);
+                Format::Raw
+            }
+            (decode::Route::Png, _) => Format::Png,
+            _ => Format::WebP,
+        };
         Ok(())
     }
 

@@ -21,14 +21,14 @@
 //! | `modified_seconds`, `modified_nanoseconds` | Int64, UInt32 | last modification of the sample's own file, since 1970; null in shards |
 //! | `flags` | UInt8 | sum of 1 no label, 2 unreadable label, 4 stored sparsely, 8 of 4 GiB or more |
 //! | `listing_checksum` | UInt64 | XXH3-64 of the columns before, bound to this row of this file |
-//! | `format` | UInt8 | what the image is; names in the metadata. 0 is baseline JPEG in one scan |
+//! | `format` | UInt8 | what the image is; names in the metadata. 0 is baseline JPEG in one scan, 13 raw pixels |
 //! | `width`, `height` | UInt32 | pixels, as stored |
 //! | `orientation` | UInt8 | EXIF, 1 to 8 |
-//! | `components`, `colour` | UInt8 | of the JPEG; names of colours in the metadata |
+//! | `components`, `colour` | UInt8 | of the JPEG, and channels of raw pixels; names of colours in the metadata |
 //! | `sampling` | UInt32 | factors as digits h v h v h v: 221111 is 4:2:0 |
 //! | `slots` | UInt32 | of each component's quantisation, DC and AC tables, as 9 digits |
 //! | `restart_interval` | UInt16 | MCUs; 0 where there are no restarts |
-//! | `scan_offset`, `scan_bytes` | UInt64 | the entropy-coded data within the sample |
+//! | `scan_offset`, `scan_bytes` | UInt64 | the entropy-coded data, or the raw pixels, within the sample |
 //! | `quant_row`, `huffman_row` | UInt32 | the rows of this file whose `quant` and `huffman` hold the tables |
 //! | `data_checksum` | UInt64 | XXH3-64 of the sample's bytes |
 //! | `record_checksum` | UInt64 | XXH3-64 of `listing_checksum`, the columns from `format` on and the tables |
@@ -87,6 +87,7 @@ mod verify;
 mod work;
 mod write;
 
+use std::ops::Range;
 use std::path::Path;
 
 pub use build::{BuildOptions, Built, build};
@@ -101,14 +102,40 @@ pub(super) use residency::Residency;
 pub(super) use row::{Listed, SPARSE, TOO_LONG, refuse_flags};
 pub use verify::{Verified, VerifyOptions, verify};
 
-use crate::error::{Error, ErrorKind};
+use crate::decode::{ImageInfo, Route};
+use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{EntryPoints, Facts};
+use crate::pixels::View;
+use crate::plan::Orientation;
+use crate::raw;
 
 const REMEDY: &str = "build it with `forebay index DATASET`, or use none with `--index off`";
 
-/// What an index says of one sample that is a JPEG decoded in one scan.
+/// What an index says of one sample of which a part can be decoded alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
+    /// The image.
+    pub image: RecordedImage<'a>,
+    /// The sample's bytes when it was indexed.
+    pub len_bytes: u64,
+    /// The bytes of its object when it was indexed: more than its own in a shard.
+    pub object_bytes: u64,
+    /// When its object was last modified (seconds, nanoseconds), where that is known.
+    pub modified: Option<(i64, u32)>,
+}
+
+/// What an index says of an image.
+#[derive(Clone, Copy, Debug)]
+pub enum RecordedImage<'a> {
+    /// A JPEG that is decoded in one scan.
+    Jpeg(RecordedJpeg<'a>),
+    /// Raw pixels. Checked.
+    Raw(raw::Facts),
+}
+
+/// What an index says of a JPEG that is decoded in one scan.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordedJpeg<'a> {
     /// Dimensions, sampling, where the scan lies. Checked.
     pub facts: Facts,
     /// Its entry points.
@@ -117,12 +144,48 @@ pub struct Record<'a> {
     pub quant: &'a [u8],
     /// The payload of a DHT segment with its Huffman tables.
     pub huffman: &'a [u8],
-    /// The sample's bytes when it was indexed.
-    pub len_bytes: u64,
-    /// The bytes of its object when it was indexed: more than its own in a shard.
-    pub object_bytes: u64,
-    /// When its object was last modified (seconds, nanoseconds), where that is known.
-    pub modified: Option<(i64, u32)>,
+}
+
+impl Record<'_> {
+    /// What it says of a JPEG, where it is one.
+    pub fn jpeg(&self) -> Option<&RecordedJpeg<'_>> {
+        match &self.image {
+            RecordedImage::Jpeg(jpeg) => Some(jpeg),
+            RecordedImage::Raw(_) => None,
+        }
+    }
+}
+
+impl RecordedImage<'_> {
+    /// What a decoder would say of the image.
+    pub fn info(&self) -> ImageInfo {
+        match self {
+            Self::Jpeg(RecordedJpeg { facts, .. }) => ImageInfo {
+                width: facts.width,
+                height: facts.height,
+                orientation: Orientation::from_exif(facts.orientation.into()),
+                route: Route::Jpeg,
+            },
+            Self::Raw(facts) => ImageInfo::of_raw(facts.shape),
+        }
+    }
+
+    /// The bytes of the sample that a view needs, appended in ascending order; ranges that touch are one.
+    ///
+    /// # Errors
+    /// `IndexStale` for a record that contradicts itself; `InvalidParameter` for a view outside the image;
+    /// `Unsupported` for raw pixels at another scale than full.
+    pub fn ranges(&self, view: impl Into<View>, ranges: &mut Vec<Range<u64>>) -> Result<()> {
+        match self {
+            Self::Jpeg(jpeg) => jpeg.facts.ranges(jpeg.entries, view, ranges),
+            Self::Raw(facts) => {
+                let view = view.into();
+                Route::Raw.check_scale(view.scale)?;
+                ranges.push(facts.range(view.region)?);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// An index that cannot be used, and why.

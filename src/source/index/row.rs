@@ -9,9 +9,10 @@ use super::head::DataKind;
 use super::identity::Modified;
 use super::map::{Row, Sidecar};
 use super::schema::Column;
-use super::{Record, is_as_written};
-use crate::error::{Error, Result};
+use super::{Record, RecordedImage, RecordedJpeg, is_as_written};
+use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{ColourModel, EntryPoints, Facts};
+use crate::raw;
 use crate::source::labels::Label;
 use crate::source::{UNLABELLED, without_extension};
 
@@ -85,8 +86,8 @@ impl Described {
             fact(sampling),
             fact(slots),
             fact(|facts| facts.restart_interval.into()),
-            fact(|facts| facts.scan_offset),
-            fact(|facts| facts.scan_bytes),
+            self.raw.map_or(fact(|facts| facts.scan_offset), |raw| raw.offset),
+            self.raw.map_or(fact(|facts| facts.scan_bytes), |raw| raw.shape.len_bytes()),
             quant_row,
             huffman_row,
             self.data_checksum,
@@ -119,7 +120,7 @@ impl Sidecar {
         self.row(row)?.listed().map(|(listed, _)| listed)
     }
 
-    /// What the index says of a sample, where it is a baseline JPEG without a fault.
+    /// What the index says of a sample, where it is a baseline JPEG or raw pixels without a fault.
     ///
     /// # Errors
     /// `IndexStale` if the row is not as it was written.
@@ -127,25 +128,13 @@ impl Sidecar {
         let row = self.row(row)?;
         let (listed, listing_checksum) = row.listed()?;
         let stored = row.stored(listing_checksum)?;
-        let facts = stored.facts().map_err(|error| row.damaged_by(&error))?;
-        let Some(facts) = facts else { return Ok(None) };
-        // In a shard, what lies behind a sample is another one's bytes.
-        if facts.scan_offset + facts.scan_bytes > listed.length {
-            return Err(self.damaged(row.number, "the scan ends behind its sample"));
-        }
+        let image = stored.image(listed.length).map_err(|error| row.damaged_by(&error))?;
+        let Some(image) = image else { return Ok(None) };
         let (object_bytes, modified) = match self.head.kind {
             DataKind::Tar => (self.head.size_bytes, self.head.modified),
             _ => (listed.length, listed.modified),
         };
-        Ok(Some(Record {
-            facts,
-            entries: EntryPoints::new(stored.entries),
-            quant: stored.quant,
-            huffman: stored.huffman,
-            len_bytes: listed.length,
-            object_bytes,
-            modified: Some(modified),
-        }))
+        Ok(Some(Record { image, len_bytes: listed.length, object_bytes, modified: Some(modified) }))
     }
 
     /// The whole of a row, to be written again or compared.
@@ -235,14 +224,29 @@ pub(super) fn row_seed(file_seed: u64, row: u64) -> u64 {
     file_seed ^ row
 }
 
-impl Stored<'_> {
+impl<'a> Stored<'a> {
+    /// What can be decoded in part of a sample of `len_bytes`, checked.
+    fn image(&self, len_bytes: u64) -> Result<Option<RecordedImage<'a>>> {
+        if let Some(facts) = self.raw() {
+            facts.check(len_bytes)?;
+            return Ok(Some(RecordedImage::Raw(facts)));
+        }
+        let Some(facts) = self.facts()? else { return Ok(None) };
+        // In a shard, what lies behind a sample is another one's bytes.
+        if facts.scan_offset + facts.scan_bytes > len_bytes {
+            return Err(Error::new(ErrorKind::IndexStale, "the scan ends behind its sample"));
+        }
+        let Self { quant, huffman, entries, .. } = *self;
+        Ok(Some(RecordedImage::Jpeg(RecordedJpeg { facts, entries: EntryPoints::new(entries), quant, huffman })))
+    }
+
     /// All of it, to be written again or compared.
     ///
     /// # Errors
     /// As for its facts.
     pub(super) fn described(&self) -> Result<Described> {
         let [format, width, height, orientation, components, colour, .., data_checksum] = self.numbers;
-        let has_colour = components > 0;
+        let has_colour = components > 0 && format != Format::Raw as u64;
         Ok(Described {
             format: Format::ALL.get(format as usize).copied().unwrap_or_default(),
             cause: String::from_utf8_lossy(self.cause).into_owned(),
@@ -252,6 +256,7 @@ impl Stored<'_> {
             components: components as u8,
             colour: COLOURS.get(colour as usize).filter(|_| has_colour).map(|(colour, _)| *colour),
             facts: self.facts()?,
+            raw: self.raw(),
             quant: self.quant.to_vec(),
             huffman: self.huffman.to_vec(),
             entries: self.entries.to_vec(),
@@ -279,6 +284,14 @@ impl Stored<'_> {
         };
         facts.check()?;
         Ok(Some(facts))
+    }
+
+    /// Where raw pixels lie, not checked; none of an image whose shape its bytes do not tell.
+    fn raw(&self) -> Option<raw::Facts> {
+        let [format, width, height, _, channels, .., scan_offset, _, _, _, _] = self.numbers;
+        let is_known = format == Format::Raw as u64 && self.cause.is_empty() && channels > 0;
+        let shape = raw::Shape { height: height as u32, width: width as u32, channels: channels as u8 };
+        is_known.then_some(raw::Facts { shape, offset: scan_offset })
     }
 }
 

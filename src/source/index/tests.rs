@@ -56,6 +56,7 @@ fn described() -> Described {
         components: 3,
         colour: Some(facts.colour),
         facts: Some(facts),
+        raw: None,
         quant: vec![1; 130],
         huffman: vec![2; 420],
         entries: vec![3; 24],
@@ -131,7 +132,8 @@ fn scans_that_end_behind_their_sample_are_refused() {
     write(&shard, &head(&shard, 5), rows.into_iter());
     let source = open(&shard).unwrap();
     let record = source.record(0).unwrap().unwrap();
-    assert_eq!(record.facts.scan_offset + record.facts.scan_bytes, record.len_bytes);
+    let facts = record.jpeg().unwrap().facts;
+    assert_eq!(facts.scan_offset + facts.scan_bytes, record.len_bytes);
     for sample in 1..5 {
         assert!(source.extent(sample).is_ok());
         assert_eq!(kind(source.record(sample)), Some(ErrorKind::IndexStale), "sample {sample}");

@@ -279,7 +279,7 @@ fn compare(file: &Sidecar, row: u64, listed: &Listed<'_>, described: &Described)
     if (old_listed.offset, old_listed.flags) != (listed.offset, listed.flags) {
         return Err(is_other("the place"));
     }
-    if old.facts != described.facts
+    if (old.facts, old.raw) != (described.facts, described.raw)
         || (old.format, old.width, old.height) != (described.format, described.width, described.height)
     {
         return Err(is_other("what it says of the image"));

@@ -87,9 +87,18 @@ impl Writer {
         self.push_numbers(Column::Label, &listed.numbers(), &is_there);
         self.push_numbers(Column::ListingChecksum, &[listing_checksum], &[true]);
         let has_dimensions = described.width > 0;
-        let is_jpeg = described.components > 0;
         let mut is_there = [has_facts; 14];
-        is_there[..6].copy_from_slice(&[true, has_dimensions, has_dimensions, is_jpeg, is_jpeg, is_jpeg]);
+        let (has_orientation, has_components) = (described.orientation > 0, described.components > 0);
+        let has_colour = described.colour.is_some();
+        is_there[..6].copy_from_slice(&[
+            true,
+            has_dimensions,
+            has_dimensions,
+            has_orientation,
+            has_components,
+            has_colour,
+        ]);
+        is_there[9..11].fill(has_facts || described.raw.is_some());
         is_there[13] = described.format != Format::Unknown || described.data_checksum != 0;
         self.push_numbers(Column::Format, &numbers, &is_there);
         self.push_numbers(Column::RecordChecksum, &[record_checksum], &[true]);

@@ -6,12 +6,17 @@
 
 use std::path::PathBuf;
 
-use forebay::Rect;
-use forebay::jpeg::{Decoder, Grain, Piece};
+use forebay::decode::Decoder;
+use forebay::jpeg::{Grain, Piece};
+use forebay::raw::{Shape, npy};
 use forebay::source::index::{BuildOptions, Part, build};
-use forebay::source::{Extent, IndexMode, IndexOptions, Record, open_with};
+use forebay::source::{Extent, IndexMode, IndexOptions, Record, RecordedImage, open_with};
+use forebay::{Limits, Rect};
 use forebay_fuzz::{Image, Scratch, Tail};
 use libfuzzer_sys::fuzz_target;
+
+/// Grey pixels of 8 rows of 8, which begin where a header of 128 bytes ends.
+const RAW: Shape = Shape { height: 8, width: 8, channels: 1 };
 
 const SAMPLES: [(&str, &[u8]); 5] = [
     ("420", include_bytes!("../../fixtures/jpeg/420_131x97.jpg")),
@@ -42,11 +47,16 @@ impl Bench {
             header.set_size(bytes.len() as u64);
             tar.append_data(&mut header, format!("{name}.jpg"), bytes).expect("an entry");
         }
+        let mut raw = npy::header(RAW, 128).expect("a header");
+        raw.resize(128 + RAW.len_bytes() as usize, 7);
+        let mut header = tar::Header::new_ustar();
+        header.set_size(raw.len() as u64);
+        tar.append_data(&mut header, "raw.npy", &raw[..]).expect("an entry");
         let bytes = tar.into_inner().expect("a shard");
         let shard = scratch.write("s.tar", &bytes);
         let options = BuildOptions { grain: Grain::Bits(512), part: Part::WHOLE, dir: None, threads: 1, force: true };
         let built = build(&shard, &options, &|_, _| {}).expect("an index");
-        assert_eq!((built.samples, built.failed.len()), (SAMPLES.len() as u64, 0));
+        assert_eq!((built.samples, built.failed.len()), (SAMPLES.len() as u64 + 1, 0));
         let index = std::fs::read(shard.with_extension("tar.index.arrow")).expect("the index");
         Self { scratch, shard, bytes, index }
     }
@@ -95,22 +105,25 @@ fuzz_target!(|input: &[u8]| {
 
 /// Decodes a region as the loader would.
 fn decode(record: &Record, file: &[u8], tail: &mut Tail) {
-    record.facts.check().expect("the facts of a record are checked");
-    let whole = Rect::whole(record.facts.width, record.facts.height);
+    let info = record.image.info();
+    match &record.image {
+        RecordedImage::Jpeg(jpeg) => jpeg.facts.check().expect("the facts of a record are checked"),
+        RecordedImage::Raw(facts) => facts.check(file.len() as u64).expect("the facts of a record are checked"),
+    }
+    let whole = Rect::whole(info.width, info.height);
     let mut region = tail.region(whole.width, whole.height);
     (region.width, region.height) = (region.width.min(64), region.height.min(64));
     let mut ranges = Vec::new();
-    if record.facts.ranges(record.entries, region, &mut ranges).is_err() {
+    if record.image.ranges(region, &mut ranges).is_err() {
         return;
     }
     for range in &ranges {
         assert!(range.end <= file.len() as u64, "{range:?} of a sample of {} bytes", file.len());
     }
-    let Ok(header) = record.facts.header(record.quant, record.huffman) else { return };
     let piece = |range: &std::ops::Range<u64>| Piece {
         offset: range.start,
         bytes: &file[range.start as usize..range.end as usize],
     };
     let pieces: Vec<_> = ranges.iter().map(piece).collect();
-    Image::of(region, |image| Decoder::new().decode_indexed(&pieces, &header, record.entries, region, image));
+    Image::of(region, |image| Decoder::new(Limits::default()).decode_indexed(&pieces, record, region, image));
 }
