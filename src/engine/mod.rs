@@ -8,6 +8,7 @@
 //! short reads, interruptions, a refused O_DIRECT, one retry) is module `transfer`'s, what an open goes through
 //! is `files`'; `uring` and `pread` only carry requests to the kernel.
 
+pub mod cufile;
 mod fallbacks;
 mod files;
 mod options;
