@@ -27,6 +27,7 @@
 mod api;
 mod batch;
 mod driver;
+pub mod gds;
 mod handle;
 mod open;
 mod receipts;
