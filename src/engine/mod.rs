@@ -180,6 +180,8 @@ impl Engine {
             Direct::Auto => Direct::Preferred,
             direct => direct,
         };
+        let read_bytes_max = options.read_bytes_max.min(cufile.request_bytes_max());
+        let options = EngineOptions { read_bytes_max, ..options };
         let common = Arc::new(Common::new(depth, direct, files::ALIGN_UNKNOWN_BYTES, options)?);
         let driver = cufile::Driver::new(cufile, &common, depth, options)?;
         Ok(Self::of(Driver::CuFile(Box::new(driver)), common, arena, depth))

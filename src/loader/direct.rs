@@ -1,8 +1,9 @@
 //! Whether cuFile brings the encoded bytes to the device: asked for, or because the way there is proven to be direct.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::engine::cufile::gds::Gds;
 use crate::engine::{CuFile, RequirePath};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::DeviceArena;
@@ -38,7 +39,7 @@ impl CuFileChoice {
             Self::Needed(require) => {
                 let cufile = CuFile::open(arenas, require)?;
                 if require == RequirePath::Direct {
-                    prove(&cufile, arenas, source)?;
+                    prove(&cufile, arenas, &first_path(source)?)?;
                 }
                 Ok(Opened::CuFile(cufile))
             }
@@ -51,22 +52,34 @@ impl CuFileChoice {
 }
 
 fn if_direct(arenas: &[DeviceArena], source: &dyn Source) -> Result<Arc<CuFile>> {
-    // Opened as if everything else were forbidden, so that the proof is one; other paths of later reads are in the report.
+    let path = first_path(source)?;
+    // Of a simulated device nothing is to be seen from outside, and the proof says enough.
+    let is_simulated = arenas.first().is_some_and(|arena| arena.memory().gpu().is_simulated());
+    if !is_simulated && let Some((cause, remedy)) = Gds::examine(&path).why_host_memory() {
+        // Opening the library takes a fifth of a second, which most machines need not wait for.
+        return Err(Error::new(ErrorKind::Unavailable, cause).with_remedy(remedy));
+    }
+    // Whatever path later reads take is in the report; only this one has to be direct.
     let cufile = CuFile::open(arenas, RequirePath::Any)?;
-    prove(&cufile, arenas, source)?;
+    prove(&cufile, arenas, &path)?;
     Ok(cufile)
 }
 
-/// Reads the start of the first sample's file to the device.
-fn prove(cufile: &CuFile, arenas: &[DeviceArena], source: &dyn Source) -> Result<()> {
+/// Where the first sample lies.
+fn first_path(source: &dyn Source) -> Result<PathBuf> {
     let (Extent::Object(object) | Extent::Range { object, .. }) = source.extent(0)?;
     let mut path = PathBuf::new();
     source.object_path(object, &mut path)?;
+    Ok(path)
+}
+
+/// Reads the start of a file to the device.
+fn prove(cufile: &CuFile, arenas: &[DeviceArena], path: &Path) -> Result<()> {
     let len_bytes = arenas.iter().map(DeviceArena::capacity_bytes).min().unwrap_or(0).min(PROOF_BYTES);
     let Some(region) = arenas.first().map(|arena| arena.alloc(len_bytes)).transpose()?.flatten() else {
         return Err(Error::new(ErrorKind::Internal, "a new landing area has no room"));
     };
-    let taken = cufile.prove(&path, region)?;
+    let taken = cufile.prove(path, region)?;
     if taken.is_direct() {
         return Ok(());
     }

@@ -19,6 +19,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{DeviceArena, DeviceRegion};
 use crate::report::lock;
 
+/// Of a request, where the library does not say how long one may be.
+const REQUEST_BYTES_UNKNOWN: usize = 1 << 20;
+
 /// How long, and how often, the library's counts are waited for when they say nothing of a read yet.
 const COUNTS_WAIT: Duration = Duration::from_micros(500);
 const COUNTS_TRIES: u32 = 40;
@@ -83,6 +86,15 @@ impl CuFile {
     /// What reads have to have come by.
     pub fn require(&self) -> RequirePath {
         self.require
+    }
+
+    /// The most bytes of a request: batches of older libraries refuse entries that are longer than what is asked of the
+    /// kernel at once.
+    pub(in crate::engine) fn request_bytes_max(&self) -> usize {
+        match self.open.properties().nvfs.max_direct_io_size {
+            0 => REQUEST_BYTES_UNKNOWN,
+            kibibytes => kibibytes.saturating_mul(1024),
+        }
     }
 
     /// Reads the start of a file into `region` and says what that took.
