@@ -4,8 +4,8 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::Range;
 
-use crate::driver;
-use crate::result::Code;
+use crate::driver::{self, Locked};
+use crate::result::{Code, Outcome};
 use crate::settings::Verdict;
 use crate::stream::Work;
 
@@ -44,6 +44,24 @@ pub enum Input {
 }
 
 impl Companion {
+    /// The work, if its ranges are ones that it may have.
+    ///
+    /// # Errors
+    /// `INVALID_VALUE` if it would write to pageable memory, or what it reads is only partly page-locked.
+    pub fn new(
+        driver: &mut Locked,
+        run: Run,
+        argument: usize,
+        reads: Vec<Range<u64>>,
+        writes: Vec<Range<u64>>,
+    ) -> Outcome<Self> {
+        let inputs = reads.into_iter().map(|range| driver.companion_input(range)).collect::<Outcome<Vec<_>>>()?;
+        if writes.iter().any(|range| !range.is_empty() && driver.memory().is_ok_and(|m| m.at(range.start).is_none())) {
+            return Err(Code::INVALID_VALUE);
+        }
+        Ok(Self { run, argument, reads: inputs, writes })
+    }
+
     /// Memory with an address on the device that it reads, and writes.
     pub fn touches(&self) -> (Vec<Range<u64>>, Vec<Range<u64>>) {
         let reads = self.reads.iter().filter_map(|input| match input {
@@ -85,14 +103,7 @@ pub unsafe extern "C" fn simcuda_enqueue(
     driver::enter(|driver| {
         let run = run.ok_or(Code::INVALID_VALUE)?;
         let stream = driver.stream(stream)?;
-        let mut inputs = Vec::new();
-        for range in reads {
-            inputs.push(driver.companion_input(range)?);
-        }
-        if writes.iter().any(|range| !range.is_empty() && driver.memory().is_ok_and(|m| m.at(range.start).is_none())) {
-            return Err(Code::INVALID_VALUE);
-        }
-        let companion = Companion { run, argument: argument as usize, reads: inputs, writes };
+        let companion = Companion::new(driver, run, argument as usize, reads, writes)?;
         driver.queue(stream, &name, Work::Companion(Box::new(companion)))
     })
 }
@@ -146,7 +157,7 @@ pub unsafe fn text(text: *const c_char) -> String {
 
 /// # Safety
 /// There are as many.
-unsafe fn ranges(ranges: *const CRange, count: usize) -> Vec<Range<u64>> {
+pub unsafe fn ranges(ranges: *const CRange, count: usize) -> Vec<Range<u64>> {
     if ranges.is_null() || count == 0 {
         return Vec::new();
     }

@@ -124,6 +124,7 @@ impl Driver {
             done: 0,
             busy: false,
             destroyed: false,
+            lane: None,
         };
         self.streams.insert(handle, stream);
         handle
@@ -187,12 +188,14 @@ impl Driver {
         let own = [context.legacy].into_iter().chain(context.per_thread.iter().map(|(_, stream)| *stream));
         own.for_each(|stream| drop(self.streams.remove(&stream)));
         if context.broken.is_none() {
+            self.report_lanes(handle);
             self.report_left(handle, "its context ended");
         }
         self.streams.retain(|_, stream| stream.context != handle);
         self.events.retain(|_, event| event.context != handle);
         self.modules.retain(|_, module| module.context != handle);
         self.functions.retain(|_, function| function.context != handle);
+        self.show_all_host_memory(handle);
         let left: Vec<usize> = self.allocations_of(handle).map(|(index, _)| index).collect();
         left.into_iter().for_each(|index| self.end_allocation(index));
     }
@@ -200,7 +203,11 @@ impl Driver {
     /// Reports what a context has and should have given back.
     pub fn report_left(&mut self, handle: u64, when: &str) {
         let mut left = self.left_memory(handle);
-        let streams = self.streams.values().filter(|stream| stream.context == handle && !stream.destroyed).count();
+        let streams = self
+            .streams
+            .values()
+            .filter(|stream| stream.context == handle && !stream.destroyed && stream.lane.is_none())
+            .count();
         let events = self.events.values().filter(|event| event.context == handle).count();
         let modules = self.modules.values().filter(|module| module.context == handle).count();
         for (count, what) in [(streams, "streams"), (events, "events"), (modules, "modules")] {

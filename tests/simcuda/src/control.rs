@@ -80,6 +80,7 @@ fn finish(driver: &mut Driver) {
     for handle in held {
         let Some(context) = driver.contexts.get(&handle).filter(|context| context.broken.is_none()) else { continue };
         let device = context.device;
+        driver.show_all_host_memory(handle);
         for left in driver.left_memory(handle) {
             driver.report("leak", &format!("{left} on device {device} when the process ended"));
         }

@@ -16,6 +16,7 @@ use crate::result::{Code, Outcome};
 use crate::schedule::Temper;
 use crate::settings::{Calls, Settings, Verdict};
 use crate::stream::{Event, Stream};
+use crate::watch::Watch;
 
 /// All that the driver knows. Handles are numbers that never come back, so that a stale one is told from a live one.
 #[derive(Debug)]
@@ -66,6 +67,8 @@ pub struct Driver {
     pub broke: bool,
     /// Whether an operation was queued by this call.
     pub queued: bool,
+    /// Who looks at what the host gives the device.
+    pub watch: Option<Watch>,
     /// Tells stacks of current contexts of before a reset from those after.
     pub generation: u64,
     memory: Option<Memory>,
@@ -227,6 +230,7 @@ impl Driver {
             fault: None,
             broke: false,
             queued: false,
+            watch: None,
             generation,
             memory: None,
             handles,
@@ -237,7 +241,7 @@ impl Driver {
     pub fn reset(&mut self, seed: u64) {
         let mut settings = self.settings.clone();
         settings.seed = seed;
-        *self = Self::new(settings, self.generation + 1, self.handles);
+        *self = Self { watch: self.watch, ..Self::new(settings, self.generation + 1, self.handles) };
     }
 
     /// Counts a call and says what becomes of it.

@@ -101,7 +101,7 @@ impl Driver {
                 let (index, offset) = self.place(*at, len)?;
                 self.touch(doing, index, true, Ranges::all(offset, offset + len));
                 let allocation = self.memory_mut().map_err(no_memory)?.get_mut(index);
-                let target = allocation.bytes(offset);
+                let (target, allocation_is_device) = (allocation.bytes(offset), !allocation.is_host());
                 match (&mut allocation.defined, &written.0) {
                     (Some(marks), Some((source, start, _))) => marks.copy_from(offset, source, *start, len),
                     (Some(marks), None) => marks.set(offset, len),
@@ -115,8 +115,12 @@ impl Driver {
                         &format!("the host wrote to {at:#x}, which {} had still to write", doing.by),
                     );
                 }
+                let is_upload = written.0.is_none() && allocation_is_device;
                 // SAFETY: both places were just checked to be within live memory; they may overlap.
                 unsafe { ptr::copy(bytes, target, len as usize) };
+                if is_upload {
+                    self.show(&doing.by, target, len);
+                }
             }
         }
         Ok(())

@@ -37,6 +37,8 @@ pub struct Stream {
     pub busy: bool,
     /// Destroyed by the program, and gone once its queue is empty.
     pub destroyed: bool,
+    /// Whether something is done on it, if it is a companion library's lane and no stream of the program's.
+    pub lane: Option<bool>,
 }
 
 /// Something a stream does.

@@ -36,7 +36,7 @@ impl Locked {
     }
 
     fn streams_of(&self, context: u64) -> Vec<u64> {
-        let of = self.streams.iter().filter(|(_, stream)| stream.context == context);
+        let of = self.streams.iter().filter(|(_, stream)| stream.context == context && stream.lane.is_none());
         of.map(|(handle, _)| *handle).collect()
     }
 

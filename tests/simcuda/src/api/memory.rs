@@ -82,14 +82,13 @@ impl Locked {
 
     fn free(&mut self, address: u64) -> Outcome {
         let index = self.freeable("cuMemFree", address, |kind| matches!(kind, Kind::Device { .. } | Kind::Managed))?;
-        if self.memory()?.get(index).kind == (Kind::Device { ordered: true }) {
-            // The reference: no implicit synchronisation for what the stream-ordered allocator gave.
-            self.expect_unused("cuMemFree", index)?;
-        } else {
-            // The reference lets it wait for the device, as every driver so far does, and programs lean on it.
+        // The reference: no implicit synchronisation for what the stream-ordered allocator gave. For the rest it lets it wait
+        // for the device, as every driver so far does, and programs lean on it.
+        if self.memory()?.get(index).kind != (Kind::Device { ordered: true }) {
             let context = self.memory()?.get(index).context;
             self.synchronize_context(context)?;
         }
+        self.expect_unused("cuMemFree", index)?;
         self.end_allocation(index);
         Ok(())
     }
@@ -131,6 +130,7 @@ impl Locked {
     fn end_host(&mut self, name: &str, address: u64, kind: fn(Kind) -> bool) -> Outcome {
         let index = self.freeable(name, address, kind)?;
         self.expect_unused(name, index)?;
+        self.show_host_memory(index);
         self.end_allocation(index);
         Ok(())
     }
@@ -244,7 +244,7 @@ entries! {
 }
 
 /// Whether all pages are mapped into the process.
-fn is_mapped(start: u64, end: u64) -> bool {
+pub fn is_mapped(start: u64, end: u64) -> bool {
     const PAGE_BYTES: u64 = 4096;
     // Asked for in parts, so that the answers fit a buffer of their own.
     const PART_PAGES: u64 = 4096;

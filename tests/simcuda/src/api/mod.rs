@@ -19,6 +19,8 @@ mod stubs;
 
 use std::ffi::c_void;
 
+pub use memory::is_mapped;
+
 use crate::result::{Code, Outcome};
 
 /// Defines entry points, and a table of them by name.
