@@ -14,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// `CU_MEMHOSTREGISTER_PORTABLE`: page-locked for every context, not for the calling one alone.
 const PORTABLE: u32 = 1;
 
+/// What cuFile wants memory to be aligned to.
+const PAGE_BYTES: usize = 4096;
+
 /// Host memory that is page-locked for the device for as long as this lives, so that copies are asynchronous and at
 /// the full speed of the bus.
 pub(crate) struct Registered {
@@ -145,27 +148,32 @@ pub(crate) unsafe fn zero(stream: &CudaStream, to: &mut CudaSlice<u8>, at: Range
 /// stream's pool. Freed when dropped, which waits for everything that the context still does.
 pub(crate) struct DeviceMemory {
     gpu: Gpu,
+    /// What the driver gave.
+    allocated: sys::CUdeviceptr,
+    /// The first multiple of a page within.
     start: sys::CUdeviceptr,
     len_bytes: usize,
 }
 
 impl DeviceMemory {
-    /// At least `len_bytes`, whose content is whatever was there. The driver aligns to 256 bytes, and to 64 KiB what is as
-    /// large.
+    /// At least `len_bytes` from a multiple of 4096 on, whose content is whatever was there.
     ///
     /// # Errors
     ///
     /// `OutOfMemory` says how much was requested and how much is free.
     pub(crate) fn new(gpu: &Gpu, len_bytes: usize) -> Result<Self> {
         bind(gpu.context())?;
-        let (mut start, len_bytes) = (0, len_bytes.max(1).next_multiple_of(16));
+        let (mut allocated, len_bytes) = (0, len_bytes.max(1).next_multiple_of(16));
+        // The driver aligns to 256 bytes alone.
+        let with_slack = len_bytes.saturating_add(PAGE_BYTES);
         // SAFETY: the pointer is valid for a write, all that the call asks for.
-        let code = unsafe { sys::cuMemAlloc_v2(&mut start, len_bytes) };
+        let code = unsafe { sys::cuMemAlloc_v2(&mut allocated, with_slack) };
         code.result().map_err(|code| match code.0 as u32 {
             OUT_OF_MEMORY => gpu.out_of_memory(len_bytes),
             _ => error("cuMemAlloc", code),
         })?;
-        Ok(Self { gpu: gpu.clone(), start, len_bytes })
+        let start = allocated.next_multiple_of(PAGE_BYTES as u64);
+        Ok(Self { gpu: gpu.clone(), allocated, start, len_bytes })
     }
 
     /// Where it starts.
@@ -232,7 +240,7 @@ impl Drop for DeviceMemory {
         // After a sticky error neither call succeeds, and the memory goes with the process.
         if bind(self.gpu.context()).is_ok() {
             // SAFETY: what `new` allocated, freed once.
-            let _ = unsafe { sys::cuMemFree_v2(self.start) };
+            let _ = unsafe { sys::cuMemFree_v2(self.allocated) };
         }
     }
 }
