@@ -30,3 +30,4 @@ mod result;
 mod schedule;
 mod settings;
 mod stream;
+mod value;
