@@ -32,3 +32,4 @@ mod schedule;
 mod settings;
 mod stream;
 mod watch;
+mod value;
