@@ -4,6 +4,7 @@
 #[path = "../../../../cuda_support/mod.rs"]
 mod cuda_support;
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -87,7 +88,7 @@ impl Stand {
         // SAFETY: a context is current.
         let memory = unsafe { result::malloc_sync((PAGES + 1) * PAGE) }.unwrap();
         let base = memory.next_multiple_of(PAGE as u64);
-        Device { stand: self, context, stream, memory, base }
+        Device { stand: self, context, stream, memory, is_freed: Cell::new(false), base }
     }
 }
 
@@ -124,6 +125,7 @@ pub struct Device<'a> {
     pub context: Arc<CudaContext>,
     pub stream: Arc<CudaStream>,
     memory: u64,
+    is_freed: Cell<bool>,
     /// The buffer: [`PAGES`], aligned.
     pub base: u64,
 }
@@ -264,10 +266,12 @@ impl Device<'_> {
         bytes
     }
 
-    /// Frees the buffer's memory.
+    /// Frees the buffer's memory, unless it is freed.
     pub fn free(&self) {
-        // SAFETY: tests do once, when nothing uses it, or to be caught.
-        unsafe { result::free_sync(self.memory) }.unwrap();
+        if !self.is_freed.replace(true) {
+            // SAFETY: tests do when nothing uses it, or to be caught.
+            unsafe { result::free_sync(self.memory) }.unwrap();
+        }
     }
 
     pub fn close(&self) {

@@ -1,0 +1,482 @@
+//! Each report, planted once.
+
+mod program;
+
+use std::path::PathBuf;
+use std::ptr;
+use std::time::Duration;
+
+use cudarc::driver::{result, sys};
+use cufile_sys::sys::*;
+use program::*;
+
+/// A fault that a program commits.
+type Fault = fn(&Device<'_>, CUfileHandle_t);
+
+/// Opens all, lets `fault` happen, and gives back what that left. A report must have these words.
+fn reported(words: &str, fault: Fault) {
+    let Some(folder) = folder() else { return };
+    let path = folder.path().join("file");
+    caught(words, |stand| with_file(stand, &path, fault));
+}
+
+fn with_file(stand: &Stand, path: &PathBuf, body: Fault) {
+    let file = direct(path).unwrap();
+    let device = stand.open();
+    device.register();
+    let handle = device.handle(&file).unwrap();
+    body(&device, handle);
+    // Much of this is wrong after some faults; the first report has been made.
+    // SAFETY: the stand-in checks what it is given.
+    unsafe {
+        device.cufile().cuFileHandleDeregister(handle).ok();
+        device.cufile().cuFileBufDeregister(device.at(0)).ok();
+        device.cufile().cuFileDriverClose_v2().ok();
+    }
+    device.free();
+}
+
+fn submit_two(device: &Device<'_>, handle: CUfileHandle_t) -> CUfileBatchHandle_t {
+    let batch = device.batch(PAGES);
+    device.submit(batch, &mut [device.entry(handle, 0), device.entry(handle, 1)]).unwrap();
+    batch
+}
+
+/// Reads so many bytes from a place in the file to one in a buffer.
+fn read(device: &Device<'_>, handle: CUfileHandle_t, base: usize, size: usize, file_offset: i64, base_offset: i64) {
+    // SAFETY: the stand-in checks what it is given.
+    let _ = unsafe { device.cufile().cuFileRead(handle, device.at(base), size, file_offset, base_offset) };
+}
+
+#[test]
+fn lifetimes_of_handles() {
+    reported("cufile-lifetime: cuFileHandleDeregister of", |device, handle| {
+        let batch = submit_two(device, handle);
+        device.forget(handle);
+        device.all_ends(batch, 2);
+        device.destroy(batch);
+    });
+    reported("a handle that was given back", |device, handle| {
+        device.forget(handle);
+        device.read(handle, 0, 1).unwrap_err();
+    });
+    reported("0x10 is no handle", |device, _| {
+        device.read(ptr::without_provenance_mut(16), 0, 1).unwrap_err();
+    });
+    reported("still registered when the driver was closed", |device, _| device.close());
+    reported("cuFileDriverClose: 2 reads are in flight", |device, handle| {
+        let batch = submit_two(device, handle);
+        // SAFETY: the stand-in checks what it is given.
+        let error = unsafe { device.cufile().cuFileDriverClose_v2() }.unwrap_err();
+        assert_eq!(error.code(), Some(CUfileOpError::CU_FILE_DRIVER_CLOSING));
+        device.all_ends(batch, 2);
+        device.destroy(batch);
+    });
+}
+
+#[test]
+fn lifetimes_of_descriptors() {
+    let Some(folder) = folder() else { return };
+    let path = folder.path().join("file");
+    caught("was closed while registered, found when read 1 (cuFileRead) began", |stand| {
+        let file = direct(&path).unwrap();
+        let device = stand.open();
+        device.register();
+        let handle = device.handle(&file).unwrap();
+        drop(file);
+        // The bytes still come: the file was open when it was registered.
+        assert_eq!(device.read(handle, 0, 1), Ok(PAGE));
+        device.forget(handle);
+        device.deregister();
+        device.close();
+    });
+}
+
+#[test]
+fn lifetimes_of_buffers() {
+    reported("cufile-lifetime: cuFileBufDeregister of", |device, handle| {
+        let batch = submit_two(device, handle);
+        device.deregister();
+        device.all_ends(batch, 2);
+        device.destroy(batch);
+    });
+    reported("race: cuMemFree ends", |device, handle| {
+        let batch = submit_two(device, handle);
+        device.free();
+        device.all_ends(batch, 2);
+        device.destroy(batch);
+    });
+    reported("its memory was freed while it was registered", |device, _| device.free());
+    reported("is freed", |device, handle| {
+        device.free();
+        device.read(handle, 0, 1).unwrap_err();
+    });
+    reported("is not where a registered buffer begins", |device, _| {
+        // SAFETY: the stand-in checks what it is given.
+        unsafe { device.cufile().cuFileBufDeregister(device.at(PAGE)) }.unwrap_err();
+    });
+    reported("some of it is registered already", |device, _| {
+        // SAFETY: as above.
+        unsafe { device.cufile().cuFileBufRegister(device.at(PAGE), PAGE, 0) }.unwrap_err();
+    });
+    reported("its allocation ends before", |device, _| {
+        device.deregister();
+        // SAFETY: as above.
+        unsafe { device.cufile().cuFileBufRegister(device.at(0), 1 << 30, 0) }.unwrap_err();
+    });
+}
+
+#[test]
+fn lifetimes_of_batches_and_streams() {
+    reported("cuFileBatchIODestroy with 2 reads in flight", |device, handle| {
+        let batch = submit_two(device, handle);
+        device.destroy(batch);
+    });
+    reported("1 batches are not destroyed when the driver was closed", |device, handle| {
+        device.batch(1);
+        device.forget(handle);
+        device.deregister();
+        device.close();
+    });
+    reported("cuFileBatchIOGetStatus: a handle that was given back", |device, _| {
+        let batch = device.batch(1);
+        device.destroy(batch);
+        device.ends(batch, 0, None).unwrap_err();
+    });
+    reported("cuFileStreamDeregister with 1 reads in flight in the stream", |device, handle| {
+        let mut numbers = page_in_stream(0);
+        // SAFETY: the stream is live; the stand-in checks the rest.
+        unsafe {
+            device.cufile().cuFileStreamRegister(device.stream.cu_stream().cast(), 0).unwrap();
+            device.read_async(handle, &mut numbers, &device.stream).unwrap();
+            device.cufile().cuFileStreamDeregister(device.stream.cu_stream().cast()).unwrap();
+        }
+        device.stream.synchronize().unwrap();
+    });
+    reported("1 streams are still registered when the driver was closed", |device, _| {
+        // SAFETY: the stream is live.
+        unsafe { device.cufile().cuFileStreamRegister(device.stream.cu_stream().cast(), 0) }.unwrap();
+        device.close();
+    });
+}
+
+#[test]
+fn what_is_left_when_the_process_ends() {
+    let Some(folder) = folder() else { return };
+    let path = folder.path().join("file");
+    caught("is still registered when the process ended", |stand| {
+        let file = direct(&path).unwrap();
+        let device = stand.open();
+        device.handle(&file).unwrap();
+    });
+    caught("the buffer of 32768 bytes", |stand| stand.open().register());
+}
+
+#[test]
+fn use_before_the_driver_is_open() {
+    caught("cufile-lifetime: cuFileBufRegister: the driver is not open", |stand| {
+        let device = stand.open();
+        device.close();
+        // SAFETY: the stand-in checks what it is given.
+        unsafe { device.cufile().cuFileBufRegister(device.at(0), PAGE, 0) }.unwrap_err();
+        device.free();
+    });
+}
+
+#[test]
+fn the_order_of_batches() {
+    reported("cufile-order: cuFileBatchIOSubmit: the end of 2 reads", |device, handle| {
+        let batch = submit_two(device, handle);
+        device.submit(batch, &mut [device.entry(handle, 3)]).unwrap_err();
+        device.all_ends(batch, 2);
+        device.destroy(batch);
+    });
+    reported("waits for ever", |device, handle| {
+        let batch = submit_two(device, handle);
+        device.all_ends(batch, 2);
+        device.ends(batch, 1, None).unwrap_err();
+        device.destroy(batch);
+    });
+    let Some(folder) = folder() else { return };
+    let path = folder.path().join("file");
+    let stuck = stand();
+    stuck.set("stuck", "1");
+    with_file(&stuck, &path, |device, handle| {
+        let batch = device.batch(1);
+        device.submit(batch, &mut [device.entry(handle, 0)]).unwrap();
+        assert_eq!(device.ends(batch, 1, Some(Duration::ZERO)).unwrap(), []);
+        device.ends(batch, 1, None).unwrap_err();
+        // SAFETY: the batch is live.
+        unsafe { device.cufile().cuFileBatchIOCancel(batch) }.unwrap();
+        device.destroy(batch);
+    });
+    let reports = stuck.session.reports();
+    assert!(reports.len() == 1 && reports[0].contains("waits for ever"), "{reports:?}");
+}
+
+#[test]
+fn numbers_of_a_read_in_a_stream() {
+    let changed: [(&str, fn(&mut InStream)); 4] = [
+        ("cufile-order: read 1 (cuFileReadAsync): its size was changed", |numbers| numbers.size = 1),
+        ("its file offset was changed", |numbers| numbers.file_offset = 0),
+        ("its buffer offset was changed", |numbers| numbers.base_offset = 0),
+        ("the host wrote to its count of bytes", |numbers| numbers.read = 0),
+    ];
+    let Some(folder) = folder() else { return };
+    let path = folder.path().join("file");
+    for (words, change) in changed {
+        for fixed in [false, true] {
+            let program = |stand: &Stand| {
+                let file = direct(&path).unwrap();
+                let device = stand.open();
+                device.register();
+                let handle = device.handle(&file).unwrap();
+                let stream: CUstream = device.stream.cu_stream().cast();
+                let mut numbers = page_in_stream(1);
+                // SAFETY: the stream is live.
+                unsafe { device.cufile().cuFileStreamRegister(stream, if fixed { 15 } else { 0 }) }.unwrap();
+                device.read_async(handle, &mut numbers, &device.stream).unwrap();
+                change(&mut numbers);
+                device.stream.synchronize().unwrap();
+                assert_eq!(device.bytes(1, 1), noise(1)[PAGE..2 * PAGE]);
+                // SAFETY: as above.
+                unsafe { device.cufile().cuFileStreamDeregister(stream) }.unwrap();
+                device.forget(handle);
+                device.deregister();
+                device.close();
+                device.free();
+            };
+            match fixed && !words.contains("count of bytes") {
+                true => passes(program),
+                false => caught(words, program),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_count_of_bytes_that_is_looked_at_early_is_none() {
+    let (Some(folder), stand) = (folder(), stand()) else { return };
+    let path = folder.path().join("file");
+    let mut early = Vec::new();
+    for seed in 1..=10 {
+        stand.restart(seed);
+        let file = direct(&path).unwrap();
+        let device = stand.open();
+        device.register();
+        let handle = device.handle(&file).unwrap();
+        let mut numbers = page_in_stream(0);
+        device.read_async(handle, &mut numbers, &device.stream).unwrap();
+        // SAFETY: the number lives; it is changed by the stand-in.
+        early.push(unsafe { ptr::read_volatile(&numbers.read) });
+        device.stream.synchronize().unwrap();
+        device.forget(handle);
+        device.deregister();
+        device.close();
+    }
+    assert!(early.iter().any(|read| *read < -10_000), "{early:?}");
+}
+
+#[test]
+fn arguments_of_reads() {
+    reported("leaves the registered buffer", |device, handle| {
+        read(device, handle, 0, 2 * PAGE, 0, ((PAGES - 1) * PAGE) as i64);
+    });
+    reported("leaves the registered buffer at", |device, handle| {
+        read(device, handle, 0, PAGE, 0, (PAGES * PAGE) as i64);
+    });
+    reported("is not where the registered buffer at", |device, handle| read(device, handle, PAGE, PAGE, 0, 0));
+    reported("is in no registered buffer", |device, handle| {
+        device.deregister();
+        assert_eq!(device.read(handle, 0, 1), Ok(PAGE));
+    });
+    reported("is no memory of a device", |device, handle| {
+        let mut memory = vec![0_u8; PAGE];
+        let at = memory.as_mut_ptr().cast();
+        // SAFETY: the stand-in checks what it is given.
+        unsafe { device.cufile().cuFileRead(handle, at, PAGE, 0, 0) }.unwrap_err();
+    });
+    reported("cufile-argument: read 1 (cuFileRead): Request", |device, handle| read(device, handle, 0, 0, 0, 0));
+    reported("file_offset: -4096", |device, handle| read(device, handle, 0, PAGE, -4096, 0));
+    for misplaced in [
+        (|device, handle| read(device, handle, 0, PAGE - 1, 0, 0)) as Fault,
+        |device, handle| read(device, handle, 0, PAGE, 512, 0),
+        |device, handle| read(device, handle, 0, PAGE, 0, 512),
+    ] {
+        reported("cufile-unaligned: read 1", misplaced);
+    }
+}
+
+#[test]
+fn an_unaligned_read_is_counted_and_is_none_where_all_goes_through_the_host() {
+    let (Some(folder), stand) = (folder(), stand()) else { return };
+    let path = folder.path().join("file");
+    stand.session.set("ignore", "cufile-unaligned");
+    for (way, unaligned) in [("nvfs", 1), ("p2p", 1), ("posix", 0)] {
+        stand.set("path", way);
+        stand.restart(1);
+        let file = direct(&path).unwrap();
+        let device = stand.open();
+        device.count();
+        device.register();
+        let handle = device.handle(&file).unwrap();
+        read(&device, handle, 0, 100, 0, 0);
+        assert_eq!(device.cufile().gpu_reads().unwrap()[0].unaligned, unaligned, "{way}");
+        assert_eq!(device.bytes(0, 1)[..100], noise(1)[..100]);
+        device.forget(handle);
+        device.deregister();
+        device.close();
+    }
+}
+
+#[test]
+fn arguments_of_batches() {
+    reported("has the cookie of an earlier one", |device, handle| {
+        let batch = device.batch(2);
+        let [first, mut second] = [device.entry(handle, 0), device.entry(handle, 1)];
+        second.cookie = first.cookie;
+        device.submit(batch, &mut [first, second]).unwrap();
+        device.all_ends(batch, 2);
+        device.destroy(batch);
+    });
+    reported("2 entries of a batch that was set up for 1", |device, handle| {
+        let batch = device.batch(1);
+        device.submit(batch, &mut [device.entry(handle, 0), device.entry(handle, 1)]).unwrap_err();
+        device.destroy(batch);
+    });
+    reported("1000 entries where 1 to 128 can be had", |device, _| {
+        let mut batch = ptr::null_mut();
+        // SAFETY: the pointer is valid.
+        unsafe { device.cufile().cuFileBatchIOSetUp(&mut batch, 1000) }.unwrap_err();
+    });
+    reported("is no read of a batch", |device, handle| {
+        let batch = device.batch(1);
+        let mut entry = device.entry(handle, 0);
+        entry.opcode = CUfileOpcode_t::CUFILE_WRITE;
+        device.submit(batch, &mut [entry]).unwrap_err();
+        device.destroy(batch);
+    });
+    reported("is registered already", |device, _| {
+        // SAFETY: the stream is live.
+        unsafe {
+            let stream: CUstream = device.stream.cu_stream().cast();
+            device.cufile().cuFileStreamRegister(stream, 0).unwrap();
+            device.cufile().cuFileStreamRegister(stream, 0).unwrap();
+            device.cufile().cuFileStreamDeregister(stream).unwrap();
+        }
+    });
+    reported("in a stream of aligned reads", |device, handle| {
+        let mut numbers = page_in_stream(0);
+        numbers.size = 7;
+        // SAFETY: the stream is live.
+        unsafe {
+            let stream: CUstream = device.stream.cu_stream().cast();
+            device.cufile().cuFileStreamRegister(stream, CU_FILE_STREAM_PAGE_ALIGNED_INPUTS).unwrap();
+            device.read_async(handle, &mut numbers, &device.stream).unwrap();
+            device.stream.synchronize().unwrap();
+            device.cufile().cuFileStreamDeregister(stream).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_batch_that_fails_its_checks_begins_nothing() {
+    let (Some(folder), stand) = (folder(), stand()) else { return };
+    with_file(&stand, &folder.path().join("file"), |device, handle| {
+        let batch = device.batch(2);
+        let mut stale = device.entry(handle, 1);
+        stale.fh = ptr::null_mut();
+        device.submit(batch, &mut [device.entry(handle, 0), stale]).unwrap_err();
+        assert_eq!(device.ends(batch, 0, None).unwrap(), []);
+        device.destroy(batch);
+    });
+    stand.finish();
+    let reports = stand.session.reports();
+    assert!(reports.len() == 1 && reports[0].contains("0x0 is no handle"), "{reports:?}");
+}
+
+#[test]
+fn what_a_read_that_failed_leaves_is_garbage() {
+    let (Some(folder), stand) = (folder(), stand()) else { return };
+    stand.set("fail", "1:5");
+    with_file(&stand, &folder.path().join("file"), |device, handle| {
+        device.read(handle, 0, 1).unwrap_err();
+        assert_eq!(device.bytes(0, 1), [0xEE; PAGE]);
+    });
+}
+
+#[test]
+fn what_a_short_read_does_not_give_was_never_written() {
+    let Some(folder) = folder() else { return };
+    let path = folder.path().join("file");
+    caught("uninitialised", |stand| {
+        std::fs::write(&path, &noise(1)[..PAGE]).unwrap();
+        with_file(stand, &path, |device, handle| {
+            assert_eq!(device.read(handle, 0, 2), Ok(PAGE));
+            device.bytes(0, 2);
+        });
+    });
+}
+
+#[test]
+fn bytes_that_were_read_directly_are_found_in_the_host_s_memory() {
+    let (Some(folder), stand) = (folder(), stand()) else { return };
+    let path = folder.path().join("file");
+    stand.set("watch", "1");
+    let copied: Fault = |device, handle| {
+        device.read(handle, 0, 1).unwrap();
+        let bytes = noise(1);
+        // SAFETY: the range is within the buffer.
+        unsafe { result::memcpy_htod_sync(device.base + 3 * PAGE as u64, &bytes[100..PAGE]) }.unwrap();
+    };
+    let page_locked: Fault = |device, handle| {
+        // SAFETY: a context is current; the memory is written before it is freed.
+        unsafe {
+            let memory = result::malloc_host(PAGE, sys::CU_MEMHOSTALLOC_PORTABLE).unwrap().cast::<u8>();
+            memory.copy_from_nonoverlapping(noise(1).as_ptr(), PAGE);
+            device.read(handle, 0, 1).unwrap();
+            result::free_host(memory.cast()).unwrap();
+        }
+    };
+    let left: Fault = |device, handle| {
+        // SAFETY: as above; it is left to the end of the process.
+        unsafe {
+            let memory = result::malloc_host(PAGE, sys::CU_MEMHOSTALLOC_PORTABLE).unwrap().cast::<u8>();
+            memory.copy_from_nonoverlapping(noise(1).as_ptr(), PAGE);
+        }
+        device.read(handle, 0, 1).unwrap();
+    };
+    let clean: Fault = |device, handle| {
+        device.read(handle, 0, 1).unwrap();
+        // Other bytes, in a copy and in page-locked memory.
+        // SAFETY: as above.
+        unsafe {
+            result::memcpy_htod_sync(device.base + 3 * PAGE as u64, &noise(3)[..PAGE]).unwrap();
+            let memory = result::malloc_host(PAGE, sys::CU_MEMHOSTALLOC_PORTABLE).unwrap().cast::<u8>();
+            memory.copy_from_nonoverlapping(noise(3).as_ptr(), PAGE);
+            result::free_host(memory.cast()).unwrap();
+        }
+    };
+    for (words, fault) in [
+        ("host-bytes: cuMemcpyHtoD", Some(copied)),
+        ("host-bytes: page-locked memory", Some(page_locked)),
+        ("host-bytes: page-locked memory", Some(left)),
+        ("", None),
+    ] {
+        // The memory that is left is what one of them is about.
+        stand.session.set("ignore", "leak");
+        stand.restart(1);
+        with_file(&stand, &path, fault.unwrap_or(clean));
+        stand.finish();
+        let reports = stand.session.reports();
+        assert_eq!(!reports.is_empty(), fault.is_some(), "{reports:?}");
+        assert!(reports.iter().all(|report| report.starts_with(words)), "{reports:?}");
+    }
+    // What went through the host's memory anyhow is not looked for.
+    stand.set("path", "posix");
+    stand.restart(1);
+    with_file(&stand, &path, copied);
+    assert_eq!(stand.session.reports(), Vec::<String>::new());
+    stand.set("watch", "");
+    stand.session.set("ignore", "");
+}
