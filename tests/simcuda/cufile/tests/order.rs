@@ -3,28 +3,14 @@
 mod program;
 
 use cudarc::driver::result;
-use cufile_sys::sys::*;
 use program::*;
 
 /// Copies a page of the buffer to the next but one in the device's stream, and waits.
-fn use_page(device: &Device<'_>, page: usize) {
+fn use_page(device: &Device, page: usize) {
     let from = device.base + (page * PAGE) as u64;
     // SAFETY: both ranges are within the buffer.
     unsafe { result::memcpy_dtod_async(from + 2 * PAGE as u64, from, PAGE, device.stream.cu_stream()) }.unwrap();
     device.stream.synchronize().unwrap();
-}
-
-/// Registers a file and the buffer, lets `body` read, and gives all back.
-fn with_file(stand: &Stand, path: &std::path::Path, body: impl Fn(&Device<'_>, CUfileHandle_t)) {
-    let file = direct(path).unwrap();
-    let device = stand.open();
-    device.register();
-    let handle = device.handle(&file).unwrap();
-    body(&device, handle);
-    device.forget(handle);
-    device.deregister();
-    device.close();
-    device.free();
 }
 
 #[test]
