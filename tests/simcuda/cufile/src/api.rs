@@ -7,7 +7,7 @@ use std::time::Duration;
 use cufile_sys::sys::*;
 
 use crate::batch;
-use crate::driver::{driver, report};
+use crate::driver::driver;
 use crate::library::{Answer, Refusal, library, refuse, set_errno, status};
 use crate::numbers::Numbers;
 use crate::read::{Outcome, Request};
@@ -15,6 +15,8 @@ use crate::settings::settings;
 use crate::stats::stats;
 
 const INVALID: CUfileOpError = CUfileOpError::CU_FILE_INVALID_VALUE;
+/// What a batch says of a read that leaves its buffer. The other calls have other words for it.
+const OUT_OF_RANGE: CUfileOpError = CUfileOpError::CU_FILE_INVALID_MAPPING_RANGE;
 
 /// Exports functions of NVIDIA's types, with the version that they came with. Each is counted by the driver, whose rules may
 /// answer in its place.
@@ -143,9 +145,17 @@ export! {
         let numbers = numbers.ok_or_else(|| refuse("argument", &format!("{CALL}: a null pointer"), INVALID))?;
         let request = numbers.request(handle.addr(), base.addr() as u64);
         if flags & CU_FILE_STREAM_PAGE_ALIGNED_INPUTS != 0 && !request.is_aligned() {
-            report("argument", &format!("{CALL}: {request:?} in a stream of aligned reads"));
+            numbers.tell(-(libc::EINVAL as isize));
+            return Err(refuse("argument", &format!("{CALL}: {request:?} in a stream of aligned reads"), INVALID));
         }
-        let job = library().plan(CALL, request, Some(stream), false)?;
+        let planned = library().plan(CALL, request, Some(stream), false);
+        let job = planned.map_err(|mut refusal| {
+            if refusal.code == OUT_OF_RANGE {
+                refusal.code = CUfileOpError::CU_FILE_INVALID_MAPPING_SIZE;
+            }
+            numbers.tell(-(refusal.code.0 as isize));
+            refusal
+        })?;
         numbers.mark();
         job.with_numbers(numbers).begin(CALL).map(drop)
     }
@@ -337,7 +347,10 @@ unsafe extern "C" fn cuFileRead(
         Some(errno) => Outcome::Os(errno as c_int),
         None => {
             let request = Request { handle: handle.addr(), base: base.addr() as u64, base_offset, file_offset, size };
-            read(CALL, request).unwrap_or_else(|Refusal { code, .. }| Outcome::Failed(code))
+            read(CALL, request).unwrap_or_else(|Refusal { code, .. }| match code {
+                OUT_OF_RANGE => Outcome::Os(libc::EINVAL),
+                code => Outcome::Failed(code),
+            })
         }
     };
     match outcome {

@@ -83,18 +83,23 @@ pub fn submit(handle: usize, params: &[CUfileIOParams_t], flags: u32) -> Answer 
     let (limit, left, count) = (batch.entries_max, batch.entries.len(), params.len());
     if count == 0 || count > limit || flags != 0 {
         let words = format!("{CALL}: {count} entries of a batch that was set up for {limit}, flags {flags}");
-        return Err(refuse("argument", &words, CUfileOpError::CU_FILE_INVALID_VALUE));
+        return Err(refuse("argument", &words, CUfileOpError::CU_FILE_INTERNAL_BATCH_SUBMIT_ERROR));
     }
     if left > 0 {
-        let words = format!("{CALL}: the end of {left} reads of the batch was not asked for");
-        return Err(refuse("order", &words, CUfileOpError::CU_FILE_INTERNAL_BATCH_SUBMIT_ERROR));
+        report("resubmit", &format!("{CALL}: the end of {left} reads of the batch was not taken"));
     }
+    if left + count > limit {
+        let words = format!("{CALL}: {count} entries beside {left} of a batch that was set up for {limit}");
+        return Err(refuse("argument", &words, CUfileOpError::CU_FILE_BATCH_FULL));
+    }
+    let cookies: Vec<usize> = batch.entries.iter().map(|entry| entry.cookie).collect();
     for (index, entry) in params.iter().enumerate() {
         if entry.mode != CUfileBatchMode_t::CUFILE_BATCH || entry.opcode != CUfileOpcode_t::CUFILE_READ {
             let words = format!("{CALL}: entry {index} is no read of a batch");
             return Err(refuse("argument", &words, CUfileOpError::CU_FILE_INVALID_VALUE));
         }
-        if params[..index].iter().any(|other| other.cookie == entry.cookie) {
+        let earlier = params[..index].iter().map(|other| other.cookie.addr());
+        if earlier.chain(cookies.iter().copied()).any(|other| other == entry.cookie.addr()) {
             report("argument", &format!("{CALL}: entry {index} has the cookie of an earlier one"));
         }
     }
@@ -122,11 +127,12 @@ pub fn submit(handle: usize, params: &[CUfileIOParams_t], flags: u32) -> Answer 
         cookie: params.cookie.addr(),
         read: Arc::clone(job.1.read()),
     };
-    let entries = jobs.iter().zip(params).map(entry).collect();
-    all.batch(CALL, handle)?.entries = entries;
+    let entries: Vec<Entry> = jobs.iter().zip(params).map(entry).collect();
+    all.batch(CALL, handle)?.entries.extend(entries);
     drop(all);
     stats().count(|all| all.detailed.basic.batch_submit_ops.ok += 1);
     for (name, job) in jobs {
+        job.count_submitted();
         let read = Arc::clone(job.read());
         // One that cannot begin is an entry that failed.
         if let Err(refusal) = job.begin(&name) {

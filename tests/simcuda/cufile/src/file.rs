@@ -62,15 +62,15 @@ impl File {
         read.map_or_else(|| settings.way_of_file(&self.path), |read| settings.way(read, &self.path))
     }
 
-    /// Reports a descriptor that was closed, or is another file's by now.
-    pub fn expect_descriptor(&self, when: &str) {
-        if identity(self.descriptor) != Some(self.identity) {
-            let (descriptor, path) = (self.descriptor, self.path.display());
-            report(
-                "lifetime",
-                &format!("descriptor {descriptor} of {path} was closed while registered, found when {when}"),
-            );
+    /// Whether the descriptor is still this file's. Reports one that was closed.
+    pub fn has_descriptor(&self, when: &str) -> bool {
+        if identity(self.descriptor) == Some(self.identity) {
+            return true;
         }
+        let (descriptor, path) = (self.descriptor, self.path.display());
+        let words = format!("descriptor {descriptor} of {path} was closed while registered, found when {when}");
+        report("lifetime", &words);
+        false
     }
 
     /// How long it is.
@@ -98,7 +98,7 @@ impl Library {
         let file = File::open(descriptor)?;
         let twice = self.files.values().find(|other| other.descriptor == descriptor);
         if let Some(twice) = twice {
-            twice.expect_descriptor("it was registered again");
+            twice.has_descriptor("it was registered again");
             let words = format!("cuFileHandleRegister: descriptor {descriptor} is registered already");
             return Err(refuse("argument", &words, CUfileOpError::CU_FILE_HANDLE_ALREADY_REGISTERED));
         }
@@ -126,7 +126,7 @@ impl Library {
         if reads > 0 {
             report("lifetime", &format!("{CALL} of {} with {reads} reads in flight", file.path.display()));
         }
-        file.expect_descriptor("its handle was given back");
+        file.has_descriptor("its handle was given back");
         Ok(())
     }
 }

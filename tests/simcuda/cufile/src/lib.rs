@@ -6,7 +6,9 @@
 //! `cuFileReadAsync`. So the driver finds who uses the memory of a read too early, or frees it. Entries of a batch end in an
 //! order that `SIMCUDA_SEED` decides; the program is told of them a few at a time, and its time-outs may pass.
 //!
-//! What it says of the path that bytes took is what it is told to say; its properties, flags and statistics agree.
+//! What it says of the path that bytes took is what it is told to say; its properties, flags and statistics agree. As in the
+//! real library the counts of a GPU are of single and asynchronous reads, while those of batches are counted by their submission,
+//! in `batch_nvfs_submit_ops` and its like, and in `batch_read_bytes`.
 //!
 //! # What it reports
 //!
@@ -14,8 +16,9 @@
 //! - `cufile-lifetime`: use before `cuFileDriverOpen`; handles that are not live; files and buffers given back, or the driver
 //!   closed, with reads in flight; descriptors closed while registered, memory freed while registered; batches destroyed whose
 //!   reads' ends were not asked for; what is left when the driver is closed or the process ends;
-//! - `cufile-order`: a batch submitted anew before all its ends were taken, two threads that ask about one batch, waits that
-//!   cannot end; numbers of an asynchronous read that change before its turn (unless its stream was registered with them
+//! - `cufile-resubmit`: a batch submitted anew before all its ends were taken. The real library takes that as far as there is
+//!   room, and so does this; no documentation promises it;
+//! - `cufile-order`: two threads that ask about one batch, waits that cannot end; numbers of an asynchronous read that change before its turn (unless its stream was registered with them
 //!   fixed), and its count of bytes written by the host before;
 //! - `cufile-argument`: reads outside of the registered buffer or of memory that is not registered, whose base is not the
 //!   buffer's, too many entries, a cookie twice in a batch, and everything else that the documentation forbids;

@@ -53,8 +53,13 @@ impl Numbers {
 
     /// Makes it known that nothing was read yet.
     pub fn mark(&self) {
+        self.tell(NOT_YET);
+    }
+
+    /// Tells what was read, or why nothing was.
+    pub fn tell(&self, answer: isize) {
         // SAFETY: as `take` demands.
-        unsafe { self.bytes_read.write_volatile(NOT_YET) };
+        unsafe { self.bytes_read.write_volatile(answer) };
     }
 
     /// Reports numbers that changed since the call, and tells what was read.
@@ -74,8 +79,7 @@ impl Numbers {
         if unsafe { self.bytes_read.read_volatile() } != NOT_YET {
             report("order", &format!("{name}: the host wrote to its count of bytes before its turn in the stream"));
         }
-        // SAFETY: as `take` demands.
-        unsafe { self.bytes_read.write_volatile(outcome.in_stream()) };
+        self.tell(outcome.in_stream());
     }
 }
 

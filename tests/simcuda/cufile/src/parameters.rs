@@ -9,11 +9,11 @@ use crate::settings::{Way, settings};
 
 const INVALID: Refusal = Refusal { code: CUfileOpError::CU_FILE_INVALID_VALUE, cuda: 0 };
 
-/// Sizes, as NVIDIA's cufile.json of CUDA 13 has them, by the number of their parameter.
-const SIZES: [usize; 12] = [0, 128, 4, 8192, 4, 16384, 131_072, 1024, 33_554_432, 128, 4, 0];
+/// Sizes, as NVIDIA's library of CUDA 13 has them, by the number of their parameter.
+const SIZES: [usize; 12] = [0, 128, 4, 8192, 4, 16384, 131_072, 1024, 33_554_432, 128, 4, 5];
 /// The most that a size may be: a limit of the stand-in's but for the entries of a batch.
 const SIZE_MAX: usize = 1 << 40;
-const BATCH_MAX: usize = 256;
+const BATCH_MAX: usize = 128;
 const BATCH_PARAMETER: usize = 9;
 const TEXTS: usize = 4;
 
@@ -79,7 +79,7 @@ fn is_true(text: &str) -> Option<bool> {
 fn find(text: &str, key: &str) -> Option<bool> {
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
     let values = lines.filter_map(|line| line.split_once(&format!("\"{key}\""))?.1.trim_start().strip_prefix(':'));
-    values.filter_map(|value| is_true(value.split([',', '}']).next()?)).last()
+    values.filter_map(|value| is_true(value.split([',', '}']).next()?)).next_back()
 }
 
 impl Library {
@@ -160,8 +160,8 @@ impl Library {
                 dcontrolflags: bit(parameters.polls, CUfileDriverControlFlags::CU_FILE_USE_POLL_MODE.0)
                     | bit(parameters.allows_compatibility(), CUfileDriverControlFlags::CU_FILE_ALLOW_COMPAT_MODE.0),
             },
-            fflags: bit(true, CUfileFeatureFlags::CU_FILE_BATCH_IO_SUPPORTED.0)
-                | bit(true, CUfileFeatureFlags::CU_FILE_STREAMS_SUPPORTED.0)
+            // All that is numbered below peer-to-peer DMA; nothing where compatibility mode is forced.
+            fflags: if parameters.forces_compatibility() { 0 } else { 15 }
                 | bit(way == Way::P2p, CUfileFeatureFlags::CU_FILE_P2P_SUPPORTED.0),
             max_device_cache_size: parameters.size(6) as c_uint,
             per_buffer_cache_size: parameters.size(7) as c_uint,

@@ -92,6 +92,7 @@ pub struct Job {
     way: Way,
     is_unaligned: bool,
     device: usize,
+    is_in_batch: bool,
     numbers: Option<Numbers>,
 }
 
@@ -108,7 +109,7 @@ impl Library {
             let words = format!("{name}: {}", Self::describe_stale(handle));
             return Err(refuse("lifetime", &words, CUfileOpError::CU_FILE_HANDLE_NOT_REGISTERED));
         };
-        file.expect_descriptor(&format!("{name} began"));
+        let has_descriptor = file.has_descriptor(&format!("{name} began"));
         if request.base_offset < 0 || file_offset < 0 || size == 0 || size > isize::MAX as usize {
             let words = format!("{name}: {request:?}");
             return Err(refuse("argument", &words, CUfileOpError::CU_FILE_INVALID_VALUE));
@@ -120,8 +121,8 @@ impl Library {
         if way == Way::Posix && !self.parameters.allows_compatibility() {
             return Err(CUfileOpError::CU_FILE_IO_NOT_SUPPORTED.into());
         }
-        let is_unaligned = way != Way::Posix && (file_offset as u64 | size as u64 | start) % ALIGNMENT != 0;
-        if is_unaligned {
+        let is_unaligned = !(file_offset as u64 | size as u64 | start).is_multiple_of(ALIGNMENT);
+        if is_unaligned && way != Way::Posix {
             let words = format!("{name}: {size} bytes from {file_offset} to {start:#x} take a bounce buffer");
             report("unaligned", &words);
         }
@@ -145,10 +146,12 @@ impl Library {
             file_offset: file_offset as u64,
             wanted: rule(&settings.short).map_or(room, |bytes| room.min(bytes as usize)),
             room,
-            fault: rule(&settings.fail),
+            // The library has no descriptor of its own.
+            fault: if has_descriptor { rule(&settings.fail) } else { Some(libc::EBADF as u64) },
             way,
             is_unaligned,
             device,
+            is_in_batch: in_batch,
             numbers: None,
         };
         drop(settings);
@@ -285,25 +288,45 @@ impl Job {
         Outcome::Bytes(done)
     }
 
+    /// Counts it where the library does: reads of batches are not among those of their GPU.
     fn count(&self, outcome: Outcome) {
         stats().count(|all| {
-            let gpu = &mut all.per_gpu_stats[self.device % 16];
-            let ops = &mut all.detailed.basic.read_ops;
+            let basic = &mut all.detailed.basic;
+            let (ops, bytes, way) = if self.is_in_batch {
+                (&mut basic.batch_processed_ops, &mut basic.batch_read_bytes, None)
+            } else {
+                (&mut basic.read_ops, &mut basic.read_bytes, Some(&mut all.per_gpu_stats[self.device % 16]))
+            };
+            let read = if let Outcome::Bytes(read) = outcome { Some(read as u64) } else { None };
+            match read {
+                Some(_) => ops.ok += 1,
+                None => ops.err += 1,
+            }
+            *bytes += read.unwrap_or(0);
+            let Some(gpu) = way else { return };
             gpu.n_total_reads += 1;
+            gpu.n_unaligned_reads += u64::from(self.is_unaligned);
+            gpu.n_reads_err += u64::from(read.is_none());
+            gpu.read_bytes += read.unwrap_or(0);
             match self.way {
                 Way::Nvfs => gpu.n_nvfs_reads += 1,
                 Way::P2p => gpu.n_p2p_reads += 1,
                 Way::Posix => gpu.n_posix_reads += 1,
             }
-            gpu.n_unaligned_reads += u64::from(self.is_unaligned);
-            if let Outcome::Bytes(bytes) = outcome {
-                gpu.read_bytes += bytes as u64;
-                ops.ok += 1;
-                all.detailed.basic.read_bytes += bytes as u64;
-            } else {
-                gpu.n_reads_err += 1;
-                ops.err += 1;
-            }
+        });
+    }
+
+    /// Counts an entry of a batch by the way that it is submitted.
+    pub fn count_submitted(&self) {
+        stats().count(|all| {
+            let basic = &mut all.detailed.basic;
+            let by_way = match self.way {
+                Way::Nvfs => &mut basic.batch_nvfs_submit_ops,
+                Way::P2p => &mut basic.batch_p2p_submit_ops,
+                Way::Posix => &mut basic.batch_aio_submit_ops,
+            };
+            by_way.ok += 1;
+            basic.batch_total_submit_ops.ok += 1;
         });
     }
 }

@@ -8,8 +8,9 @@ use cufile_sys::Error;
 use cufile_sys::sys::*;
 use program::*;
 
-/// A file read whole by each of the three calls, under this path: what the library says of it.
-fn receipts(stand: &Stand) -> cufile_sys::GpuReads {
+/// A file read whole, by three single reads, two of them in a stream, and four of a batch. What the library says of the single
+/// ones, and of the batch: entries by nvidia-fs, by peer-to-peer DMA, through the host, and bytes.
+fn receipts(stand: &Stand) -> (cufile_sys::GpuReads, [u64; 4]) {
     let folder = folder().unwrap();
     let file = direct(&folder.path().join("file")).unwrap();
     let device = stand.open();
@@ -32,11 +33,24 @@ fn receipts(stand: &Stand) -> cufile_sys::GpuReads {
     assert_eq!(numbers.map(|numbers| numbers.read), [PAGE as isize; 2]);
     assert_eq!(device.bytes(0, PAGES), noise(1));
     let reads = device.cufile().gpu_reads().unwrap();
+    let batches = batches(&device);
     device.forget(handle);
     device.deregister();
     device.close();
     device.free();
-    reads.into_iter().next().unwrap()
+    (reads.into_iter().next().unwrap(), batches)
+}
+
+fn batches(device: &Device) -> [u64; 4] {
+    let mut stats = std::mem::MaybeUninit::<CUfileStatsLevel1_t>::zeroed();
+    // SAFETY: it is the longest of all versions' structs, and numbers alone, of which 0 is one.
+    let stats = unsafe {
+        device.cufile().cuFileGetStatsL1(stats.as_mut_ptr()).unwrap();
+        stats.assume_init()
+    };
+    assert_eq!(stats.batch_total_submit_ops.ok, 4);
+    let [nvfs, p2p, aio] = [stats.batch_nvfs_submit_ops, stats.batch_p2p_submit_ops, stats.batch_aio_submit_ops];
+    [nvfs.ok, p2p.ok, aio.ok, stats.batch_read_bytes]
 }
 
 #[test]
@@ -45,13 +59,20 @@ fn a_file_comes_by_the_way_that_is_set_and_the_statistics_say_so() {
         return;
     }
     let stand = stand();
-    let ways = [("nvfs", [7, 0, 0]), ("p2p", [0, 7, 0]), ("posix", [0, 0, 7]), ("nvfs,posix:3", [5, 0, 2])];
-    for (seed, (way, [nvfs, p2p, posix])) in (1..).zip(ways) {
+    let ways = [
+        ("nvfs", [3, 0, 0], [4, 0, 0]),
+        ("p2p", [0, 3, 0], [0, 4, 0]),
+        ("posix", [0, 0, 3], [0, 0, 4]),
+        ("nvfs,posix:3", [2, 0, 1], [3, 0, 1]),
+        ("nvfs,posix:7", [2, 0, 1], [4, 0, 0]),
+    ];
+    for (seed, (way, [nvfs, p2p, posix], batch)) in (1..).zip(ways) {
         stand.set("path", way);
         stand.restart(seed);
-        let reads = receipts(&stand);
-        assert_eq!((reads.total, reads.nvfs, reads.p2p, reads.posix), (7, nvfs, p2p, posix), "{way}");
-        assert_eq!((reads.bytes, reads.errors, reads.unaligned), ((PAGES * PAGE) as u64, 0, 0));
+        let (reads, batches) = receipts(&stand);
+        assert_eq!((reads.total, reads.nvfs, reads.p2p, reads.posix), (3, nvfs, p2p, posix), "{way}");
+        assert_eq!((reads.bytes, reads.errors, reads.unaligned), (4 * PAGE as u64, 0, 0));
+        assert_eq!((&batches[..3], batches[3]), (&batch[..], 4 * PAGE as u64), "{way}");
         assert_eq!(&reads.uuid, b"simcuda-device-0");
         stand.finish();
         assert_eq!(stand.session.reports(), Vec::<String>::new(), "{way}");
@@ -160,6 +181,7 @@ fn properties_and_flags_say_the_way() {
         let properties = device.cufile().properties().unwrap();
         assert_eq!(properties.nvfs.major_version, major, "{way}");
         assert_eq!((properties.nvfs.dstatusflags, properties.fflags & 1 << 4), (status, features), "{way}");
+        assert_eq!((properties.max_batch_io_size, properties.max_batch_io_timeout_msecs), (128, 5));
         assert_ne!(properties.nvfs.dcontrolflags & 1 << 1, 0);
         let mut found = CUfileP2PFlags(9);
         // SAFETY: the pointer is valid.
@@ -179,8 +201,9 @@ fn what_came_later_fails_in_earlier_versions_and_statistics_have_their_layout() 
         stand.set("version", text);
         stand.restart(1);
         assert_eq!(stand.cufile.version(), Ok(number));
-        let reads = receipts(&stand);
-        assert_eq!((reads.total, reads.nvfs, reads.bytes), (7, 7, (PAGES * PAGE) as u64), "{text}");
+        let (reads, batches) = receipts(&stand);
+        assert_eq!((reads.total, reads.nvfs, reads.bytes), (3, 3, 4 * PAGE as u64), "{text}");
+        assert_eq!(batches, [4, 0, 0, 4 * PAGE as u64], "{text}");
     }
     stand.set("version", "1.14.1");
     stand.restart(1);
@@ -258,7 +281,7 @@ fn reads_fail_and_fall_short_by_their_number() {
     device.read_async(handle, &mut numbers, &device.stream).unwrap();
     device.stream.synchronize().unwrap();
     assert_eq!(numbers.read, -5044);
-    assert_eq!(device.cufile().gpu_reads().unwrap()[0].errors, 4);
+    assert_eq!(device.cufile().gpu_reads().unwrap()[0].errors, 3);
     device.forget(handle);
     device.deregister();
     device.close();

@@ -4,20 +4,21 @@
 #[path = "../../../../cuda_support/mod.rs"]
 mod cuda_support;
 
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cudarc::driver::{CudaContext, CudaStream, result};
 use cufile_sys::Library;
 use cufile_sys::sys::*;
 
-pub use cuda_support::Session;
+pub use cuda_support::{Session, Simulator};
 
 /// What direct reads are aligned to.
 pub const PAGE: usize = 4096;
@@ -79,16 +80,47 @@ impl Stand {
     }
 
     /// Opens the driver and a device.
-    pub fn open(&self) -> Device<'_> {
-        let context = CudaContext::new(0).unwrap();
-        let stream = context.new_stream().unwrap();
-        // SAFETY: the stand-in needs no /proc/modules.
-        unsafe { self.cufile.cuFileDriverOpen() }.unwrap();
-        // SAFETY: a context is current.
-        let memory = unsafe { result::malloc_sync((PAGES + 1) * PAGE) }.unwrap();
-        let base = memory.next_multiple_of(PAGE as u64);
-        Device { stand: self, context, stream, memory, base }
+    pub fn open(&self) -> Device {
+        open(self.cufile)
     }
+}
+
+/// A driver for programs in processes of their own, which find the stand-in there too.
+pub fn simulator() -> Simulator {
+    cuda_support::simulator().library("libsimcufile.so", &["libcufile.so", "libcufile.so.0"])
+}
+
+/// Opens what such a process finds.
+pub fn open_in_process() -> Device {
+    open(Library::open().unwrap())
+}
+
+/// Opens a file and a device, registers both, lets `body` happen, and gives all back.
+pub fn with_file(stand: &Stand, path: &Path, body: impl Fn(&Device, CUfileHandle_t)) {
+    let file = direct(path).unwrap();
+    let device = stand.open();
+    device.register();
+    let handle = device.handle(&file).unwrap();
+    body(&device, handle);
+    // Some of this is wrong after some faults; the first report has been made.
+    // SAFETY: the stand-in checks what it is given.
+    unsafe {
+        device.cufile().cuFileHandleDeregister(handle).ok();
+        device.cufile().cuFileBufDeregister(device.at(0)).ok();
+        device.cufile().cuFileDriverClose_v2().ok();
+    }
+    device.free();
+}
+
+fn open(cufile: &'static Library) -> Device {
+    let context = CudaContext::new(0).unwrap();
+    let stream = context.new_stream().unwrap();
+    // SAFETY: the stand-in needs no /proc/modules.
+    unsafe { cufile.cuFileDriverOpen() }.unwrap();
+    // SAFETY: a context is current.
+    let memory = unsafe { result::malloc_sync((PAGES + 1) * PAGE) }.unwrap();
+    let base = memory.next_multiple_of(PAGE as u64);
+    Device { cufile, context, stream, memory, is_freed: AtomicBool::new(false), base }
 }
 
 /// Runs a program that commits a fault: some of the seeds must say so, in a report that has these words.
@@ -119,18 +151,19 @@ pub fn passes(program: impl Fn(&Stand)) {
 }
 
 /// A device with a buffer, which is not registered yet, and a stream.
-pub struct Device<'a> {
-    pub stand: &'a Stand,
+pub struct Device {
+    cufile: &'static Library,
     pub context: Arc<CudaContext>,
     pub stream: Arc<CudaStream>,
     memory: u64,
+    is_freed: AtomicBool,
     /// The buffer: [`PAGES`], aligned.
     pub base: u64,
 }
 
-impl Device<'_> {
+impl Device {
     pub fn cufile(&self) -> &'static Library {
-        self.stand.cufile
+        self.cufile
     }
 
     pub fn register(&self) {
@@ -264,10 +297,12 @@ impl Device<'_> {
         bytes
     }
 
-    /// Frees the buffer's memory.
+    /// Frees the buffer's memory, unless it is freed.
     pub fn free(&self) {
-        // SAFETY: tests do once, when nothing uses it, or to be caught.
-        unsafe { result::free_sync(self.memory) }.unwrap();
+        if !self.is_freed.swap(true, Ordering::Relaxed) {
+            // SAFETY: tests do when nothing uses it, or to be caught.
+            unsafe { result::free_sync(self.memory) }.unwrap();
+        }
     }
 
     pub fn close(&self) {
@@ -325,9 +360,4 @@ pub fn noise(seed: u64) -> Vec<u8> {
         (state >> 56) as u8
     };
     (0..PAGES * PAGE).map(byte).collect()
-}
-
-/// The name of a symbol of this process's driver, for tests that call it past cudarc.
-pub fn symbol(name: &CStr) -> *mut c_void {
-    cuda_support::Library::open().symbol(name)
 }
