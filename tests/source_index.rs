@@ -274,7 +274,8 @@ fn indexes_of_read_only_data_lie_in_a_folder_of_their_own() -> Result<()> {
         let index = IndexOptions { mode: IndexMode::Required, dir: Some(indexes.clone()) };
         assert_eq!(said(&*open_with(dataset, &index)?), said(&*open(dataset)?));
         assert_eq!(with(IndexMode::Required, dataset).err().unwrap().kind(), ErrorKind::NotFound);
-        let verified = verify(dataset, &VerifyOptions { dir: Some(indexes.clone()), threads: 2 }, &|_, _| {})?;
+        let verified =
+            verify(dataset, &VerifyOptions { dir: Some(indexes.clone()), threads: 2, raw_shape: None }, &|_, _| {})?;
         assert_eq!((verified.problems, verified.indexed), (0, 12));
     }
     assert_eq!(names(&root), before);
@@ -298,7 +299,7 @@ fn another_grain_is_another_index() {
     let coarse = index_as(&pattern, &rows);
     assert!(coarse.files == 1 && coarse.index_bytes < fine.index_bytes, "{coarse:?} {fine:?}");
     assert_eq!(index_as(&pattern, &rows).up_to_date, 1);
-    let verified = verify(&pattern, &VerifyOptions { dir: None, threads: 2 }, &|_, _| {}).unwrap();
+    let verified = verify(&pattern, &VerifyOptions { dir: None, threads: 2, raw_shape: None }, &|_, _| {}).unwrap();
     assert_eq!((verified.problems, verified.indexed), (0, 10));
 }
 

@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::pixels::{RowSink, Scale, View};
 use crate::plan::Orientation;
 use crate::raw;
-use crate::source::{Record, RecordedImage, RecordedJpeg};
+use crate::source::{RecordedImage, RecordedJpeg};
 
 /// The decoder that takes a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,11 +244,11 @@ impl Decoder {
     pub fn decode_indexed(
         &mut self,
         pieces: &[jpeg::Piece<'_>],
-        record: &Record<'_>,
+        image: &RecordedImage<'_>,
         view: impl Into<View>,
         sink: &mut impl RowSink,
     ) -> Result<()> {
-        match &record.image {
+        match image {
             RecordedImage::Jpeg(RecordedJpeg { facts, entries, quant, huffman }) => {
                 let header = facts.header(quant, huffman)?;
                 self.jpeg.decode_indexed(pieces, &header, *entries, view, sink)

@@ -20,6 +20,7 @@ use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool, UploadLayout};
 use crate::order::{EpochSteps, LastBatch, Order, Shuffle};
 use crate::plan::{Augment, Geometry};
+use crate::raw::Shape;
 use crate::report::{Counters, Fallback};
 use crate::source::index::{BuildOptions, Part, Recorder};
 use crate::source::{self, IndexMode, IndexOptions, Source};
@@ -56,6 +57,7 @@ pub struct LoaderBuilder {
     ragged_slot_bytes: usize,
     orientation: bool,
     limits: Limits,
+    raw_shape: Option<Shape>,
     engine: EngineKind,
     direct: Direct,
     require_path: RequirePath,
@@ -119,6 +121,7 @@ impl LoaderBuilder {
             ragged_slot_bytes: RAGGED_SLOT_BYTES,
             orientation: false,
             limits: Limits::default(),
+            raw_shape: None,
             engine: EngineKind::Auto,
             direct: Direct::Auto,
             require_path: RequirePath::Any,
@@ -202,6 +205,14 @@ impl LoaderBuilder {
     /// What one sample may ask for.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The dimensions of the samples whose extension is `.raw` or `.bin`: bytes of pixels and nothing else
+    /// ([`raw`](crate::raw)). One of another length is refused, as all of them are while no shape is given. Only the rows
+    /// of a crop are read; that needs no index.
+    pub fn raw_shape(mut self, shape: Shape) -> Self {
+        self.raw_shape = Some(shape);
         self
     }
 
@@ -305,6 +316,10 @@ impl LoaderBuilder {
         if !(2..=1024).contains(&self.slots) {
             return Err(Error::invalid_parameter("slots", self.slots, "2 to 1024: one to fill and one to hand out"));
         }
+        if let Some(shape) = self.raw_shape {
+            shape.check()?;
+            self.limits.check_dimensions(shape.width, shape.height)?;
+        }
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
@@ -364,6 +379,7 @@ impl LoaderBuilder {
                 cuda,
                 device_fallbacks,
                 limits: self.limits,
+                raw_shape: self.raw_shape,
                 index: self.index.mode,
                 recorder,
                 engine: self.engine,

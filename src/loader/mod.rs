@@ -59,6 +59,7 @@ use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool};
 use crate::order::{EpochSteps, Order};
 use crate::plan::Augment;
+use crate::raw::Shape;
 use crate::report::{Counters, Fallback, Report, Setting, lock};
 use crate::source::index::Recorder;
 use crate::source::{Extent, IndexMode, Source};
@@ -95,6 +96,8 @@ struct Shared {
     augment: Augment,
     orientation: bool,
     limits: Limits,
+    /// Of samples that are pixels alone.
+    raw_shape: Option<Shape>,
     index: IndexMode,
     /// What builds the index of what has none, if that is wanted.
     recorder: Option<Recorder>,

@@ -15,16 +15,19 @@ use crate::decode::{DecoderKind, ImageInfo};
 use crate::engine::{Engine, OpenFile, RequirePath};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Orientation, SampleKey, SamplePlan};
+use crate::raw;
 use crate::report::Fallback;
-use crate::source::{Extent, IndexMode, Record};
+use crate::source::{Extent, IndexMode, Record, RecordedImage};
 
 impl Shared {
     /// Plans a sample, `len_bytes` of `file`, from its record and leaves the byte ranges that it needs in `ranges`;
-    /// `None` where it is to be read whole. Also where it lands.
+    /// `None` where it is to be read whole. Also where it lands. Of pixels without a header, the length is all that a record
+    /// could say.
     ///
     /// # Errors
     /// `Changed` if a shard is not the indexed one: its samples need not lie where they did. Where an index is
-    /// required, what is wrong with the record; otherwise that is a fallback.
+    /// required, what is wrong with the record; otherwise that is a fallback. Those of pixels without a header that are
+    /// not of the shape that was told.
     pub(super) fn push_down(
         &self,
         tray: &Tray,
@@ -36,15 +39,20 @@ impl Shared {
         // Images of their own size are needed whole, and so are nvJPEG's.
         let is_whole =
             self.augment.output_shape().is_none() || self.decoder == DecoderKind::NvJpeg && self.cuda.is_some();
+        if self.source.is_headerless(tray.samples[index])? {
+            let image = RecordedImage::Raw(raw::Facts::headerless(len_bytes, self.raw_shape)?);
+            if is_whole {
+                return Ok(None);
+            }
+            return Ok(Some((self.plan_ranges(tray, index, &image, ranges)?, false)));
+        }
         if self.index == IndexMode::Off || is_whole {
             return Ok(None);
         }
         let planned = self.source.record(tray.samples[index]).and_then(|record| {
             let Some(record) = record else { return Ok(None) };
             check_identity(&record, len_bytes, file)?;
-            let plan = self.plan(tray, index, &record.image.info())?;
-            ranges.clear();
-            record.image.ranges(plan.view(), ranges)?;
+            let plan = self.plan_ranges(tray, index, &record.image, ranges)?;
             check_ranges(ranges, len_bytes)?;
             let landing = match (&self.cuda, record.jpeg()) {
                 (Some(cuda), Some(jpeg))
@@ -68,6 +76,34 @@ impl Shared {
             }
             planned => planned,
         }
+    }
+
+    /// Plans a sample of which an image is known, and replaces `ranges` by those that it needs.
+    fn plan_ranges(
+        &self,
+        tray: &Tray,
+        index: usize,
+        image: &RecordedImage<'_>,
+        ranges: &mut Vec<Range<u64>>,
+    ) -> Result<SamplePlan> {
+        let plan = self.plan(tray, index, &image.info())?;
+        ranges.clear();
+        image.ranges(plan.view(), ranges)?;
+        Ok(plan)
+    }
+
+    /// What a sample that was planned before it was read was planned by.
+    ///
+    /// # Errors
+    /// `IndexStale` if that is not to be had any more.
+    pub(super) fn image(&self, sample: u64) -> Result<RecordedImage<'_>> {
+        let image = match self.raw_shape {
+            Some(shape) if self.source.is_headerless(sample)? => {
+                Some(RecordedImage::Raw(raw::Facts { shape, offset: 0 }))
+            }
+            _ => self.source.record(sample)?.map(|record| record.image),
+        };
+        image.ok_or_else(|| stale("the sample's record is gone"))
     }
 
     /// The plan of a sample by what its header, or its record, says of the image.

@@ -15,7 +15,7 @@ use super::landed::{Landed, Landing};
 use super::tray::{Exit, Kept, Tray, Way, WholeJpeg};
 use crate::augment::Resizer;
 use crate::decode::kernels::{Describer, Description, samples_image};
-use crate::decode::{Decoder, Route, nvjpeg};
+use crate::decode::{Decoder, ImageInfo, Route, nvjpeg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{Grain, Piece};
 use crate::memory::{FilledSlot, SampleOut, Slot, Upload};
@@ -192,7 +192,7 @@ impl<'a> Worker<'a> {
         claim: &mut Claim<'_>,
     ) -> Result<Option<Way>> {
         let Some(bytes) = sample.first.on_host() else { return Ok(None) };
-        let Ok(info) = self.decoder.inspect(bytes) else { return Ok(None) };
+        let Ok(info) = self.inspect(sample, bytes) else { return Ok(None) };
         let Some(header) = self.decoder.jpeg_header().filter(|_| info.route == Route::Jpeg) else { return Ok(None) };
         let Ok(len_bytes) = nvjpeg::takes(header, bytes) else { return Ok(None) };
         let plan = self.shared.plan(sample.tray, sample.index, &info)?;
@@ -270,25 +270,39 @@ impl<'a> Worker<'a> {
         place: &mut impl Place,
     ) -> Result<()> {
         let Self { shared, decoder, resizer, .. } = self;
-        let Some(record) = shared.source.record(sample.tray.samples[sample.index])? else {
-            return Err(Error::new(ErrorKind::IndexStale, "index is stale: the sample's record is gone"));
-        };
+        let number = sample.tray.samples[sample.index];
+        let image = shared.image(number)?;
         let mut rows = resizer.begin(plan, place.output(sample.tray, sample.index, plan)?)?;
-        decoder.decode_indexed(pieces, &record, plan.view(), &mut rows)?;
+        decoder.decode_indexed(pieces, &image, plan.view(), &mut rows)?;
         rows.finish()?;
-        shared.counters.count_indexed(record.image.info().route);
+        let route = image.info().route;
+        // Pixels without a header are planned by their shape.
+        if route == Route::Raw && shared.source.is_headerless(number)? {
+            shared.counters.count_route(route);
+        } else {
+            shared.counters.count_indexed(route);
+        }
         Ok(())
     }
 
     /// From all of its bytes.
     fn whole(&mut self, sample: &Sample<'_>, bytes: &[u8], place: &mut impl Place) -> Result<()> {
+        let info = self.inspect(sample, bytes)?;
         let Self { shared, decoder, resizer, .. } = self;
-        let info = decoder.inspect(bytes)?;
         shared.counters.count_route(info.route);
         let plan = shared.plan(sample.tray, sample.index, &info)?;
         let mut rows = resizer.begin(&plan, place.output(sample.tray, sample.index, &plan)?)?;
         decoder.decode(bytes, &info, plan.view(), &mut rows)?;
         rows.finish()
+    }
+
+    /// What a sample is, by its bytes; of pixels without a header, by their shape.
+    fn inspect(&mut self, sample: &Sample<'_>, bytes: &[u8]) -> Result<ImageInfo> {
+        if self.shared.source.is_headerless(sample.tray.samples[sample.index])? {
+            self.decoder.inspect_headerless(bytes, self.shared.raw_shape)
+        } else {
+            self.decoder.inspect(bytes)
+        }
     }
 
     /// Notes what an index says of a sample, if one is to be built and lacks it.
@@ -306,7 +320,7 @@ impl<'a> Worker<'a> {
         let mut path = PathBuf::new();
         shared.source.object_path(object, &mut path)?;
         let origin = Origin { path: &path, offset, len_bytes: bytes.len() as u64, modified: sample.modified };
-        recorder.record(&origin, &recording.describe(bytes));
+        recorder.record(&origin, &recording.describe(bytes, shared.source.is_headerless(number)?));
         Ok(())
     }
 }

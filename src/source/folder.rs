@@ -7,7 +7,9 @@ use super::index::{Listed, Modified, Set, fallback, settle};
 use super::names::{Names, out_of_range};
 use super::notes::Seen;
 use super::walk::{Found, Listing, walk};
-use super::{Extent, IndexMode, IndexOptions, Record, Source, UNLABELLED, refill_key, refill_path, without_extension};
+use super::{
+    Extent, Form, IndexMode, IndexOptions, Record, Source, UNLABELLED, refill_key, refill_path, without_extension,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Fallback;
 
@@ -21,8 +23,9 @@ const EMPTY_CLASSES: &str = "class folders without images, which keep their labe
 /// Class folders without an image keep their label, so that a part of a data set has the labels of
 /// the whole. If no image lies in a subfolder, the folder is flat and has no labels.
 ///
-/// - Images are files named `.jpg`, `.jpeg`, `.png` or `.webp` in any case. Others are counted in
-///   [`notes`](Source::notes); names that begin with a dot are skipped.
+/// - Images are files named `.jpg`, `.jpeg`, `.png` or `.webp` in any case, and those named `.npy`, `.raw` or `.bin`
+///   beside which no such image has the same name up to the first dot: raw pixels ([`raw`](crate::raw)). Others are
+///   counted in [`notes`](Source::notes); names that begin with a dot are skipped.
 /// - Samples are in the order of their paths as bytes.
 /// - Links are followed, those to folders unless they lead back up.
 /// - Names need not be UTF-8. Their keys then show U+FFFD; their paths keep every byte.
@@ -214,6 +217,12 @@ impl Source for Folder {
         })
     }
 
+    fn is_headerless(&self, sample: u64) -> Result<bool> {
+        let mut path = Vec::new();
+        self.path(sample, &mut path)?;
+        Ok(Form::of(&path) == Some(Form::Headerless))
+    }
+
     fn record(&self, sample: u64) -> Result<Option<Record<'_>>> {
         match &self.files {
             Files::Walked(_) => Ok(None),
@@ -253,5 +262,5 @@ fn class_names(listings: &[Listing]) -> Vec<Vec<u8>> {
 fn empty(root: &Path, notes: &[String]) -> Error {
     let seen = if notes.is_empty() { String::new() } else { format!("; seen: {}", notes.join("; ")) };
     Error::new(ErrorKind::EmptyDataset, format!("folder {} holds no image at any depth{seen}", root.display()))
-        .with_remedy("name the folder that the class folders, images or .tar shards lie in; images end in .jpg, .jpeg, .png or .webp")
+        .with_remedy("name the folder that the class folders, images or .tar shards lie in; images end in .jpg, .jpeg, .png, .webp or .npy")
 }

@@ -10,7 +10,7 @@ use super::labels::{Label, Labels};
 use super::names::{Names, out_of_range};
 use super::notes::Seen;
 use super::{
-    Extent, IndexMode, IndexOptions, Record, Source, UNLABELLED, has_image_extension, refill_key, refill_path,
+    Extent, Form, IndexMode, IndexOptions, Record, Source, UNLABELLED, has_image_extension, refill_key, refill_path,
     without_current_folder, without_extension,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -192,6 +192,12 @@ impl Source for List {
             bytes.truncate(without_extension(bytes).len());
             Ok(())
         })
+    }
+
+    fn is_headerless(&self, sample: u64) -> Result<bool> {
+        let mut path = Vec::new();
+        self.path(sample, &mut path)?;
+        Ok(Form::of(&path) == Some(Form::Headerless))
     }
 
     fn record(&self, sample: u64) -> Result<Option<Record<'_>>> {

@@ -126,6 +126,11 @@ pub trait Source: Send + Sync {
     /// or in a tar: the path relative to the root without its extension.
     fn key(&self, sample: u64, key: &mut String) -> Result<()>;
 
+    /// Whether a sample is raw pixels without a header ([`raw`](crate::raw)), as its extension `.raw` or `.bin` says.
+    fn is_headerless(&self, _sample: u64) -> Result<bool> {
+        Ok(false)
+    }
+
     /// What an index says of a sample, where there is one that covers it.
     ///
     /// # Errors
@@ -150,11 +155,40 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// Whether a file name ends in the extension of an image format that is decoded, in any case.
+/// What a file is by the extension of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// An encoded image, whose first bytes tell its format.
+    Encoded,
+    /// A NumPy array, which need not be an image.
+    Array,
+    /// Raw pixels without a header, if it is an image.
+    Headerless,
+}
+
+/// Extensions of images, in any case.
+const EXTENSIONS: [(&[u8], Form); 7] = [
+    (b"jpg", Form::Encoded),
+    (b"jpeg", Form::Encoded),
+    (b"png", Form::Encoded),
+    (b"webp", Form::Encoded),
+    (b"npy", Form::Array),
+    (b"raw", Form::Headerless),
+    (b"bin", Form::Headerless),
+];
+
+impl Form {
+    /// That of a file name; none of what is no image.
+    fn of(name: &[u8]) -> Option<Self> {
+        let dot = name.iter().rposition(|&byte| byte == b'.')?;
+        let known = EXTENSIONS.iter().find(|(known, _)| name[dot + 1..].eq_ignore_ascii_case(known));
+        known.map(|(_, form)| *form)
+    }
+}
+
+/// Whether a file name ends in the extension of an image.
 fn has_image_extension(name: &[u8]) -> bool {
-    let Some(dot) = name.iter().rposition(|&byte| byte == b'.') else { return false };
-    let extension = &name[dot + 1..];
-    [&b"jpg"[..], b"jpeg", b"png", b"webp"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+    Form::of(name).is_some()
 }
 
 /// A path without the extension of its last part. A name that begins with its only dot has none.
@@ -202,8 +236,16 @@ mod tests {
         for (path, key) in [("a.b/c", "a.b/c"), ("a.b/c.d.JPG", "a.b/c.d"), ("a/.jpg", "a/.jpg"), (".x", ".x")] {
             assert_eq!(without_extension(path.as_bytes()), key.as_bytes());
         }
-        for (name, is_image) in [("a.JPEG", true), ("a.WebP", true), ("jpg", false), ("a.jpg.txt", false)] {
-            assert_eq!(has_image_extension(name.as_bytes()), is_image, "{name}");
+        for (name, form) in [
+            ("a.JPEG", Some(Form::Encoded)),
+            ("a.WebP", Some(Form::Encoded)),
+            ("a.jpg.NPY", Some(Form::Array)),
+            ("a.raw", Some(Form::Headerless)),
+            ("a.Bin", Some(Form::Headerless)),
+            ("jpg", None),
+            ("a.jpg.txt", None),
+        ] {
+            assert_eq!(Form::of(name.as_bytes()), form, "{name}");
         }
     }
 }

@@ -22,6 +22,11 @@ impl Seen {
         self.count(Cow::Borrowed(reason), 1, || name.to_vec(), |example| name < example);
     }
 
+    /// Whether anything was counted under a reason.
+    pub fn has(&self, reason: &str) -> bool {
+        self.0.contains_key(reason)
+    }
+
     /// Adds all that `other` counted, its names prefixed by `folder`.
     pub fn merge(&mut self, other: Self, folder: &[u8]) {
         for (reason, tally) in other.0 {

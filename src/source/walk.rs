@@ -7,16 +7,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use super::has_image_extension;
 use super::index::{Modified, modified, wait_out_tick};
 use super::notes::Seen;
 use super::parallel::{LISTING_THREADS, in_parallel};
+use super::{Form, has_image_extension};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Links to folders followed on one path. A tree of links to each other ends here at the latest.
 const LINKED_FOLDERS_MAX: u32 = 8;
 
-pub(super) const OTHER_FILES: &str = "files that are no .jpg, .jpeg, .png or .webp left out";
+pub(super) const OTHER_FILES: &str = "files that are no .jpg, .jpeg, .png, .webp, .npy, .raw or .bin left out";
+const BESIDE_IMAGES: &str =
+    ".npy, .raw or .bin files left out because they belong to an image (the same name up to the first dot)";
 const BROKEN_LINKS: &str = "links that lead nowhere left out";
 const LOOPING_LINKS: &str = "links to folders left out because they lead back up or too far";
 
@@ -84,6 +86,37 @@ impl Listing {
         entries.sort_unstable_by(|a, b| self.name(a).cmp(self.name(b)));
         self.entries = entries;
     }
+
+    /// Drops arrays beside an image of their name, such as its features or its mask: only one that stands alone is an
+    /// image itself.
+    fn drop_companions(&mut self) {
+        let mut entries = std::mem::take(&mut self.entries);
+        let form = |entry: &Entry| if entry.listing == IMAGE { Form::of(self.name(entry)) } else { None };
+        // Sorted, those of one name and a dot are neighbours.
+        let mut dropped = Vec::new();
+        for same in entries.chunk_by(|a, b| stem(self.name(a)) == stem(self.name(b))) {
+            let has_image = same.iter().any(|entry| form(entry) == Some(Form::Encoded));
+            let is_companion = |entry: &&Entry| matches!(form(entry), Some(Form::Array | Form::Headerless));
+            dropped.extend(same.iter().filter(is_companion).filter(|_| has_image).map(|entry| entry.offset));
+        }
+        if !dropped.is_empty() {
+            dropped.sort_unstable();
+            entries.retain(|entry| {
+                let is_dropped = dropped.binary_search(&entry.offset).is_ok();
+                if is_dropped {
+                    let name = &self.names[entry.offset as usize..][..usize::from(entry.len)];
+                    self.seen.add(BESIDE_IMAGES, name);
+                }
+                !is_dropped
+            });
+        }
+        self.entries = entries;
+    }
+}
+
+/// A name up to its first dot, with it.
+fn stem(name: &[u8]) -> &[u8] {
+    memchr::memchr(b'.', name).map_or(name, |dot| &name[..=dot])
 }
 
 /// Lists `root` and everything below it. The first listing is that of `root`.
@@ -197,6 +230,7 @@ impl Walk<'_> {
             }
         }
         listing.sort();
+        listing.drop_companions();
         Ok(listing)
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use forebay::decode::{Decoder, ImageInfo, Route};
 use forebay::jpeg::{ColourModel, Header, Process};
+use forebay::raw::Shape;
 use forebay::{Error, Limits, Rect, Result, Scale, View};
 
 use crate::picture::{self, Interleaved};
@@ -15,7 +16,7 @@ use crate::ui;
 /// Decodes one image as the loader would and says what it is, which decoder took it and how long that took.
 #[derive(Args)]
 pub struct Decode {
-    /// JPEG, PNG or WebP
+    /// JPEG, PNG, WebP, .npy, or pixels without a header with --raw-shape
     pub file: PathBuf,
     /// Write the pixels; the extension .ppm or .png decides the format
     #[arg(short, long, value_name = "OUT")]
@@ -23,6 +24,9 @@ pub struct Decode {
     /// Decode only this rectangle of the stored image, in pixels; of the scaled image with --scale
     #[arg(long, value_name = "X,Y,W,H", value_parser = parse_region)]
     pub region: Option<Rect>,
+    /// Take the file as pixels without a header, of these dimensions
+    #[arg(long, value_name = "HEIGHTxWIDTHx3")]
+    pub raw_shape: Option<Shape>,
     /// Scale a JPEG down while decoding: 1/1, 1/2, 1/4 or 1/8
     #[arg(long, value_name = "1/N", default_value = "1/1", value_parser = parse_scale)]
     pub scale: Scale,
@@ -40,7 +44,11 @@ impl Decode {
         let bytes = self.read()?;
         let named = |error: Error| error.with_sample(self.file.display().to_string());
         let mut decoder = Decoder::new(Limits::default());
-        let info = decoder.inspect(&bytes).map_err(named)?;
+        let info = match self.raw_shape {
+            Some(shape) => decoder.inspect_headerless(&bytes, Some(shape)),
+            None => decoder.inspect(&bytes),
+        };
+        let info = info.map_err(named)?;
         ui::print(&facts(&info, decoder.jpeg_header(), bytes.len()))?;
 
         let scale = self.scale;

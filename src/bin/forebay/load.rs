@@ -11,6 +11,7 @@ use forebay::device::DeviceChoice;
 use forebay::engine::{CuFileApi, Direct, EngineKind, RequirePath};
 use forebay::order::{LastBatch, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
+use forebay::raw::Shape;
 use forebay::source::IndexMode;
 use forebay::{Augment, Batch, DType, Error, Geometry, Layout, Loader, Report};
 use serde_json::{Value, json};
@@ -56,6 +57,9 @@ pub struct Load {
     /// The folder that the index lies in [default: beside the data].
     #[arg(long, value_name = "DIR")]
     pub index_dir: Option<PathBuf>,
+    /// Dimensions of samples that are pixels without a header (.raw, .bin).
+    #[arg(long, value_name = "HEIGHTxWIDTHx3")]
+    pub raw_shape: Option<Shape>,
     /// Decode threads [default: one a processor].
     #[arg(long)]
     pub threads: Option<usize>,
@@ -167,6 +171,7 @@ impl Load {
             cufile_api: CuFileApi::Auto,
             index: IndexMode::Auto,
             index_dir: None,
+            raw_shape: None,
             threads: None,
             batch: 64,
             epochs: DEMO_EPOCHS,
@@ -269,6 +274,10 @@ impl Load {
             .index(self.index);
         let builder = match &self.index_dir {
             Some(dir) => builder.index_dir(dir),
+            None => builder,
+        };
+        let builder = match self.raw_shape {
+            Some(shape) => builder.raw_shape(shape),
             None => builder,
         };
         let builder = match self.landing_bytes {

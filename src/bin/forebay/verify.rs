@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
+use forebay::raw::Shape;
 use forebay::source::index::{self, Verified, VerifyOptions};
 use serde_json::json;
 
@@ -25,6 +26,9 @@ pub struct Verify {
     /// Threads [default: one a processor].
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Dimensions of samples that are pixels without a header (.raw, .bin).
+    #[arg(long, value_name = "HEIGHTxWIDTHx3")]
+    pub raw_shape: Option<Shape>,
     /// Write the result here.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -33,7 +37,8 @@ pub struct Verify {
 impl Verify {
     /// Runs the command.
     pub fn run(&self) -> anyhow::Result<()> {
-        let options = VerifyOptions { dir: self.index_dir.clone(), threads: ui::threads(self.threads)? };
+        let threads = ui::threads(self.threads)?;
+        let options = VerifyOptions { dir: self.index_dir.clone(), threads, raw_shape: self.raw_shape };
         let bar = ui::bar(0, "images");
         let started = Instant::now();
         let verified = index::verify(&self.dataset, &options, &|done, known| {

@@ -260,9 +260,9 @@ impl Task for Build<'_> {
             reader.begin(&unit.unit, &chunk)?;
         }
         let found = listed.into_iter().map(|(mut listed, known)| {
-            let is_taken_over = known.is_some();
+            let (is_taken_over, is_headerless) = (known.is_some(), listed.is_headerless());
             let described = known.unwrap_or_else(|| match reader.bytes(&unit.unit, &mut listed) {
-                Ok(bytes) => describer.describe(bytes),
+                Ok(bytes) => describer.describe(bytes, is_headerless),
                 Err(error) => Described::unread(&error),
             });
             Found { listed, described, is_taken_over }
@@ -376,7 +376,7 @@ impl Built {
             if self.unreadable.len() < NAMED_MAX {
                 self.unreadable.push((unit.name(listed), described.cause.clone()));
             }
-        } else if described.facts.is_none() {
+        } else if described.facts.is_none() && described.raw.is_none() {
             *self.without_entries.entry(described.format.name().to_owned()).or_default() += 1;
         }
     }

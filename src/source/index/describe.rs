@@ -163,9 +163,13 @@ impl Describer {
         self.grain = grain;
     }
 
-    /// Says what these bytes are. What is wrong with them is part of the answer.
-    pub(crate) fn describe(&mut self, bytes: &[u8]) -> Described {
+    /// Says what these bytes are. What is wrong with them is part of the answer. Of raw pixels without a header there
+    /// is no more to say.
+    pub(crate) fn describe(&mut self, bytes: &[u8], is_headerless: bool) -> Described {
         let mut described = Described { data_checksum: xxh3_64(bytes), ..Described::default() };
+        if is_headerless {
+            return Described { format: Format::Raw, ..described };
+        }
         let result = catch_unwind(AssertUnwindSafe(|| self.inspect(bytes, &mut described)));
         let result = result.unwrap_or_else(|_| {
             // A defect of ours; the scratch may be half written. One image shall not end the building of an index.

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::describe::Format;
 use super::identity::Modified;
 use super::schema::{FORMAT_VERSION, ROWS_PER_BATCH};
 use super::{is_as_written, stale};
@@ -14,6 +15,10 @@ use crate::source::notes::Seen;
 
 /// The keys of the schema's metadata: the head, and its XXH3-64 in hexadecimal.
 const KEYS: [&str; 2] = ["forebay", "forebay.checksum"];
+
+/// How versions that knew no raw pixels said that they had passed over what was no image.
+const BEFORE_RAW: [&str; 2] =
+    ["files that are no .jpg, .jpeg, .png or .webp left out", "keys without a .jpg, .jpeg, .png or .webp left out"];
 
 /// What the data set is that a sidecar lies beside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +110,13 @@ impl Head {
     }
 
     fn check(&self, path: &Path) -> Result<()> {
+        // Which is all that a version has to have changed that lists files which others passed over.
+        if self.formats.len() <= Format::Unknown as usize + 1 && BEFORE_RAW.iter().any(|reason| self.seen.has(reason)) {
+            return Err(stale(
+                path,
+                "it is older than .npy, .raw and .bin as images, and passed files over that may be such",
+            ));
+        }
         let is_sound = self.part < self.parts
             && self.first.checked_add(self.rows).is_some_and(|end| end <= self.total)
             && (1..=ROWS_PER_BATCH).contains(&self.rows_per_batch);

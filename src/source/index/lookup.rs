@@ -188,6 +188,8 @@ impl Head {
             && self.classes == other.classes
             && self.seen == other.seen
             && self.grain == other.grain
+            // One that knew fewer formats says less.
+            && self.formats == other.formats
     }
 }
 

@@ -19,7 +19,7 @@
 //! | `label` | Int64 | null where there is none or it is unreadable |
 //! | `offset`, `length` | UInt64 | the sample's bytes in its object |
 //! | `modified_seconds`, `modified_nanoseconds` | Int64, UInt32 | last modification of the sample's own file, since 1970; null in shards |
-//! | `flags` | UInt8 | sum of 1 no label, 2 unreadable label, 4 stored sparsely, 8 of 4 GiB or more |
+//! | `flags` | UInt8 | sum of 1 no label, 2 unreadable label, 4 stored sparsely, 8 of 4 GiB or more, 16 raw pixels without a header |
 //! | `listing_checksum` | UInt64 | XXH3-64 of the columns before, bound to this row of this file |
 //! | `format` | UInt8 | what the image is; names in the metadata. 0 is baseline JPEG in one scan, 13 raw pixels |
 //! | `width`, `height` | UInt32 | pixels, as stored |
@@ -99,7 +99,7 @@ pub use options::{IndexMode, IndexOptions};
 pub use part::Part;
 pub(crate) use recorder::{Origin, Recorder};
 pub(super) use residency::Residency;
-pub(super) use row::{Listed, SPARSE, TOO_LONG, refuse_flags};
+pub(super) use row::{HEADERLESS, Listed, SPARSE, TOO_LONG, refuse_flags};
 pub use verify::{Verified, VerifyOptions, verify};
 
 use crate::decode::{ImageInfo, Route};

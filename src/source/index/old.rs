@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::describe::Described;
+use super::describe::{Described, Format};
 use super::head::Head;
 use super::lookup::Set;
 use super::map::Sidecar;
@@ -55,7 +55,10 @@ impl OldRows {
             let file = &self.files[*file as usize];
             let old = file.listed(u64::from(*row)).ok().filter(|old| is_same_file(old, listed))?;
             // A file that could not be read may be readable by now.
-            file.described(u64::from(*row)).ok().filter(|described| old.length > 0 && described.data_checksum != 0)
+            let described = file.described(u64::from(*row)).ok()?;
+            // Nor does what an older version did not know stay unknown.
+            let is_known = described.format != Format::Unknown || file.head.formats.len() >= Format::ALL.len();
+            (old.length > 0 && described.data_checksum != 0 && is_known).then_some(described)
         })
     }
 }

@@ -295,7 +295,7 @@ mod tests {
             let mut origin = Origin { path: &path, offset, len_bytes: bytes.len() as u64, modified: (0, 0) };
             change(&mut origin);
             assert!(recorder.wants(sample) && !recorder.wants(sample));
-            recorder.record(&origin, &describer.describe(&bytes));
+            recorder.record(&origin, &describer.describe(&bytes, false));
         }
         recorder
     }

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{ColourModel, EntryPoints, Facts};
 use crate::raw;
 use crate::source::labels::Label;
-use crate::source::{UNLABELLED, without_extension};
+use crate::source::{Form, UNLABELLED, without_extension};
 
 /// Bits of the column `flags`.
 const NO_LABEL: u8 = 1;
@@ -23,6 +23,12 @@ const UNREADABLE_LABEL: u8 = 2;
 pub(crate) const SPARSE: u8 = 4;
 /// The image has 4 GiB or more.
 pub(crate) const TOO_LONG: u8 = 8;
+
+/// The sample is raw pixels without a header, whose shape no index knows.
+pub(crate) const HEADERLESS: u8 = 16;
+
+/// The flags of listing that are no label's.
+const LISTING_FLAGS: u8 = SPARSE | TOO_LONG | HEADERLESS;
 
 /// The numbers of a row from `label` to `flags`, and from `format` to `data_checksum`.
 pub(super) type ListingNumbers = [u64; 6];
@@ -40,7 +46,7 @@ pub(crate) struct Listed<'a> {
     pub length: u64,
     /// Of the sample's own file; zeros in tar shards.
     pub modified: Modified,
-    /// [`SPARSE`] or [`TOO_LONG`].
+    /// [`SPARSE`] or [`TOO_LONG`], and [`HEADERLESS`].
     pub flags: u8,
 }
 
@@ -49,7 +55,13 @@ impl Listed<'_> {
     pub(crate) fn of_file(path: Vec<u8>, label: i64) -> Self {
         let key = String::from_utf8_lossy(without_extension(&path)).into_owned();
         let label = if label == UNLABELLED { Label::Missing } else { Label::Is(label) };
-        Self { key: key.into(), path: path.into(), label, offset: 0, length: 0, modified: (0, 0), flags: 0 }
+        let flags = if Form::of(&path) == Some(Form::Headerless) { HEADERLESS } else { 0 };
+        Self { key: key.into(), path: path.into(), label, offset: 0, length: 0, modified: (0, 0), flags }
+    }
+
+    /// Whether it is raw pixels without a header.
+    pub(super) fn is_headerless(&self) -> bool {
+        self.flags & HEADERLESS != 0
     }
 
     pub(super) fn numbers(&self) -> ListingNumbers {
@@ -185,7 +197,7 @@ impl<'a> Row<'a> {
             offset,
             length,
             modified: (seconds as i64, nanoseconds as u32),
-            flags: flags & (SPARSE | TOO_LONG),
+            flags: flags & LISTING_FLAGS,
         };
         Ok((listed, checksum))
     }
@@ -297,7 +309,7 @@ impl<'a> Stored<'a> {
 
 /// The error of a sample whose extent makes no sense, as the listing found it.
 pub(in crate::source) fn refuse_flags(flags: u8) -> Option<(&'static str, &'static str)> {
-    match flags {
+    match flags & !HEADERLESS {
         0 => None,
         SPARSE => Some(("the image is stored sparsely", "pack the shard without --sparse")),
         _ => Some(("the image has 4 GiB or more", "images of under 4 GiB can be read")),

@@ -15,10 +15,11 @@ use super::map::Sidecar;
 use super::place::of_shard;
 use super::row::Listed;
 use super::write::Writer;
-use super::{IndexMode, IndexOptions};
+use super::{IndexMode, IndexOptions, RecordedImage};
 use crate::Loader;
 use crate::error::{ErrorKind, Result};
 use crate::jpeg::{ColourModel, Facts, Grain};
+use crate::raw;
 use crate::source::labels::Label;
 use crate::source::{Extent, Source, TarShards};
 
@@ -93,12 +94,80 @@ fn what_was_written_comes_back() {
     let sparse = Listed { label: Label::Unreadable, flags: super::SPARSE, ..listed(2, 512, 0) };
     let missing = Listed { label: Label::Missing, ..listed(3, 512, u64::from(u32::MAX)) };
     let own_tables = Described { quant: vec![9; 65], huffman: vec![], ..described() };
-    let rows = [(listed(0, 512, 9), described()), (listed(1, 512, 9), odd), (sparse, unread), (missing, own_tables)];
-    write(&shard, &head(&shard, 4), rows.clone().into_iter());
+    let headerless = Listed { flags: super::HEADERLESS, ..listed(5, 512, 60) };
+    let no_shape = Described { format: Format::Raw, data_checksum: 4, ..Described::default() };
+    let rows = [
+        (listed(0, 512, 9), described()),
+        (listed(1, 512, 9), odd),
+        (sparse, unread),
+        (missing, own_tables),
+        (listed(4, 512, 188), raw_image(raw::Facts { shape: SHAPE, offset: 128 })),
+        (headerless, no_shape),
+    ];
+    write(&shard, &head(&shard, 6), rows.clone().into_iter());
     let sidecar = Sidecar::open(of_shard(&shard, None)).unwrap().unwrap();
     for (row, (listed, described)) in rows.iter().enumerate() {
         assert_eq!(sidecar.listed(row as u64).unwrap(), *listed);
         assert_eq!(sidecar.described(row as u64).unwrap(), *described);
+    }
+}
+
+const SHAPE: raw::Shape = raw::Shape { height: 5, width: 4, channels: 3 };
+
+/// What is said of raw pixels.
+fn raw_image(facts: raw::Facts) -> Described {
+    let raw::Shape { height, width, channels } = facts.shape;
+    let image = Described { format: Format::Raw, width, height, components: channels, ..Described::default() };
+    Described { raw: Some(facts), data_checksum: 5, ..image }
+}
+
+#[test]
+fn raw_pixels_that_no_sample_holds_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = shard(dir.path(), 10_240);
+    let facts = |shape, offset| raw_image(raw::Facts { shape, offset });
+    let rows = [
+        facts(SHAPE, 128),
+        facts(SHAPE, 129),
+        facts(SHAPE, u64::MAX),
+        facts(raw::Shape { width: u32::MAX, height: u32::MAX, ..SHAPE }, 0),
+        facts(raw::Shape { width: 0, ..SHAPE }, 128),
+        facts(raw::Shape { channels: 2, ..SHAPE }, 128),
+    ];
+    write(&shard, &head(&shard, 6), rows.into_iter().map(|described| (listed(0, 512, 188), described)));
+    let source = open(&shard).unwrap();
+    let image = source.record(0).unwrap().unwrap().image;
+    assert!(matches!(image, RecordedImage::Raw(raw::Facts { shape: SHAPE, offset: 128 })), "{image:?}");
+    for sample in 1..6 {
+        assert_eq!(kind(source.record(sample)), Some(ErrorKind::IndexStale), "sample {sample}");
+    }
+}
+
+/// An index of a version that knew no raw pixels is used unless it may have passed some over.
+#[test]
+fn an_older_index_is_stale_only_where_it_left_files_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = shard(dir.path(), 10_240);
+    let of_before = || {
+        let mut head = head(&shard, 1);
+        head.formats.truncate(13);
+        head
+    };
+    for (reason, is_stale) in [
+        (None, false),
+        (Some("links left out (an archive's links are never followed)"), false),
+        (Some("keys without a .jpg, .jpeg, .png or .webp left out"), true),
+        (Some("files that are no .jpg, .jpeg, .png or .webp left out"), true),
+    ] {
+        let mut head = of_before();
+        reason.into_iter().for_each(|reason| head.seen.add(reason, b"a.npy"));
+        let _ = fs::remove_file(of_shard(&shard, None));
+        write(&shard, &head, std::iter::once((listed(0, 512, 9000), described())));
+        let opened = open(&shard);
+        assert_eq!(opened.is_err(), is_stale, "{reason:?}");
+        if let Err(error) = opened {
+            assert!(error.kind() == ErrorKind::IndexStale && error.to_string().contains(".npy"), "{error}");
+        }
     }
 }
 
@@ -267,7 +336,7 @@ fn ten_million_samples_are_written() {
     let photos: Vec<_> = (0..packed.len())
         .map(|sample| {
             let Extent::Range { offset, len_bytes, .. } = packed.extent(sample).unwrap() else { unreachable!() };
-            let described = describer.describe(&bytes[offset as usize..][..len_bytes as usize]);
+            let described = describer.describe(&bytes[offset as usize..][..len_bytes as usize], false);
             assert!(described.facts.is_some(), "{}", described.cause);
             (offset, len_bytes, described)
         })

@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::Grain;
 use crate::limits::Limits;
 use crate::pixels::{ROW_PADDING_BYTES, Rect, RowSink};
+use crate::raw::Shape;
 use crate::report::lock;
 use crate::source::open::{DataSet, FileSet};
 
@@ -33,6 +34,8 @@ pub struct VerifyOptions {
     pub dir: Option<PathBuf>,
     /// Threads.
     pub threads: usize,
+    /// The dimensions of samples that are pixels without a header, which are a problem while it is not given.
+    pub raw_shape: Option<Shape>,
 }
 
 /// What verifying found.
@@ -201,7 +204,8 @@ impl Task for Verify<'_> {
         worker.reader.begin(&unit.unit, &chunk)?;
         for sample in chunk {
             let mut listed = unit.unit.listed(sample)?;
-            let checked = catch_unwind(AssertUnwindSafe(|| worker.check(unit, sample, &mut listed)));
+            let checked =
+                catch_unwind(AssertUnwindSafe(|| worker.check(unit, sample, &mut listed, self.options.raw_shape)));
             let problem = checked.unwrap_or_else(|_| {
                 // The scratch may be half written.
                 worker.decoder = Decoder::new(Limits::default());
@@ -252,14 +256,24 @@ impl Default for Worker {
 
 impl Worker {
     /// The first thing that is wrong with a sample.
-    fn check(&mut self, unit: &VerifyUnit, sample: u64, listed: &mut Listed<'_>) -> Result<()> {
+    fn check(
+        &mut self,
+        unit: &VerifyUnit,
+        sample: u64,
+        listed: &mut Listed<'_>,
+        raw_shape: Option<Shape>,
+    ) -> Result<()> {
         let bytes = self.reader.bytes(&unit.unit, listed)?;
         if let Some(index) = &unit.index {
             self.describer.set_grain(index.grain());
             let (file, row) = index.row(sample)?;
-            compare(file, row, listed, &self.describer.describe(bytes))?;
+            compare(file, row, listed, &self.describer.describe(bytes, listed.is_headerless()))?;
         }
-        let info = self.decoder.inspect(bytes)?;
+        let info = if listed.is_headerless() {
+            self.decoder.inspect_headerless(bytes, raw_shape)?
+        } else {
+            self.decoder.inspect(bytes)?
+        };
         self.rows.width = info.width as usize;
         self.decoder.decode(bytes, &info, Rect::whole(info.width, info.height), &mut self.rows)
     }

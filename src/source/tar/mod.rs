@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub(super) use self::shard::Shard;
-use super::index::{Listed, Residency, Sidecar, fallback, find_shard, refuse_flags, settle};
+use super::index::{HEADERLESS, Listed, Residency, Sidecar, fallback, find_shard, refuse_flags, settle};
 use super::labels::Label;
 use super::names::out_of_range;
 use super::notes::Seen;
@@ -23,8 +23,8 @@ const UNINDEXED: &str = "shards without an index, whose samples are read whole";
 /// Tar shards as WebDataset writes them, read where they lie.
 ///
 /// Consecutive files that share the name up to the first dot of its last part (the key) are a sample.
-/// Its image is the file that ends in `.jpg`, `.jpeg`, `.png` or `.webp`, its label the integer in its
-/// `.cls`, else under `label`, `cls` or `class_id` in its `.json`. Samples are in the order of the
+/// Its image is the file that ends in `.jpg`, `.jpeg`, `.png` or `.webp`; where there is none, that whose extension is
+/// `.npy`, `.raw` or `.bin` and no more: raw pixels ([`raw`](crate::raw)). Its label is the integer in its `.cls`, else under `label`, `cls` or `class_id` in its `.json`. Samples are in the order of the
 /// shards, then of the archive. A leading `./` of a name is dropped, so that keys are those of the
 /// same files in a folder (unless their names hold further dots).
 ///
@@ -157,6 +157,14 @@ impl Source for TarShards {
     fn key(&self, sample: u64, key: &mut String) -> Result<()> {
         let (_, shard, sample) = self.find(sample)?;
         refill_key(key, |bytes| shard.key(sample, bytes))
+    }
+
+    fn is_headerless(&self, sample: u64) -> Result<bool> {
+        let (_, shard, sample) = self.find(sample)?;
+        match &shard.samples {
+            Samples::Scanned(scanned) => Ok(scanned.is_headerless(sample)),
+            Samples::Indexed(sidecar) => Ok(sidecar.listed(sample)?.flags & HEADERLESS != 0),
+        }
     }
 
     fn record(&self, sample: u64) -> Result<Option<Record<'_>>> {

@@ -13,12 +13,12 @@ use crate::source::index::{self, Listed};
 use crate::source::labels::{Label, Labels};
 use crate::source::names::Names;
 use crate::source::notes::Seen;
-use crate::source::{UNLABELLED, has_image_extension, without_current_folder};
+use crate::source::{Form, UNLABELLED, without_current_folder};
 
 const LINKS: &str = "links left out (an archive's links are never followed)";
 const SPECIALS: &str = "entries that are no files left out";
 const NO_SAMPLE: &str = "files without a name before the extension left out";
-const NO_IMAGE: &str = "keys without a .jpg, .jpeg, .png or .webp left out";
+const NO_IMAGE: &str = "keys without a .jpg, .jpeg, .png, .webp, .npy, .raw or .bin left out";
 const MORE_IMAGES: &str = "further images of a key left out (a key ends at the first dot of the file name)";
 const REPEATED_KEYS: &str = "samples that repeat a key of their shard, kept";
 const SPARSE: &str = "images stored sparsely, an error when they are read";
@@ -36,6 +36,8 @@ pub(in crate::source) struct Shard {
     pub keys: Names,
     pub labels: Labels,
     places: Vec<Place>,
+    /// A bit a sample, up to the last that is raw pixels without a header: whether it is.
+    headerless: Vec<u64>,
     pub seen: Seen,
 }
 
@@ -56,13 +58,27 @@ const LEN_TOO_LONG: u32 = u32::MAX - 1;
 struct Group {
     key: Vec<u8>,
     is_open: bool,
-    image: Option<Place>,
-    /// The image's extension has no dot in it: `a.jpg`, not `a.mask.jpg`.
-    is_plain: bool,
+    image: Option<Image>,
     cls: Option<Label>,
     json: Option<Label>,
     /// Hashes of the extensions.
     extensions: HashSet<u64>,
+}
+
+/// What may be the image of a key.
+#[derive(Clone, Copy)]
+struct Image {
+    place: Place,
+    form: Form,
+    /// The extension has no dot in it: `a.jpg`, not `a.mask.jpg`.
+    is_plain: bool,
+}
+
+impl Image {
+    /// Of several, the first of the highest rank is the sample's.
+    fn rank(self) -> (bool, bool) {
+        (self.form == Form::Encoded, self.is_plain)
+    }
 }
 
 impl Shard {
@@ -75,6 +91,7 @@ impl Shard {
                 keys: Names::default(),
                 labels: Labels::default(),
                 places: Vec::new(),
+                headerless: Vec::new(),
                 seen: Seen::default(),
             },
             group: Group::default(),
@@ -93,6 +110,7 @@ impl Shard {
         let mut key = Vec::new();
         self.keys.append(sample, &mut key)?;
         let place = self.places[sample as usize];
+        let headerless = if self.is_headerless(sample) { index::HEADERLESS } else { 0 };
         let (length, flags) = match place.len_bytes {
             LEN_SPARSE => (0, index::SPARSE),
             LEN_TOO_LONG => (0, index::TOO_LONG),
@@ -105,11 +123,16 @@ impl Shard {
             offset: u64::from(place.block) * BLOCK_LEN_BYTES,
             length,
             modified: (0, 0),
-            flags,
+            flags: flags | headerless,
         })
     }
 
-    /// Offset and length in bytes of a sample that has no [flags](Listed::flags).
+    /// Whether a sample is raw pixels without a header.
+    pub fn is_headerless(&self, sample: u64) -> bool {
+        self.headerless.get((sample / 64) as usize).is_some_and(|bits| bits >> (sample % 64) & 1 != 0)
+    }
+
+    /// Offset and length in bytes of a sample whose [flags](Listed::flags) do not refuse it.
     pub fn place(&self, sample: u64) -> Option<(u64, u64)> {
         let place = self.places[sample as usize];
         let offset = u64::from(place.block) * BLOCK_LEN_BYTES;
@@ -159,22 +182,25 @@ impl Scan {
         match extension.as_slice() {
             b"cls" if entry.kind == Kind::File => self.group.cls = Some(self.read_cls(archive, entry)?),
             b"json" if entry.kind == Kind::File => self.group.json = Some(self.read_json(archive, entry)?),
-            _ if has_image_extension(&entry.name) => self.take_image(archive, entry, !extension.contains(&b'.'))?,
-            _ => {}
+            _ => match (Form::of(&entry.name), extension.contains(&b'.')) {
+                // Features, masks and the like of something else.
+                (None, _) | (Some(Form::Array | Form::Headerless), true) => {}
+                (Some(form), has_dot) => self.take_image(archive, entry, form, !has_dot)?,
+            },
         }
         Ok(())
     }
 
-    /// Of several images, the first with a plain extension is the sample's, else the first.
-    fn take_image(&mut self, archive: &Archive<'_>, entry: &Entry, is_plain: bool) -> Result<()> {
-        let place = self.place(archive, entry)?;
-        let is_better = is_plain && !self.group.is_plain;
-        if self.group.image.is_some() {
+    /// Of several encoded images, the first with a plain extension is the sample's, else the first; then come arrays.
+    fn take_image(&mut self, archive: &Archive<'_>, entry: &Entry, form: Form, is_plain: bool) -> Result<()> {
+        let image = Image { place: self.place(archive, entry)?, form, is_plain };
+        let known = self.group.image;
+        // An array beside an image is none.
+        if known.is_some_and(|known| known.rank().0 == image.rank().0) {
             self.shard.seen.add(MORE_IMAGES, &entry.name);
         }
-        if self.group.image.is_none() || is_better {
-            self.group.image = Some(place);
-            self.group.is_plain = is_plain;
+        if known.is_none_or(|known| known.rank() < image.rank()) {
+            self.group.image = Some(image);
         }
         Ok(())
     }
@@ -218,20 +244,24 @@ impl Scan {
 
     /// The group becomes a sample if it has an image.
     fn close_group(&mut self) {
-        let Group { key, is_open, image, is_plain, cls, json, extensions } = &mut self.group;
+        let Group { key, is_open, image, cls, json, extensions } = &mut self.group;
         let (image, cls, json) = (image.take(), cls.take(), json.take());
         extensions.clear();
-        *is_plain = false;
         if !std::mem::take(is_open) {
             return;
         }
-        let Some(place) = image else { return self.shard.seen.add(NO_IMAGE, key) };
+        let Some(Image { place, form, .. }) = image else { return self.shard.seen.add(NO_IMAGE, key) };
         let label = cls.or(json).unwrap_or(Label::Missing);
         if label == Label::Unreadable {
             self.shard.seen.add(BAD_LABELS, key);
         }
         self.shard.keys.push(key);
         self.shard.labels.push(label);
+        if form == Form::Headerless {
+            let sample = self.shard.places.len();
+            self.shard.headerless.resize(sample / 64 + 1, 0);
+            self.shard.headerless[sample / 64] |= 1 << (sample % 64);
+        }
         self.shard.places.push(place);
         self.key_hashes.push(xxh3_64(key));
     }
@@ -252,6 +282,7 @@ impl Scan {
         shard.keys.shrink();
         shard.labels.shrink();
         shard.places.shrink_to_fit();
+        shard.headerless.shrink_to_fit();
         self.shard
     }
 }

@@ -125,5 +125,5 @@ fn decode(record: &Record, file: &[u8], tail: &mut Tail) {
         bytes: &file[range.start as usize..range.end as usize],
     };
     let pieces: Vec<_> = ranges.iter().map(piece).collect();
-    Image::of(region, |image| Decoder::new(Limits::default()).decode_indexed(&pieces, record, region, image));
+    Image::of(region, |image| Decoder::new(Limits::default()).decode_indexed(&pieces, &record.image, region, image));
 }

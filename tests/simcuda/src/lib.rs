@@ -31,5 +31,5 @@ mod result;
 mod schedule;
 mod settings;
 mod stream;
-mod watch;
 mod value;
+mod watch;
