@@ -22,7 +22,8 @@ fn json_holds_the_environment_the_engine_and_a_section_for_each_path() {
 
     let sections = found["sections"].as_array().unwrap();
     let titles: Vec<_> = sections.iter().map(|section| section["title"].as_str().unwrap()).collect();
-    assert_eq!(titles, ["machine", "storage engine", "CUDA", dir.path().to_str().unwrap()]);
+    assert_eq!(titles[..4], ["machine", "storage engine", "CUDA", dir.path().to_str().unwrap()]);
+    assert!(titles[4..].iter().all(|title| title.starts_with("GPUDirect Storage")), "{titles:?}");
     let names: Vec<_> = sections[3]["facts"].as_array().unwrap().iter().map(|fact| fact["name"].clone()).collect();
     assert_eq!(names, ["file system", "free space", "O_DIRECT"]);
     for fact in sections.iter().flat_map(|section| section["facts"].as_array().unwrap()) {
@@ -49,5 +50,31 @@ fn a_required_gpu_that_is_missing_fails_and_one_that_is_there_does_not() {
         assert!(stderr.contains("CUDA device is required") && stderr.contains("help: "), "{stderr}");
     } else {
         runs(forebay().args(["doctor", "--require-gpu"]));
+    }
+}
+
+#[test]
+fn gpudirect_storage_is_explained_for_each_path_and_in_one_line_where_there_is_no_driver() {
+    let dir = tempfile::tempdir().unwrap();
+    let found = examination(&[dir.path(), "/proc".as_ref()]);
+    let sections = found["sections"].as_array().unwrap();
+    let about: Vec<_> =
+        sections.iter().filter(|section| section["title"].as_str().unwrap().starts_with("GPUDirect Storage")).collect();
+    for section in &about {
+        assert_eq!(section["facts"][0]["name"], "direct path");
+    }
+    if std::path::Path::new("/proc/driver/nvidia/version").exists() {
+        assert_eq!(about.len(), 2);
+        let proc = about[1]["facts"].as_array().unwrap();
+        assert!(about[1]["title"].as_str().unwrap().ends_with("/proc"));
+        let file_system = proc.iter().find(|fact| fact["name"] == "file system").unwrap();
+        assert!(file_system["shortfall"]["remedy"].is_string(), "{file_system}");
+    } else {
+        let facts = about[0]["facts"].as_array().unwrap();
+        assert_eq!((about.len(), facts.len()), (1, 1), "{about:?}");
+        assert!(facts[0]["value"].as_str().unwrap().starts_with("none: ") && facts[0]["shortfall"].is_null());
+        // Of the machine alone it says the same.
+        let found = examination(&[]);
+        assert_eq!(found["sections"].as_array().unwrap().last().unwrap()["facts"], about[0]["facts"]);
     }
 }

@@ -31,7 +31,7 @@ use std::time::Duration;
 pub use cufile::CuFile;
 pub use files::{FileCache, Identity, OpenFile};
 pub use options::{CuFileApi, Direct, EngineKind, EngineOptions, RequirePath};
-pub use page_cache::{budget_bytes as page_cache_budget_bytes, estimate_data_set_bytes};
+pub use page_cache::{budget_bytes as page_cache_budget_bytes, estimate_data_set_bytes, resident_share};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Arena, DeviceRegion, Region};

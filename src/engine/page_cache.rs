@@ -1,8 +1,12 @@
-//! Whether a data set fits into the page cache.
+//! Whether a data set fits into the page cache, and what of a file is in it.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::error::{Error, Result};
+use crate::memory::FileMap;
 use crate::source::{Extent, Source};
 
 /// Samples whose files are looked at to estimate the size of a data set. At a millisecond a file on a slow network
@@ -36,6 +40,46 @@ pub fn estimate_data_set_bytes(source: &dyn Source) -> Option<u64> {
     });
     let (count, sum) = sizes.fold((0_u128, 0_u128), |(count, sum), size| (count + 1, sum + u128::from(size)));
     (count > 0).then(|| u64::try_from(sum * u128::from(source.len()) / count).unwrap_or(u64::MAX))
+}
+
+/// What is asked about at once, and how often at most; larger files are judged by parts at even distances.
+const RESIDENCY_PART_BYTES: u64 = 64 << 20;
+const RESIDENCY_PARTS_MAX: u64 = 64;
+
+/// The share of a file that is in the page cache, 0 to 1: all of a file of up to 4 GiB is looked at, and as much of a larger
+/// one. `None` where the kernel would not tell this process, which neither owns the file nor may write it; 0 for an empty one.
+///
+/// # Errors
+/// Those of opening and mapping the file.
+pub fn resident_share(path: &Path) -> Result<Option<f64>> {
+    let failed = |error| Error::io(format_args!("{}: asking what is in the page cache", path.display()), error);
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.len() == 0 {
+        return Ok(Some(0.0));
+    }
+    // Of other files mincore(2) calls every page resident, lest it tell what other users read.
+    let own = fs::metadata("/proc/self").map(|process| process.uid());
+    let is_told =
+        own.is_ok_and(|own| own == 0 || own == metadata.uid()) || OpenOptions::new().write(true).open(path).is_ok();
+    if !is_told {
+        return Ok(None);
+    }
+    let map = FileMap::new(&file).map_err(failed)?;
+    let (resident, looked_at) = residency(&map, metadata.len()).map_err(failed)?;
+    Ok(Some(resident as f64 / looked_at.max(1) as f64))
+}
+
+/// Bytes in the page cache, and bytes looked at.
+fn residency(map: &FileMap, len_bytes: u64) -> io::Result<(u64, u64)> {
+    let parts = len_bytes.div_ceil(RESIDENCY_PART_BYTES);
+    let looked_at = parts.min(RESIDENCY_PARTS_MAX);
+    (0..looked_at).try_fold((0, 0), |(resident, all), number| {
+        let part = (u128::from(number) * u128::from(parts) / u128::from(looked_at)) as u64;
+        let start = usize::try_from(part * RESIDENCY_PART_BYTES).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let (in_part, of) = map.resident_bytes(start, RESIDENCY_PART_BYTES as usize)?;
+        Ok((resident + in_part as u64, all + of as u64))
+    })
 }
 
 /// `MemAvailable` of /proc/meminfo (proc_meminfo(5)).
@@ -83,6 +127,24 @@ mod tests {
     #[test]
     fn a_size_is_estimated_without_reading_every_sample() {
         assert_eq!(estimate_data_set_bytes(&Shard), Some(1_000_000_000_000));
+    }
+
+    #[test]
+    fn what_was_written_is_resident_until_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, vec![1; 3 << 20]).unwrap();
+        assert_eq!(resident_share(&path).unwrap(), Some(1.0));
+        let file = File::open(&path).unwrap();
+        file.sync_all().unwrap();
+        let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        nix::fcntl::posix_fadvise(&file, 0, 1 << 20, advice).unwrap();
+        let share = resident_share(&path).unwrap().unwrap();
+        // A file system in memory drops nothing.
+        assert!(share == 1.0 || (0.6..0.7).contains(&share), "{share}");
+        fs::write(&path, "").unwrap();
+        assert_eq!(resident_share(&path).unwrap(), Some(0.0));
+        assert!(resident_share("/no/such/file".as_ref()).unwrap_err().to_string().contains("/no/such/file"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
+use nix::unistd::{SysconfVar, sysconf};
 
 /// The whole of a file as it was when it was mapped, read-only, shared with every process that maps it.
 ///
@@ -52,6 +53,26 @@ impl FileMap {
         // SAFETY: exactly our own mapping. Of a shared mapping of a file this drops page table entries and no
         // contents: slices of it stay valid and read the same bytes.
         let _ = unsafe { madvise(self.start.cast(), self.len_bytes, MmapAdvise::MADV_DONTNEED) };
+    }
+}
+
+impl FileMap {
+    /// How many of `len_bytes` from `start` on are in the page cache, and how many of them there are, both in whole pages. The
+    /// kernel says so of files that this process owns or may write (mincore(2)), and "all" of others.
+    ///
+    /// # Errors
+    /// The system's; `InvalidInput` for a start that is not on a page, or is behind the end.
+    pub(crate) fn resident_bytes(&self, start: usize, len_bytes: usize) -> std::io::Result<(usize, usize)> {
+        let page_bytes = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(4096);
+        let left_bytes = self.len_bytes.checked_sub(start).filter(|_| start.is_multiple_of(page_bytes));
+        let len_bytes = left_bytes.ok_or(std::io::ErrorKind::InvalidInput)?.min(len_bytes);
+        let mut pages = vec![0_u8; len_bytes.div_ceil(page_bytes)];
+        // SAFETY: `start + len_bytes` lies within the mapping, which is alive, and `pages` has a byte for each page of that
+        // range. Nothing of the mapping itself is read, so that a file cut short meanwhile does no harm.
+        let result = unsafe { libc::mincore(self.start.as_ptr().add(start).cast(), len_bytes, pages.as_mut_ptr()) };
+        nix::errno::Errno::result(result)?;
+        let resident = pages.iter().filter(|page| **page & 1 == 1).count();
+        Ok((resident * page_bytes, pages.len() * page_bytes))
     }
 }
 

@@ -22,6 +22,7 @@ mod memory;
 mod module;
 mod output;
 mod probe;
+mod uploads;
 
 pub use bandwidth::{Bandwidth, bandwidth};
 pub(crate) use error::error;
@@ -30,6 +31,7 @@ pub(crate) use memory::{DeviceMemory, Registered, download, upload, zero};
 pub(crate) use module::{KernelName, launch};
 pub(crate) use output::Output;
 pub use probe::{CudaDevice, CudaProbe, probe};
+pub use uploads::Uploads;
 
 #[cfg(test)]
 #[path = "../../../tests/cuda_support/mod.rs"]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use cudarc::driver::{CudaSlice, CudaStream};
 
 use super::support::{Session, session};
-use super::{Gpu, Output, upload};
+use super::{Gpu, Output, Uploads, upload};
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::Arena;
 
 const TENSOR_BYTES: usize = 4096;
 const LABELS: usize = 8;
@@ -236,4 +237,61 @@ fn kernels_that_the_driver_does_not_take_make_the_device_unavailable() {
     session.set("fail", "cuModuleLoadDataEx#1:2");
     session.restart(0);
     assert_eq!(Gpu::open(0).err().as_ref().map(Error::kind), Some(ErrorKind::OutOfMemory));
+}
+
+/// Regions that are filled, copied and filled anew, as fast as they come back: how many, and what lies on the device last.
+fn upload_rounds() -> Result<(usize, Vec<u8>)> {
+    let arena = Arena::new(4 * TENSOR_BYTES)?;
+    let mut uploads = Uploads::new(0, &arena, TENSOR_BYTES)?;
+    let mut copied = Vec::new();
+    let mut reused: Option<crate::memory::Region> = None;
+    let mut back = 0;
+    for round in 0..u64::from(ROUNDS) * 2 {
+        let mut region = match reused.take() {
+            Some(region) => region,
+            None => arena.alloc(TENSOR_BYTES)?.expect("four regions are enough"),
+        };
+        region.as_mut_slice().fill(round as u8);
+        uploads.start(round, region)?;
+        uploads.reap(usize::from(uploads.in_flight() == 3), &mut copied)?;
+        back += copied.len();
+        assert!(copied.drain(..).all(|(token, region)| {
+            let whole = region.as_slice().iter().all(|byte| *byte == token as u8);
+            reused = Some(region);
+            whole
+        }));
+    }
+    uploads.reap(usize::MAX, &mut copied)?;
+    assert_eq!(uploads.in_flight(), 0);
+    let mut last = vec![0; TENSOR_BYTES];
+    uploads.download(&mut last)?;
+    Ok((back + copied.len(), last))
+}
+
+#[test]
+fn a_region_comes_back_when_its_copy_has_ended() {
+    let session = session(0);
+    let is_right = |(back, last): (usize, Vec<u8>)| back == 8 && last == [7; TENSOR_BYTES];
+    for seed in 0..SEEDS {
+        session.restart(seed);
+        assert!(is_right(upload_rounds().unwrap()), "seed {seed}");
+        session.finish();
+        assert_eq!(session.reports(), [""; 0], "seed {seed}");
+    }
+    // An event that is not recorded says that the copy before it has ended.
+    for nth in [2, 3] {
+        let rule = format!("cuEventRecord#{nth}");
+        assert!(caught(&session, ("drop", &rule), || upload_rounds().is_ok_and(is_right)), "{rule}");
+    }
+    session.set("drop", "");
+    session.restart(0);
+    let arena = Arena::new(2 * TENSOR_BYTES).unwrap();
+    let mut uploads = Uploads::new(0, &arena, TENSOR_BYTES).unwrap();
+    let error = uploads.start(0, arena.alloc(2 * TENSOR_BYTES).unwrap().unwrap()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidParameter);
+    // One that is in flight is waited for.
+    uploads.start(1, arena.alloc(TENSOR_BYTES).unwrap().unwrap()).unwrap();
+    drop((uploads, arena));
+    session.finish();
+    assert_eq!(session.reports(), [""; 0]);
 }

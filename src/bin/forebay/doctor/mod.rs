@@ -1,5 +1,6 @@
 //! `forebay doctor`: what this machine offers, what will be used of it, and what to do about the rest.
 
+mod gds;
 mod gpu;
 mod machine;
 mod self_test;
@@ -92,6 +93,7 @@ impl Doctor {
         for path in &self.paths {
             sections.push(Section { title: path.display().to_string(), facts: storage::facts(path)? });
         }
+        sections.extend(gds::sections(&self.paths));
         let self_test = if self.gpu { Some(self.self_test(&probe)?) } else { None };
         let examination = Examination {
             schema_version: 1,
