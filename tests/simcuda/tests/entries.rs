@@ -166,7 +166,9 @@ fn work_on_a_side_stream_is_ordered_by_the_host_and_by_its_join_alone() {
             (
                 std::mem::transmute::<*mut c_void, SideStream>(library.symbol(c"simcuda_side_stream")),
                 std::mem::transmute::<*mut c_void, Join>(library.symbol(c"simcuda_join")),
-                std::mem::transmute::<*mut c_void, extern "C" fn(sys::CUstream) -> c_int>(library.symbol(c"simcuda_run")),
+                std::mem::transmute::<*mut c_void, extern "C" fn(sys::CUstream) -> c_int>(
+                    library.symbol(c"simcuda_run"),
+                ),
             )
         };
         let context = CudaContext::new(0).unwrap();
