@@ -211,7 +211,12 @@ impl<'a> Feed<'a> {
         let seat = &mut self.seats[number];
         let Some(Waiting { tray, index, .. }) = &seat.waiting else { return Ok(()) };
         let (plan, landing) = match self.shared.push_down(tray, *index, len_bytes, &file, &mut self.ranges)? {
-            Some((plan, landing)) => (Some(plan), landing),
+            Some((plan, landing)) => {
+                if landing != Landing::Device {
+                    self.shared.refuse_indirect("the kernels do not decode it")?;
+                }
+                (Some(plan), landing)
+            }
             // What it is shows when it is here.
             None => (None, self.shared.landing_of_whole()?),
         };

@@ -44,7 +44,8 @@ impl Shared {
             if is_whole {
                 return Ok(None);
             }
-            return Ok(Some((self.plan_ranges(tray, index, &image, ranges)?, false)));
+            let plan = self.plan_ranges(tray, index, &image, ranges)?;
+            return Ok(Some((plan, self.landing_of(&image, &plan)?)));
         }
         if self.index == IndexMode::Off || is_whole {
             return Ok(None);
@@ -54,28 +55,26 @@ impl Shared {
             check_identity(&record, len_bytes, file)?;
             let plan = self.plan_ranges(tray, index, &record.image, ranges)?;
             check_ranges(ranges, len_bytes)?;
-            let landing = match (&self.cuda, record.jpeg()) {
-                (Some(cuda), Some(jpeg))
-                    if self.decoder.uses_kernels()
-                        && Needs::of(&jpeg.facts, &plan)?.is_some_and(|needs| cuda.capacity.holds(&needs)) =>
-                {
-                    cuda.landing()
-                }
-                _ => Landing::Host,
-            };
-            Ok(Some((plan, landing)))
+            Ok(Some((plan, self.landing_of(&record.image, &plan)?)))
         });
         match planned {
             Err(error) if self.index != IndexMode::Required && error.kind() != ErrorKind::Changed => {
                 self.count_index_fallback(tray, index, error);
                 Ok(None)
             }
-            Ok(Some((plan, landing))) if landing != Landing::Device => {
-                self.refuse_indirect("the kernels do not decode it")?;
-                Ok(Some((plan, landing)))
-            }
             planned => planned,
         }
+    }
+
+    /// Where an image lands that is planned before it is read: with the kernels, if they take it.
+    fn landing_of(&self, image: &RecordedImage<'_>, plan: &SamplePlan) -> Result<Landing> {
+        let needs = match (&self.cuda, image) {
+            (Some(cuda), RecordedImage::Jpeg(jpeg)) if self.decoder.uses_kernels() => {
+                Needs::of(&jpeg.facts, plan)?.filter(|needs| cuda.capacity.holds(needs)).map(|_| cuda.landing())
+            }
+            _ => None,
+        };
+        Ok(needs.unwrap_or(Landing::Host))
     }
 
     /// Plans a sample of which an image is known, and replaces `ranges` by those that it needs.

@@ -176,10 +176,3 @@ impl Opened {
 }
 
 pub(super) const OUTPUT: nvjpegOutputFormat_t = nvjpegOutputFormat_t::NVJPEG_OUTPUT_RGB;
-
-/// Where an image's planes go.
-pub(super) fn destination(image: &Image<'_>) -> nvjpegImage_t {
-    let [red, green, blue] = image.planes.map(|plane| ptr::with_exposed_provenance_mut(plane as usize));
-    let pitch = image.pitch;
-    nvjpegImage_t { channel: [red, green, blue, ptr::null_mut()], pitch: [pitch, pitch, pitch, 0] }
-}

@@ -8,8 +8,9 @@ use cudarc::driver::{CudaEvent, CudaStream};
 use nvjpeg_sys::Library;
 use nvjpeg_sys::sys::nvjpegBackend_t;
 
-use super::handles::{Decoder, Opened, Params, Parsed, Pinned, Scratch, State, destination};
+use super::handles::{Decoder, Opened, Params, Parsed, Pinned, Scratch, State};
 use super::memory::Memory;
+use super::round::destination;
 use super::{Engine, Image, Refusal, Verdict};
 use crate::device::cuda::{Gpu, error};
 use crate::error::Result;
@@ -194,7 +195,7 @@ impl Lane {
         if let Err(error) = transfer {
             return Ok(Err(Refusal(error)));
         }
-        let mut destination = destination(image);
+        let mut destination = destination(image.planes, image.pitch);
         // SAFETY: the transfer succeeded; the planes are large enough, as the caller promises.
         let decoded = unsafe { library.nvjpegDecodeJpegDevice(handle, decoder.raw(), state, &mut destination, stream) };
         Ok(decoded.map(|()| Engine::Hybrid).map_err(Refusal))

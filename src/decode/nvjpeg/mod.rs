@@ -13,7 +13,8 @@
 //! One [`NvJpeg`] serves all slots, from one thread at a time. The hardware has a stream and two states, and each host thread
 //! of the hybrid a stream, a state and two page-locked buffers. A call makes these streams wait for the caller's, and the
 //! caller's for them; a stream or state is never shared by two of them, and what nvJPEG reads on the host is not
-//! touched before an event says so.
+//! touched before an event says so. The hardware keeps to no stream's order: a call that uses it waits on the host for
+//! what the caller's stream was given before.
 //!
 //! # How exact it is
 //!
@@ -33,6 +34,7 @@ mod handles;
 mod hardware;
 mod hybrid;
 mod memory;
+mod round;
 mod split;
 mod takes;
 
@@ -131,7 +133,7 @@ impl NvJpeg {
             hardware,
             hybrid,
             memory,
-            begin: gpu.event()?,
+            begin: gpu.host_event()?,
             candidates: Vec::with_capacity(batch_size),
             by_hardware: Vec::with_capacity(batch_size),
             by_hybrid: Vec::with_capacity(batch_size),
@@ -199,8 +201,9 @@ impl NvJpeg {
         verdicts: &mut [Verdict],
     ) -> Result<()> {
         let Some(hardware) = self.hardware.as_mut().filter(|_| !self.by_hardware.is_empty()) else { return Ok(()) };
-        // SAFETY: as the caller promises.
-        match unsafe { hardware.decode(&self.begin, stream, images, &self.by_hardware) }? {
+        self.begin.synchronize().map_err(|code| error("cuEventSynchronize", code))?;
+        // SAFETY: as the caller promises; the host has waited.
+        match unsafe { hardware.decode(stream, images, &self.by_hardware) }? {
             Ok(()) => self.by_hardware.iter().for_each(|&place| verdicts[place] = Ok(Engine::Hardware)),
             Err(refusal) => {
                 log::debug!("the JPEG hardware refuses {} images: {refusal}", self.by_hardware.len());

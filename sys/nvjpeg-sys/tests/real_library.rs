@@ -33,7 +33,12 @@ fn without_a_driver_it_refuses_by_a_status_with_a_name() {
         pinned_free: Some(free_nothing),
         pinned_ctx: context,
     };
-    for backend in [nvjpegBackend_t::NVJPEG_BACKEND_HYBRID, nvjpegBackend_t::NVJPEG_BACKEND_HARDWARE] {
+    for backend in [
+        nvjpegBackend_t::NVJPEG_BACKEND_HYBRID,
+        nvjpegBackend_t::NVJPEG_BACKEND_HARDWARE,
+        nvjpegBackend_t::NVJPEG_BACKEND_GPU_HYBRID_DEVICE,
+        nvjpegBackend_t::NVJPEG_BACKEND_HARDWARE_DEVICE,
+    ] {
         let mut handle = ptr::null_mut();
         // SAFETY: the allocators outlive the handle, which is valid for a write.
         let made = unsafe { library.nvjpegCreateExV2(backend, &mut device, &mut pinned, 0, &mut handle) };

@@ -3,11 +3,12 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
-use crate::driver::{self, Locked};
+use crate::driver::{self, Driver, Locked};
 use crate::result::{Code, Outcome};
 use crate::settings::Verdict;
-use crate::stream::Work;
+use crate::stream::{Record, Work};
 
 /// Bytes with an address on the device: device memory, or page-locked memory of the host.
 #[repr(C)]
@@ -106,6 +107,63 @@ pub unsafe extern "C" fn simcuda_enqueue(
         let companion = Companion::new(driver, run, argument as usize, reads, writes)?;
         driver.queue(stream, &name, Work::Companion(Box::new(companion)))
     })
+}
+
+/// Makes a stream that the program does not see, in the context of one of its own: for work of a companion that keeps to
+/// no order but what the host has waited for, as that of an engine beside the streams does. [`simcuda_join`] ends it.
+///
+/// # Safety
+/// `side` may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn simcuda_side_stream(stream: u64, side: *mut u64) -> Code {
+    driver::enter(|driver| {
+        let stream = driver.stream(stream)?;
+        let context = driver.streams[&stream].context;
+        let made = driver.create_stream(context, NON_BLOCKING, 0);
+        // SAFETY: as this function demands.
+        unsafe { side.write(made) };
+        Ok(())
+    })
+}
+
+/// Has `stream` wait for all that was queued on a side stream, which is gone afterwards.
+#[unsafe(no_mangle)]
+pub extern "C" fn simcuda_join(stream: u64, side: u64) -> Code {
+    driver::enter(|driver| {
+        let joined = driver.join_side(stream, side);
+        if let Some(ending) = driver.streams.get_mut(&side) {
+            ending.destroyed = true;
+            if ending.queue.is_empty() {
+                driver.retire(side);
+            }
+        }
+        joined
+    })
+}
+
+/// Runs all that is queued on a stream before it returns. Unlike a wait of the program's it teaches the host nothing: for a
+/// library that waits within a call, and makes no promise that it does.
+#[unsafe(no_mangle)]
+pub extern "C" fn simcuda_run(stream: u64) -> Code {
+    driver::enter(|driver| {
+        let stream = driver.stream(stream)?;
+        let context = driver.streams[&stream].context;
+        let goal = driver.all_of(stream);
+        driver.run_until(&[goal])?;
+        driver.usable(context).map(drop)
+    })
+}
+
+/// `CU_STREAM_NON_BLOCKING`.
+const NON_BLOCKING: u32 = 1;
+
+impl Driver {
+    fn join_side(&mut self, stream: u64, side: u64) -> Outcome {
+        let (stream, side) = (self.stream(stream)?, self.stream(side)?);
+        let record = Arc::new(Record { stream: side, number: self.operations + 1, done: OnceLock::new() });
+        self.queue(side, "simcuda_join", Work::Record(Arc::clone(&record)))?;
+        self.queue(stream, "simcuda_join", Work::Wait(record))
+    }
 }
 
 /// Counts a call of a companion library's own entry point, so that the rules of the environment apply to it. If this

@@ -153,3 +153,60 @@ fn a_companion_reads_what_was_never_written() {
         free(&stream, to);
     });
 }
+
+/// Work beside a stream: the host has waited for what it reads, or not; the stream waits for what it writes, or not.
+#[test]
+fn work_on_a_side_stream_is_ordered_by_the_host_and_by_its_join_alone() {
+    type SideStream = unsafe extern "C" fn(sys::CUstream, *mut sys::CUstream) -> c_int;
+    type Join = unsafe extern "C" fn(sys::CUstream, sys::CUstream) -> c_int;
+    let program = |host_waits: bool, reads_after: bool| {
+        let library = Library::open();
+        // SAFETY: the functions are the simulator's, of these signatures.
+        let (side_stream, join, run) = unsafe {
+            (
+                std::mem::transmute::<*mut c_void, SideStream>(library.symbol(c"simcuda_side_stream")),
+                std::mem::transmute::<*mut c_void, Join>(library.symbol(c"simcuda_join")),
+                std::mem::transmute::<*mut c_void, extern "C" fn(sys::CUstream) -> c_int>(
+                    library.symbol(c"simcuda_run"),
+                ),
+            )
+        };
+        let context = CudaContext::new(0).unwrap();
+        let stream = context.new_stream().unwrap();
+        let (from, to) = (allocate(&stream, LEN), allocate(&stream, LEN));
+        stream.synchronize().unwrap();
+        // SAFETY: the range is the allocation's.
+        unsafe { sys::cuMemsetD8Async(from, 1, LEN, stream.cu_stream()) };
+        if host_waits {
+            stream.synchronize().unwrap();
+        } else {
+            // Done, and the host does not know.
+            assert_eq!(run(stream.cu_stream()), 0);
+        }
+        let (mut side, mut counts) = (std::ptr::null_mut(), [0; 2]);
+        // SAFETY: the stream is live, the pointer valid for a write.
+        assert_eq!(unsafe { side_stream(stream.cu_stream(), &raw mut side) }, 0);
+        assert_eq!(enqueue(side, &mut counts, from, to), 0);
+        let mut back = vec![0_u8; LEN];
+        let read = |back: &mut Vec<u8>| {
+            // SAFETY: the buffer is as long.
+            unsafe { sys::cuMemcpyDtoHAsync_v2(back.as_mut_ptr().cast(), to, LEN, stream.cu_stream()) };
+        };
+        if !reads_after {
+            read(&mut back);
+        }
+        // SAFETY: both streams are live.
+        assert_eq!(unsafe { join(stream.cu_stream(), side) }, 0);
+        if reads_after {
+            read(&mut back);
+        }
+        context.synchronize().ok();
+        assert_eq!(counts[0], 1);
+        assert!(!host_waits || !reads_after || back == [2; LEN]);
+        free(&stream, from);
+        free(&stream, to);
+    };
+    passes(|_| program(true, true));
+    caught("addOne", |_| program(false, true));
+    caught("addOne", |_| program(true, false));
+}

@@ -6,20 +6,21 @@ use std::slice;
 
 use nvjpeg_sys::sys::*;
 
+use crate::batch::{self, Batch, Call};
 use crate::driver::{self, Range, driver, refuse, report};
 use crate::image::{self, Frame, Region};
 use crate::objects::{Answer, Buffer, Handle, Object, Objects, Params, Parsed, Phase, State, objects};
 use crate::work::{self, Pending, enqueue};
 
 const SUCCESS: nvjpegStatus_t = nvjpegStatus_t::NVJPEG_STATUS_SUCCESS;
-const BAD_JPEG: nvjpegStatus_t = nvjpegStatus_t::NVJPEG_STATUS_BAD_JPEG;
-const EXECUTION_FAILED: nvjpegStatus_t = nvjpegStatus_t::NVJPEG_STATUS_EXECUTION_FAILED;
+pub const BAD_JPEG: nvjpegStatus_t = nvjpegStatus_t::NVJPEG_STATUS_BAD_JPEG;
+pub const EXECUTION_FAILED: nvjpegStatus_t = nvjpegStatus_t::NVJPEG_STATUS_EXECUTION_FAILED;
 const ARCH_MISMATCH: nvjpegStatus_t = nvjpegStatus_t::NVJPEG_STATUS_ARCH_MISMATCH;
-const NOT_SUPPORTED: nvjpegStatus_t = nvjpegStatus_t::NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED;
+pub const NOT_SUPPORTED: nvjpegStatus_t = nvjpegStatus_t::NVJPEG_STATUS_IMPLEMENTATION_NOT_SUPPORTED;
 
 /// What tells the backends' rounding apart.
-const HYBRID_SALT: u32 = 1;
-const HARDWARE_SALT: u32 = 2;
+pub const HYBRID_SALT: u32 = 1;
+pub const HARDWARE_SALT: u32 = 2;
 
 /// Exports functions of NVIDIA's types. Each is counted by the driver, whose rules may answer in its place.
 macro_rules! export {
@@ -75,7 +76,7 @@ export! {
         if context == 0 {
             return Err(refuse("argument", "nvjpegCreateExV2: no context is current"));
         }
-        if backend == nvjpegBackend_t::NVJPEG_BACKEND_HARDWARE && driver::engines().is_none() {
+        if batch::is_hardware(backend) && driver::engines().is_none() {
             return Err(ARCH_MISMATCH);
         }
         if device.is_null() || pinned.is_null() {
@@ -85,7 +86,10 @@ export! {
         if interpolate && driver::version() < [12, 1, 0] {
             return Err(refuse("argument", "nvjpegCreateExV2: a flag that this version does not know"));
         }
-        let made = Handle { backend, interpolate, device_padding: 1, pinned_padding: 1, context };
+        // SAFETY: the program's pointer is valid and not null.
+        let allocator = unsafe { &*device };
+        let device_allocator = (allocator.dev_malloc, allocator.dev_free, allocator.dev_ctx);
+        let made = Handle { backend, interpolate, device_padding: 1, pinned_padding: 1, context, device_allocator };
         make(nvjpegCreateExV2, handle, &mut objects(), 0, Object::Handle(made))
     }
 
@@ -117,13 +121,15 @@ export! {
     }
 
     nvjpegJpegStateDestroy(state: nvjpegJpegState_t) {
-        match objects().remove(nvjpegJpegStateDestroy, state.addr())? {
-            Object::State(state) if state.pending.is_pending() => {
-                Err(refuse("lifetime", "nvjpegJpegStateDestroy: a state that still decodes"))
-            }
-            Object::State(_) => Ok(()),
-            _ => Err(refuse("lifetime", "nvjpegJpegStateDestroy: something else than a state")),
+        let removed = objects().remove(nvjpegJpegStateDestroy, state.addr())?;
+        let Object::State(mut state) = removed else {
+            return Err(refuse("lifetime", "nvjpegJpegStateDestroy: something else than a state"));
+        };
+        let is_pending = state.pending.is_pending();
+        if let Some(scratch) = &mut state.scratch {
+            scratch.release(0);
         }
+        if is_pending { Err(refuse("lifetime", "nvjpegJpegStateDestroy: a state that still decodes")) } else { Ok(()) }
     }
 
     nvjpegDecoderCreate(handle: nvjpegHandle_t, backend: nvjpegBackend_t, decoder: *mut nvjpegJpegDecoder_t) {
@@ -260,8 +266,18 @@ export! {
         let mut objects = objects();
         let backend = objects.handle(nvjpegDecodeBatchedSupportedEx, handle.addr())?.backend;
         let (parsed, _) = request(nvjpegDecodeBatchedSupportedEx, &mut objects, stream, params)?;
-        let suits = backend == nvjpegBackend_t::NVJPEG_BACKEND_HARDWARE && parsed.frame.suits_hardware();
+        let suits = backend == nvjpegBackend_t::NVJPEG_BACKEND_HARDWARE && batch::takes(backend, &parsed.frame);
         give(nvjpegDecodeBatchedSupportedEx, supported, c_int::from(!suits))
+    }
+
+    nvjpegDecodeBatchedSupported(handle: nvjpegHandle_t, stream: nvjpegJpegStream_t, supported: *mut c_int) {
+        let mut objects = objects();
+        let backend = objects.handle(nvjpegDecodeBatchedSupported, handle.addr())?.backend;
+        let Some(parsed) = objects.parsed(nvjpegDecodeBatchedSupported, stream.addr())?.clone() else {
+            return Err(refuse("order", "nvjpegDecodeBatchedSupported: a stream that holds no file"));
+        };
+        let suits = batch::takes(backend, &parsed.frame);
+        give(nvjpegDecodeBatchedSupported, supported, c_int::from(!suits))
     }
 
     nvjpegDecodeJpegHost(handle: nvjpegHandle_t, decoder: nvjpegJpegDecoder_t, state: nvjpegJpegState_t,
@@ -309,22 +325,53 @@ export! {
     nvjpegDecodeBatchedEx(handle: nvjpegHandle_t, state: nvjpegJpegState_t, data: *const *const u8,
                           lengths: *const usize, destinations: *mut nvjpegImage_t, params: *mut nvjpegDecodeParams_t,
                           stream: cudaStream_t) {
-        let mut objects = objects();
-        let size = objects.state(nvjpegDecodeBatchedEx, state.addr())?.batch.unwrap_or(0);
-        if size == 0 || data.is_null() || lengths.is_null() || destinations.is_null() || params.is_null() {
-            return Err(refuse("argument", "nvjpegDecodeBatchedEx: a state that is not prepared, or a null pointer"));
+        if params.is_null() {
+            return Err(refuse("argument", "nvjpegDecodeBatchedEx: a null pointer"));
         }
-        // SAFETY: the arrays are as long as the state was prepared for, as NVIDIA's documentation demands.
-        let batch = unsafe {
-            Batch {
-                data: slice::from_raw_parts(data, size),
-                lengths: slice::from_raw_parts(lengths, size),
-                destinations: slice::from_raw_parts(destinations, size),
-                params: slice::from_raw_parts(params, size),
-            }
-        };
-        decode_batch(&mut objects, handle.addr(), state.addr(), &batch, stream.addr() as u64)
+        let call = Call { name: nvjpegDecodeBatchedEx, stream: stream.addr() as u64 };
+        // SAFETY: the program's arrays, as NVIDIA's documentation demands.
+        unsafe { decode_batch(call, handle.addr(), state.addr(), data, lengths, destinations, Some(params)) }
     }
+
+    nvjpegDecodeBatched(handle: nvjpegHandle_t, state: nvjpegJpegState_t, data: *const *const u8,
+                        lengths: *const usize, destinations: *mut nvjpegImage_t, stream: cudaStream_t) {
+        let call = Call { name: nvjpegDecodeBatched, stream: stream.addr() as u64 };
+        // SAFETY: the program's arrays, as NVIDIA's documentation demands.
+        unsafe { decode_batch(call, handle.addr(), state.addr(), data, lengths, destinations, None) }
+    }
+}
+
+/// # Safety
+/// The arrays that are not null are as long as the state was prepared for.
+unsafe fn decode_batch(
+    call: Call,
+    handle: usize,
+    state: usize,
+    data: *const *const u8,
+    lengths: *const usize,
+    destinations: *mut nvjpegImage_t,
+    params: Option<*mut nvjpegDecodeParams_t>,
+) -> Answer {
+    let mut objects = objects();
+    let size = objects.state(call.name, state)?.batch.unwrap_or(0);
+    if size == 0 || data.is_null() || lengths.is_null() || destinations.is_null() {
+        return Err(refuse("argument", &format!("{}: a state that is not prepared, or a null pointer", call.name)));
+    }
+    // SAFETY: as the caller promises.
+    let batch = unsafe {
+        Batch {
+            data: slice::from_raw_parts(data, size),
+            lengths: slice::from_raw_parts(lengths, size),
+            destinations: slice::from_raw_parts(destinations, size),
+            params: params.map(|params| slice::from_raw_parts(params, size)),
+        }
+    };
+    let decoded = batch::decode(&mut objects, call, handle, state, &batch);
+    if decoded.is_err() {
+        // It is to be prepared again, says NVIDIA.
+        objects.state(call.name, state)?.batch = None;
+    }
+    decoded
 }
 
 fn destroy_buffer(call: &str, buffer: usize) -> Answer {
@@ -342,7 +389,7 @@ fn destroy_buffer(call: &str, buffer: usize) -> Answer {
 }
 
 /// The program's bytes.
-fn bytes<'a>(call: &str, (data, length): (*const u8, usize)) -> Answer<&'a [u8]> {
+pub fn bytes<'a>(call: &str, (data, length): (*const u8, usize)) -> Answer<&'a [u8]> {
     if data.is_null() || length == 0 {
         return Err(refuse("argument", &format!("{call}: no bytes")));
     }
@@ -364,7 +411,7 @@ fn parse(
     Ok(())
 }
 
-fn frame(call: &str, bytes: &[u8]) -> Answer<Frame> {
+pub fn frame(call: &str, bytes: &[u8]) -> Answer<Frame> {
     let Some(frame) = Frame::parse(bytes) else {
         report("input", &format!("{call}: a file whose header is malformed"));
         return Err(BAD_JPEG);
@@ -390,7 +437,7 @@ fn request(
     Ok((parsed, region))
 }
 
-fn region(call: &str, params: &Params, frame: &Frame) -> Answer<Region> {
+pub fn region(call: &str, params: &Params, frame: &Frame) -> Answer<Region> {
     let region = params.region.unwrap_or(frame.whole());
     if !params.planes || region.x + region.width > frame.width || region.y + region.height > frame.height {
         return Err(refuse("argument", &format!("{call}: another format than planes, or a region outside the image")));
@@ -445,7 +492,7 @@ fn fill(buffer: &mut Buffer, parsed: &Parsed, region: Region, interpolate: bool)
 }
 
 /// The library handle for a call that uses the device, whose context must be current.
-fn on_device(call: &str, all: &mut Objects, handle: usize) -> Answer<Handle> {
+pub fn on_device(call: &str, all: &mut Objects, handle: usize) -> Answer<Handle> {
     let library = all.handle(call, handle)?.clone();
     if driver().is_some_and(|driver| driver.current_context() != library.context) {
         return Err(refuse("argument", &format!("{call}: another context is current than when the handle was made")));
@@ -454,7 +501,7 @@ fn on_device(call: &str, all: &mut Objects, handle: usize) -> Answer<Handle> {
 }
 
 /// Notes that a state is used on a stream.
-fn use_on(call: &str, state: &mut State, stream: u64) {
+pub fn use_on(call: &str, state: &mut State, stream: u64) {
     let other = state.stream.replace(stream).filter(|&other| other != stream);
     if other.is_some_and(|other| driver().is_some_and(|driver| !driver.is_stream_done(other))) {
         report("order", &format!("{call}: a state that is in use on another stream"));
@@ -516,58 +563,11 @@ fn decode_on_device(handle: usize, decoder: usize, state: usize, to: &nvjpegImag
     Ok(())
 }
 
-/// The arrays of a batched call.
-struct Batch<'a> {
-    data: &'a [*const u8],
-    lengths: &'a [usize],
-    destinations: &'a [nvjpegImage_t],
-    params: &'a [nvjpegDecodeParams_t],
-}
-
-/// One piece of work for the whole batch, which reads the files when the stream comes to it.
-fn decode_batch(all: &mut Objects, handle: usize, state: usize, batch: &Batch<'_>, stream: u64) -> Answer {
-    const CALL: &str = "nvjpegDecodeBatchedEx";
-    let library = on_device(CALL, all, handle)?;
-    if library.backend != nvjpegBackend_t::NVJPEG_BACKEND_HARDWARE {
-        return Err(NOT_SUPPORTED);
-    }
-    let found = all.state(CALL, state)?;
-    if found.pending.is_pending() {
-        report("order", "nvjpegDecodeBatchedEx: the state still decodes");
-    }
-    use_on(CALL, found, stream);
-    let (mut reads, mut writes, mut regions) = (Vec::new(), Vec::new(), Vec::new());
-    for (i, &data) in batch.data.iter().enumerate() {
-        let frame = frame(CALL, bytes(CALL, (data, batch.lengths[i]))?)?;
-        let region = region(CALL, all.params(CALL, batch.params[i].addr())?, &frame)?;
-        if !frame.suits_hardware() {
-            return Err(nvjpegStatus_t::NVJPEG_STATUS_JPEG_NOT_SUPPORTED);
-        }
-        check_destination(CALL, &batch.destinations[i], region)?;
-        reads.push(Range { address: data.expose_provenance() as u64, bytes: batch.lengths[i] as u64 });
-        let rows = work::rows(&batch.destinations[i], region);
-        regions.push((region, rows.len()));
-        writes.extend(rows);
-    }
-    let pending = queue(CALL, stream, &reads, &writes, move |reads, mut writes| {
-        for (file, (region, rows)) in reads.iter().zip(regions) {
-            let (now, later) = writes.split_at_mut(rows);
-            // Of an error in the coded data the hardware says nothing: grey.
-            let grey = || vec![128; planes_len(region)];
-            work::fill(&image::decode(file, region, library.interpolate, HARDWARE_SALT).unwrap_or_else(grey), now);
-            writes = later;
-        }
-        true
-    })?;
-    all.state(CALL, state)?.pending = pending;
-    Ok(())
-}
-
-fn planes_len(region: Region) -> usize {
+pub fn planes_len(region: Region) -> usize {
     (region.width * region.height * 3) as usize
 }
 
-fn check_destination(call: &str, to: &nvjpegImage_t, region: Region) -> Answer {
+pub fn check_destination(call: &str, to: &nvjpegImage_t, region: Region) -> Answer {
     let fits = |channel: usize| !to.channel[channel].is_null() && to.pitch[channel] >= region.width as usize;
     if (0..3).all(fits) {
         Ok(())
@@ -576,7 +576,7 @@ fn check_destination(call: &str, to: &nvjpegImage_t, region: Region) -> Answer {
     }
 }
 
-fn queue(
+pub fn queue(
     call: &str,
     stream: u64,
     reads: &[Range],

@@ -10,6 +10,10 @@ use nvjpeg_sys::sys::nvjpegStatus_t;
 /// `RTLD_NOLOAD` of glibc: only what is loaded already.
 const RTLD_NOLOAD: c_int = 4;
 
+/// `CU_POINTER_ATTRIBUTE_MEMORY_TYPE`, and `CU_MEMORYTYPE_DEVICE`.
+const MEMORY_TYPE: c_int = 2;
+const MEMORY_TYPE_DEVICE: u32 = 2;
+
 /// A range of device memory, or of page-locked memory of the host.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +38,10 @@ type Enqueue = unsafe extern "C" fn(
 type Call = unsafe extern "C" fn(*const c_char, *mut c_int) -> c_int;
 type Report = unsafe extern "C" fn(*const c_char, *const c_char);
 type StreamDone = unsafe extern "C" fn(u64) -> c_int;
+type SideStream = unsafe extern "C" fn(u64, *mut u64) -> c_int;
+type Join = unsafe extern "C" fn(u64, u64) -> c_int;
+type Run = unsafe extern "C" fn(u64) -> c_int;
+type PointerAttribute = unsafe extern "C" fn(*mut c_void, c_int, u64) -> c_int;
 type CurrentContext = unsafe extern "C" fn(*mut *mut c_void) -> c_int;
 
 /// The entry points of the driver that this library uses.
@@ -42,6 +50,10 @@ pub struct Driver {
     call: Call,
     report: Report,
     stream_done: StreamDone,
+    side_stream: SideStream,
+    join: Join,
+    run: Run,
+    pointer_attribute: PointerAttribute,
     current_context: CurrentContext,
 }
 
@@ -64,6 +76,10 @@ impl Driver {
                 call: *library.get::<Call>("simcuda_call").ok()?,
                 report: *library.get::<Report>("simcuda_report").ok()?,
                 stream_done: *library.get::<StreamDone>("simcuda_stream_done").ok()?,
+                side_stream: *library.get::<SideStream>("simcuda_side_stream").ok()?,
+                join: *library.get::<Join>("simcuda_join").ok()?,
+                run: *library.get::<Run>("simcuda_run").ok()?,
+                pointer_attribute: *library.get::<PointerAttribute>("cuPointerGetAttribute").ok()?,
                 current_context: *library.get::<CurrentContext>("cuCtxGetCurrent").ok()?,
             })
         }
@@ -100,6 +116,35 @@ impl Driver {
     pub fn is_stream_done(&self, stream: u64) -> bool {
         // SAFETY: any number may be asked about.
         unsafe { (self.stream_done)(stream) != 0 }
+    }
+
+    /// A stream beside one of the program's, for work that keeps to no order but what the host has waited for. None where
+    /// the context is lost.
+    pub fn side_stream(&self, stream: u64) -> Option<u64> {
+        let mut side = 0;
+        // SAFETY: the pointer is valid for a write.
+        let code = unsafe { (self.side_stream)(stream, &mut side) };
+        (code == 0).then_some(side)
+    }
+
+    /// Has a stream wait for all of its side stream, and ends that; false where the context is lost.
+    pub fn join(&self, stream: u64, side: u64) -> bool {
+        // SAFETY: any number may be asked about.
+        unsafe { (self.join)(stream, side) == 0 }
+    }
+
+    /// Runs all that is queued on a stream, of which the program learns nothing; false where the context is lost.
+    pub fn run(&self, stream: u64) -> bool {
+        // SAFETY: any number may be asked about.
+        unsafe { (self.run)(stream) == 0 }
+    }
+
+    /// Whether an address is one of device memory.
+    pub fn is_device_memory(&self, address: u64) -> bool {
+        let mut kind: u32 = 0;
+        // SAFETY: the pointer is valid for the attribute's four bytes; any address may be asked about.
+        let code = unsafe { (self.pointer_attribute)((&raw mut kind).cast(), MEMORY_TYPE, address) };
+        code == 0 && kind == MEMORY_TYPE_DEVICE
     }
 
     /// The context that is current on the calling thread; 0 without one.

@@ -2,6 +2,9 @@
 
 use libjpeg_turbo_rs::{Decoder, PixelFormat};
 
+const SOS: u8 = 0xDA;
+const DRI: u8 = 0xDD;
+
 /// Pixels along the inner edges of a region that come out wrong.
 const WRONG_EDGE: u32 = 4;
 
@@ -18,6 +21,8 @@ pub struct Frame {
     pub height: u32,
     /// Horizontal and vertical sampling factors.
     pub sampling: Vec<(u8, u8)>,
+    /// Whether a restart interval is defined before the scan.
+    pub has_restarts: bool,
 }
 
 /// The part of an image that is decoded.
@@ -30,17 +35,24 @@ pub struct Region {
 }
 
 impl Frame {
-    /// Walks the segments to the frame header; none where they are malformed.
+    /// Walks the segments to the scan; none where they are malformed before the frame header has come.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes.strip_prefix(&[0xFF, 0xD8])?;
+        let (mut frame, mut has_restarts) = (None, false);
         loop {
-            let &[0xFF, code, high, low, ..] = rest else { return None };
-            let payload = rest.get(4..2 + usize::from(u16::from_be_bytes([high, low])))?;
+            let segment = rest.split_first_chunk().and_then(|(&[marker, code, high, low], behind)| {
+                let payload = behind.get(..usize::from(u16::from_be_bytes([high, low])).checked_sub(2)?)?;
+                (marker == 0xFF && code != SOS).then_some((code, payload))
+            });
+            let Some((code, payload)) = segment else { break };
             if (0xC0..=0xCF).contains(&code) && ![0xC4, 0xC8, 0xCC].contains(&code) {
-                return Self::of(code, payload);
+                frame = Some(Self::of(code, payload)?);
+            } else if code == DRI {
+                has_restarts = payload != [0, 0];
             }
-            rest = rest.get(4 + payload.len()..)?;
+            rest = &rest[4 + payload.len()..];
         }
+        frame.map(|frame| Self { has_restarts, ..frame })
     }
 
     fn of(process: u8, payload: &[u8]) -> Option<Self> {
@@ -52,6 +64,7 @@ impl Frame {
             width: u16::from_be_bytes([x1, x0]).into(),
             height: u16::from_be_bytes([y1, y0]).into(),
             sampling,
+            has_restarts: false,
         })
     }
 

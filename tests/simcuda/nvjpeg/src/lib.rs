@@ -5,6 +5,11 @@
 //! phase writes the planes, each at its turn in a stream of the simulated driver (`simcuda`), which must be the libcuda of
 //! the process. Memory comes from the allocators that the program gives.
 //!
+//! Batches are decoded by the backends `HARDWARE`, `GPU_HYBRID_DEVICE` and `HARDWARE_DEVICE`, the latter two from device memory: the
+//! headers are read within the call, the rest at its turn. The hardware's work keeps to no stream's order: it may run as
+//! soon as the call is made, whatever the stream was given before, as <https://github.com/meta-pytorch/torchcodec/pull/1634>
+//! found NVIDIA's to do; what the stream is given afterwards waits for it.
+//!
 //! # What it reports
 //!
 //! To the driver's reports (`SIMCUDA_REPORT`), by kind:
@@ -33,6 +38,7 @@
 #![deny(missing_docs)]
 
 mod api;
+mod batch;
 mod driver;
 mod image;
 mod objects;

@@ -46,6 +46,8 @@ pub struct Handle {
     pub pinned_padding: usize,
     /// The context that was current when it was made.
     pub context: usize,
+    /// The program's functions for device memory, and what they are given.
+    pub device_allocator: (tDevMallocV2, tDevFreeV2, *mut c_void),
 }
 
 // SAFETY: the allocators' contexts are the program's, which promised that any thread may use them.
@@ -63,6 +65,8 @@ pub struct State {
     pub pending: Pending,
     /// Images of a batch.
     pub batch: Option<usize>,
+    /// Memory for batches.
+    pub scratch: Option<Buffer>,
 }
 
 /// What comes next for the image of a state.
