@@ -44,6 +44,9 @@
 //!                                                                                           memory
 //! ```
 //!
+//! Where storage and device allow it, those bytes never touch host memory: cuFile reads them straight into the device's
+//! ([`engine::cufile`]), and the report says of every byte by which path it came.
+//!
 //! A data set with an [index](source::index) beside it (`forebay index`) is read only where its crops lie: from the
 //! plan of a crop follow the entry points to start decoding at, and from those the bytes to read. The tensors
 //! are the same to the bit.

@@ -23,6 +23,11 @@
 //! Samples for the kernels are read straight into the memory that this copy starts from. One that the device turns
 //! out unable to decode is decoded on the host from the bytes that landed, and copied to its place.
 //!
+//! With the engine cuFile, samples for the kernels land in the device's copy of that memory instead, and only what
+//! describes them is copied: no byte of theirs is ever in host memory. One that cuFile cannot read, or that the kernels
+//! cannot decode, is read again for the host, unless [`RequirePath::Direct`](crate::engine::RequirePath::Direct) makes that
+//! an error.
+//!
 //! Threads live as long as an [`Epochs`] iterator; memory lives as long as the [`Loader`] and the batches taken
 //! from it.
 

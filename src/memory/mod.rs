@@ -9,6 +9,9 @@
 //! that move bytes: with io_uring what reads land in, with CUDA everything. Samples that the device decodes do not land in
 //! the ring but in the upload of their slot, and go to the device with one copy a batch:
 //!
+//! Where cuFile reads to the device, that landing area is the device's own: a [`DeviceArena`] in its copy of the upload, at
+//! the same offsets, of which the host's is next to nothing.
+//!
 //! ```text
 //! | ring | upload of slot 0 | upload of slot 1 | .. | statuses .. | outputs of samples decoded on the host .. |
 //! |<------------- io_uring -------------------->|

@@ -19,6 +19,10 @@ const BATCHES: usize = 4;
 /// Entries that every known version allows a batch.
 const ENTRIES_MAX: usize = 128;
 
+/// What the library has not written an event over.
+const NO_EVENT: CUfileIOEvents_t =
+    CUfileIOEvents_t { cookie: std::ptr::null_mut(), status: cufile_sys::sys::CUFILEStatus_enum(0), ret: 0 };
+
 /// Some batches, each submitted again when all of its reads have ended.
 pub(super) struct Batches {
     open: Arc<Open>,
@@ -52,8 +56,7 @@ impl Batches {
             batches: Vec::with_capacity(BATCHES),
             entries_max,
             params: Vec::with_capacity(entries_max),
-            // SAFETY: pointers and numbers, of which 0 is one.
-            events: vec![unsafe { std::mem::zeroed() }; entries_max],
+            events: vec![NO_EVENT; entries_max],
             refused: Vec::with_capacity(entries_max),
         };
         for _ in 0..BATCHES.min(depth) {
@@ -108,17 +111,24 @@ impl Batches {
         for batch in self.batches.iter_mut().filter(|batch| batch.in_flight > 0) {
             let mut count = batch.in_flight as c_uint;
             let mut at_once = timespec { tv_sec: 0, tv_nsec: 0 };
-            let events = self.events.as_mut_ptr();
+            let events = &mut self.events[..batch.in_flight];
+            events.fill(NO_EVENT);
             // SAFETY: there is room for as many events as the batch has entries.
             let taken = unsafe {
-                self.open.library().cuFileBatchIOGetStatus(batch.handle, 0, &mut count, events, &mut at_once)
+                self.open.library().cuFileBatchIOGetStatus(
+                    batch.handle,
+                    0,
+                    &mut count,
+                    events.as_mut_ptr(),
+                    &mut at_once,
+                )
             };
             if let Err(refusal) = taken {
-                // What is in flight is not known, so its memory cannot be given back yet: see `Driver`'s end.
+                // The library answers so for a read that has failed, whose event it gives all the same; then `count` means
+                // nothing.
                 log::debug!("cuFile: {refusal}");
-                continue;
             }
-            for event in &self.events[..(count as usize).min(batch.in_flight)] {
+            for event in events {
                 if let Some(answer) = answer(event) {
                     answers.push((number(event.cookie), answer));
                     batch.in_flight -= 1;
@@ -154,8 +164,9 @@ impl Drop for Batches {
 fn answer(event: &CUfileIOEvents_t) -> Option<Result<usize, Fault>> {
     const CALL: &str = "cuFileBatchIOGetStatus";
     let failed = |otherwise: Errno| match bytes_read(CALL, event.ret as isize) {
-        Err(refusal) => Err(refusal.into()),
-        Ok(_) => Err(otherwise.into()),
+        // -1 is no reason, and bytes are none.
+        Err(refusal) if event.ret as isize != -1 => Err(refusal.into()),
+        _ => Err(otherwise.into()),
     };
     match event.status {
         CUfileStatus_t::CUFILE_COMPLETE => Some(bytes_read(CALL, event.ret as isize).map_err(Fault::from)),
@@ -191,6 +202,7 @@ mod tests {
         assert!(matches!(of(CUfileStatus_t::CUFILE_COMPLETE, -5), Some(Err(Fault::Errno(Errno::EIO)))));
         assert!(matches!(of(CUfileStatus_t::CUFILE_FAILED, -110), Some(Err(Fault::Errno(Errno::ETIMEDOUT)))));
         assert!(matches!(of(CUfileStatus_t::CUFILE_FAILED, 0), Some(Err(Fault::Errno(Errno::EIO)))));
+        assert!(matches!(of(CUfileStatus_t::CUFILE_FAILED, -1), Some(Err(Fault::Errno(Errno::EIO)))));
         assert!(matches!(of(CUfileStatus_t::CUFILE_FAILED, -5008), Some(Err(Fault::CuFile(_)))));
         assert!(matches!(of(CUfileStatus_t::CUFILE_CANCELED, 0), Some(Err(Fault::Errno(Errno::ECANCELED)))));
         assert!(of(CUfileStatus_t::CUFILE_PENDING, 0).is_none() && of(CUfileStatus_t::CUFILE_WAITING, 0).is_none());

@@ -23,8 +23,9 @@ use crate::memory::DeviceRegion;
 const SLEEP_MIN: Duration = Duration::from_micros(10);
 const SLEEP_MAX: Duration = Duration::from_micros(200);
 
-/// How long a drop waits for reads that hang before it leaves them their memory for good.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a drop waits for reads to end by themselves, and then once more after it has cancelled them, before it leaves
+/// them their memory for good.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Opens and host reads on threads, device reads through cuFile. The completions of all come through one channel.
 pub(in crate::engine) struct Driver {
@@ -298,13 +299,7 @@ impl Worker {
         let _ = self.completions.send(Completion { token, result });
     }
 
-    /// Waits until the library has let go of everything. What it does not let go of keeps its memory for good.
-    fn drain(&mut self) {
-        for number in mem::take(&mut self.waiting) {
-            self.reads[number] = None;
-            self.vacant.push(number);
-        }
-        self.api.cancel();
+    fn wait_for_all(&mut self) {
         let deadline = Instant::now() + DRAIN_TIMEOUT;
         while self.in_flight() > 0 && Instant::now() < deadline {
             let mut answers = mem::take(&mut self.answers);
@@ -316,6 +311,20 @@ impl Worker {
             }
             self.answers = answers;
             thread::sleep(SLEEP_MAX);
+        }
+    }
+
+    /// Waits until the library has let go of everything. What it does not let go of keeps its memory for good.
+    fn drain(&mut self) {
+        for number in mem::take(&mut self.waiting) {
+            self.reads[number] = None;
+            self.vacant.push(number);
+        }
+        self.wait_for_all();
+        if self.in_flight() > 0 {
+            // The library says nothing of what it has cancelled, be it that it stopped or not.
+            self.api.cancel();
+            self.wait_for_all();
         }
         if self.in_flight() > 0 {
             log::error!("{} reads hang in cuFile: their memory is left to them", self.in_flight());

@@ -95,7 +95,8 @@ impl Open {
         if self.uncounted.is_some() {
             return None;
         }
-        self.library.gpu_reads().ok().map(|gpus| Counts::of(&gpus))
+        let (gpus, batches) = (self.library.gpu_reads().ok()?, self.library.batch_reads().ok()?);
+        Some(Counts::of(&gpus, &batches))
     }
 
     /// Why reads are not counted by path, where they are not.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cufile_sys::GpuReads;
+use cufile_sys::{BatchReads, GpuReads};
 
 /// A way from storage to device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,9 +101,10 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// The sum over all devices.
-    pub(super) fn of(gpus: &[GpuReads]) -> Self {
-        let mut sum = Self::default();
+    /// The sum over all devices, and of batches, which are counted apart. What took more than one path was not direct.
+    pub(super) fn of(gpus: &[GpuReads], batches: &BatchReads) -> Self {
+        let BatchReads { nvfs, p2p, posix, mixed, .. } = *batches;
+        let mut sum = Self { nvfs, p2p, posix: posix + mixed, ..Self::default() };
         for gpu in gpus {
             sum.nvfs += gpu.nvfs;
             sum.p2p += gpu.p2p;
