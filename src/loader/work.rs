@@ -289,12 +289,12 @@ impl<'a> Worker<'a> {
 }
 
 impl Sample<'_> {
-    /// A range of its bytes, if it landed in one piece, and where that is in the upload.
-    fn find(&self, range: Range<u64>, upload: &Upload) -> Option<(u32, &[u8])> {
+    /// Where in the upload a range of its bytes is, if it landed in one piece.
+    fn find(&self, range: Range<u64>, upload: &Upload) -> Option<u32> {
         // Ascending, and few: the first that starts at or before the range, from the end.
         let landed = self.more.iter().rev().chain([self.first]).find(|landed| landed.offset <= range.start)?;
         let start = (range.start - landed.offset) as usize;
-        let bytes = landed.bytes.as_slice().get(start..start + (range.end - range.start) as usize)?;
-        Some((upload.offset(landed.bytes.position() + start) as u32, bytes))
+        let fits = (range.end - landed.offset) as usize <= landed.bytes.len();
+        fits.then(|| upload.offset(landed.bytes.position() + start) as u32)
     }
 }
