@@ -36,25 +36,29 @@ enum Status : u32 {
     STATUS_INDEX = 2,    // a coefficient past the 64th
     STATUS_ENDED = 3,    // the data of a segment ended before its last MCU
     STATUS_ENTRY = 4,    // a segment did not end where, or with the DC predictions that, the next entry point says
+    STATUS_MARKER = 5,   // a segment lacks a restart marker before or behind it
 };
 
-// How a Segment's data ends.
-enum { END_MARKER = 8, END_UNCHECKED = 255 };
+// How a Segment's data begins and ends: `MARKER + n` is at the restart marker RSTn, n = 0..7.
+enum { MARKER = 8, END_UNCHECKED = 255 };
 
 // A run of MCUs within one MCU row and one restart interval, from an entry point on. 32 bytes.
 struct alignas(16) Segment {
     u32 byte;    // upload offset of its first byte
-    u32 bytes;   // stuffed bytes from there to its end; the last may be shared with the next segment
+    u32 bytes;   // stuffed bytes from there to its end, at least 1; the last may be shared with the next segment. Fill bytes
+                 // before what is behind it are among them, a marker there is not
     u32 words;   // place in the word buffer, in words, of its destuffed data: 1 word that says how many bytes that is (none
                  // where a marker is among them, unless `end` is END_UNCHECKED: then those before it), then
-                 // the bytes, most significant first, then at least 2 words of zeros
+                 // the bytes, most significant first, then at least 2 words of zeros. An FF that ends the segment is one of the bytes
     u16 row;     // MCU row of the image
     u16 column;  // MCU within its row
     u16 mcus;    // MCUs to decode, at least 1
-    u8 skip;     // bits of its first byte that belong to what is before it: 0..7
+    u8 skip;     // 0..7: so many bits of its first byte belong to what is before it; MARKER + n: none, and it begins a restart
+                 // interval: the two bytes before it, which have landed too, are RSTn
     u8 end;      // 0..7: so many bits of its last byte belong to the next segment, and decoding must stop there exactly, with the
-                 // predictions `next_dc`; END_MARKER: it ends a restart interval, less than 8 bits are left over;
-                 // END_UNCHECKED: decoding ends before its data does
+                 // predictions `next_dc`; MARKER + n: it ends a restart interval, less than 8 bits are left over, and the two
+                 // bytes behind it, which have landed too, are RSTn; END_UNCHECKED: decoding ends before its data does.
+                 // Where what follows has a byte of its own, at 0 and MARKER + n, FFs at the segment's end are fill bytes
     i16 dc[3];      // DC predictions at its start
     i16 next_dc[3]; // and at its end
 };

@@ -135,7 +135,7 @@ __device__ __forceinline__ BlockPlace place_of(const McuBlock& block, u32 column
 __device__ __forceinline__ Status
 check_end(const Segment& segment, u32 used, u32 bits, const i32 (&predictions)[3][ENTROPY_THREADS]) {
     if (segment.end == END_UNCHECKED) return STATUS_GOOD;
-    if (segment.end == END_MARKER) return bits - used < 8 ? STATUS_GOOD : STATUS_ENTRY;
+    if (segment.end >= MARKER) return bits - used < 8 ? STATUS_GOOD : STATUS_ENTRY;
     bool is_same = used + segment.end == bits;
 #pragma unroll
     for (u32 i = 0; i < 3; i++) is_same = is_same && (i16)predictions[i][threadIdx.x] == segment.next_dc[i];
@@ -190,15 +190,41 @@ decode_mcus(const Segment& segment, Bits& bits, u32 block_count, EntropyShared& 
     return found;
 }
 
-// One thread, one segment.
-__device__ __forceinline__ Status
-decode(const Segment& segment, const u32* words, u32 block_count, EntropyShared& shared, i16* coefficients) {
-    const u32 bytes = words[segment.words];
+// Whether the restart marker RSTn lies at an upload offset.
+__device__ __forceinline__ bool is_marker(const u8* upload, u32 at, u32 number) {
+    return upload[at] == 0xffu && upload[at + 1] == 0xd0u + number;
+}
+
+// Whether a segment that ends so is the last of its restart interval.
+__device__ __forceinline__ bool is_at_marker(u32 end) {
+    return end - MARKER < 8u;
+}
+
+// Whether the restart markers that are due around a segment are there.
+__device__ __forceinline__ bool has_markers(const u8* upload, const Segment& segment) {
+    const u32 behind = segment.byte + segment.bytes;
+    if (segment.skip >= MARKER && !is_marker(upload, segment.byte - 2, segment.skip - MARKER)) return false;
+    return !is_at_marker(segment.end) || is_marker(upload, behind, segment.end - MARKER);
+}
+
+// Bytes of a segment's data, of which so many were left when the stuffing was taken out. An FF with nothing behind it was
+// taken for data; it is the last of the fill bytes where what follows does not share it.
+__device__ __forceinline__ u32 data_bytes(const u8* upload, const Segment& segment, u32 bytes) {
+    const bool is_shared = segment.end != 0 && !is_at_marker(segment.end);
+    if (is_shared || bytes == 0) return bytes;
+    return upload[segment.byte + segment.bytes - 1] == 0xffu ? bytes - 1 : bytes;
+}
+
+// One thread, one segment. The bytes around its data are looked at here and not by the host, which may not have them.
+__device__ __forceinline__ Status decode(
+    const u8* upload, const Segment& segment, const u32* words, u32 block_count, EntropyShared& shared, i16* coefficients) {
+    if (!has_markers(upload, segment)) return STATUS_MARKER;
+    const u32 bytes = data_bytes(upload, segment, words[segment.words]);
 #pragma unroll
     for (u32 i = 0; i < 3; i++) shared.predictions[i][threadIdx.x] = segment.dc[i];
-    Bits bits(words + segment.words + 1, bytes, segment.skip);
+    Bits bits(words + segment.words + 1, bytes, segment.skip < MARKER ? segment.skip : 0);
     const Status found = decode_mcus(segment, bits, block_count, shared, coefficients);
-    // What was made of the zeros behind the end means nothing.
+    // What was made of what is behind the end means nothing.
     if (bits.used() > 8 * bytes) return STATUS_ENDED;
     return found == STATUS_GOOD ? check_end(segment, bits.used(), 8 * bytes, shared.predictions) : found;
 }

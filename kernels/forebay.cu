@@ -26,7 +26,7 @@ forebay_entropy(const u8* upload, const Image* images, const u32* words, i16* co
     prepare(upload, image, shared);
     if (index >= image.segment_count) return;
     const Segment segment = ((const Segment*)(upload + image.segments))[index];
-    const Status found = decode(segment, words, image.block_count, shared, coefficients);
+    const Status found = decode(upload, segment, words, image.block_count, shared, coefficients);
     if (found != STATUS_GOOD) atomicCAS(status + blockIdx.y, (u32)STATUS_GOOD, (u32)found);
 }
 

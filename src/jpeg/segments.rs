@@ -7,7 +7,6 @@ use std::ops::Range;
 
 use super::entry::{EntryPoint, EntryPoints, Facts, Grid, stale};
 use super::geometry::Layout;
-use super::markers::RST0;
 use crate::error::Result;
 
 /// MCUs of one row, without a restart marker between them, from an entry point on.
@@ -20,7 +19,7 @@ pub(crate) struct Stretch {
     /// Its bytes in the file, at least one; the last may be shared with what follows. Those of a marker behind it are
     /// not its own, but fill bytes before that marker are among them.
     pub(crate) bytes: Range<u64>,
-    /// The restart marker that must lie before it, where it begins an interval.
+    /// The number, 0..=7, of the restart marker that must lie before it, where it begins an interval.
     pub(crate) marker: Option<u8>,
     /// How its data ends.
     pub(crate) end: StretchEnd,
@@ -31,7 +30,7 @@ pub(crate) struct Stretch {
 pub(crate) enum StretchEnd {
     /// At this entry point, to the bit, and with its predictions.
     Entry(EntryPoint),
-    /// At this restart marker.
+    /// At the restart marker of this number.
     Marker(u8),
     /// Somewhere behind the last MCU: of the image, or that is needed.
     Unchecked,
@@ -64,7 +63,7 @@ impl Facts {
         let (end_byte, end) = match to {
             None => (self.scan_bytes, StretchEnd::Unchecked),
             Some(to) => match self.marker_before(grid, &to)? {
-                Some(code) => (to.bit / 8 - 2, StretchEnd::Marker(code)),
+                Some(number) => (to.bit / 8 - 2, StretchEnd::Marker(number)),
                 None => (to.bit.div_ceil(8), StretchEnd::Entry(to)),
             },
         };
@@ -76,7 +75,7 @@ impl Facts {
         Ok(Stretch { from, mcus, bytes, marker, end })
     }
 
-    /// The restart marker before an entry point, if one is due there; after it, everything starts anew.
+    /// The number of the restart marker before an entry point, if one is due there; after it, everything starts anew.
     fn marker_before(&self, grid: Grid, entry: &EntryPoint) -> Result<Option<u8>> {
         if !grid.begins_interval(entry, self.restart_interval) {
             return Ok(None);
@@ -85,7 +84,7 @@ impl Facts {
         if !entry.bit.is_multiple_of(8) || entry.bit < 16 || entry.dc != [0; 3] {
             return Err(stale(format!("MCU {mcu} begins no restart interval")));
         }
-        Ok(Some(RST0 + ((mcu / u64::from(self.restart_interval) + 7) % 8) as u8))
+        Ok(Some(((mcu / u64::from(self.restart_interval) + 7) % 8) as u8))
     }
 }
 
@@ -130,7 +129,7 @@ mod tests {
                 mcu += u64::from(stretch.mcus);
                 match (stretch.end, next) {
                     (StretchEnd::Entry(entry), Some(next)) => assert_eq!(entry, next.from),
-                    (StretchEnd::Marker(code), Some(next)) => assert_eq!(Some(code), next.marker),
+                    (StretchEnd::Marker(number), Some(next)) => assert_eq!(Some(number), next.marker),
                     (end, next) => assert!(end == StretchEnd::Unchecked && next.is_none(), "{name}: {end:?}"),
                 }
             }

@@ -36,12 +36,13 @@ impl Bad {
 }
 
 /// What a status of kernels/abi.cuh means.
-const STATUSES: [&str; 5] = [
+const STATUSES: [&str; 6] = [
     "nothing",
     "bits that are no Huffman code",
     "a coefficient past the 64th",
     "data that ends before its last MCU",
     "data that contradicts the next entry point",
+    "no restart marker where one is due",
 ];
 
 /// Launches batch after batch until there are no more.

@@ -28,8 +28,8 @@ pub const LAYOUT_NCHW: u32 = 0;
 /// Rows, columns, channels.
 pub const LAYOUT_NHWC: u32 = 1;
 
-/// A restart interval ends with the segment.
-pub const END_MARKER: u8 = 8;
+/// A segment begins or ends at a restart marker: this and the marker's number, 0..=7.
+pub const MARKER: u8 = 8;
 /// Decoding ends before the segment's data does.
 pub const END_UNCHECKED: u8 = 255;
 

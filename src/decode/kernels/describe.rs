@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytemuck::bytes_of;
 
-use super::abi::{END_MARKER, END_UNCHECKED, HuffmanSpec, Image, Segment};
+use super::abi::{END_UNCHECKED, HuffmanSpec, Image, MARKER, Segment};
 use super::shape::{Needs, coded_image};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{self, Header, Layout, Stretch, StretchEnd};
@@ -13,6 +13,8 @@ use crate::source::RecordedJpeg;
 
 /// Words of a segment beside its data: how many bytes that is, and two of zeros.
 const SEGMENT_WORDS: u32 = 3;
+/// Bytes of a restart marker.
+const MARKER_BYTES: u32 = 2;
 
 /// Describes samples, one after another, in memory that it keeps.
 #[derive(Default)]
@@ -31,17 +33,17 @@ pub(crate) struct Description<'a> {
 }
 
 impl Describer {
-    /// Describes a sample by its record. `find` gives the bytes of a range of the file and their upload offset, if
-    /// all of them have landed in one piece.
+    /// Describes a sample by its record. `find` gives the upload offset of a range of the file, if all of it has landed
+    /// in one piece. Nothing looks at the bytes, which may be in a device's memory alone.
     ///
     /// # Errors
-    /// `IndexStale` where the record contradicts itself or the bytes at restart markers; `Unsupported` for a sample
-    /// that [`Needs::of`] says is none for the kernels.
-    pub(crate) fn describe<'b>(
+    /// `IndexStale` where the record contradicts itself or what landed; `Unsupported` for a sample that [`Needs::of`]
+    /// says is none for the kernels.
+    pub(crate) fn describe(
         &mut self,
         record: &RecordedJpeg<'_>,
         plan: &SamplePlan,
-        find: impl Fn(Range<u64>) -> Option<(u32, &'b [u8])>,
+        find: impl Fn(Range<u64>) -> Option<u32>,
     ) -> Result<Description<'_>> {
         let facts = &record.facts;
         let (geometry, layout) = facts.layout(plan.view())?;
@@ -112,58 +114,34 @@ fn number<T: Copy + PartialEq>(seen: &mut [Option<T>], slot: T) -> (u8, bool) {
     (place as u8, is_new)
 }
 
-fn segment<'b>(
-    stretch: &Stretch,
-    words: u32,
-    find: &impl Fn(Range<u64>) -> Option<(u32, &'b [u8])>,
-) -> Result<Segment> {
+fn segment(stretch: &Stretch, words: u32, find: &impl Fn(Range<u64>) -> Option<u32>) -> Result<Segment> {
     let Stretch { from, mcus, bytes, marker, end } = stretch;
-    let absent = || stale(format!("no piece of the file holds the data of MCU {} of row {}", from.column, from.row));
-    let has_marker = |range: Range<u64>, code: u8| find(range).is_some_and(|(_, found)| found == [0xFF, code]);
-    if marker.is_some_and(|code| !has_marker(bytes.start - 2..bytes.start, code)) {
-        return Err(stale(format!("MCU {} of row {} begins no restart interval", from.column, from.row)));
-    }
-    let (byte, data) = find(bytes.clone()).ok_or_else(absent)?;
-    let mut next_dc = [0; 3];
-    let (data, end) = match *end {
-        StretchEnd::Unchecked => (data, END_UNCHECKED),
-        StretchEnd::Entry(entry) => {
-            next_dc = entry.dc;
-            let shared = (entry.bit % 8) as u8;
-            if shared == 0 { (without_fill_bytes(data), 0) } else { (data, 8 - shared) }
-        }
-        StretchEnd::Marker(code) => {
-            if !has_marker(bytes.end..bytes.end + 2, code) {
-                return Err(stale(format!(
-                    "no restart marker ends the interval of MCU {} of row {}",
-                    from.column, from.row
-                )));
-            }
-            (without_fill_bytes(data), END_MARKER)
-        }
+    let (before, skip) = match marker {
+        // The kernels look at the markers, which must have landed with the data.
+        Some(number) => (MARKER_BYTES, MARKER + number),
+        None => (0, (from.bit % 8) as u8),
     };
-    if data.is_empty() {
-        return Err(absent());
-    }
+    let (behind, end, next_dc) = match end {
+        StretchEnd::Unchecked => (0, END_UNCHECKED, [0; 3]),
+        StretchEnd::Entry(entry) => (0, (entry.bit.wrapping_neg() % 8) as u8, entry.dc),
+        StretchEnd::Marker(number) => (MARKER_BYTES, MARKER + number, [0; 3]),
+    };
+    let range = bytes.start - u64::from(before)..bytes.end.saturating_add(behind.into());
+    let landed = find(range).ok_or_else(|| {
+        stale(format!("no piece of the file holds the data of MCU {} of row {}", from.column, from.row))
+    })?;
     Ok(Segment {
-        byte,
-        bytes: data.len() as u32,
+        byte: landed + before,
+        bytes: (bytes.end - bytes.start) as u32,
         words,
         row: from.row as u16,
         column: from.column as u16,
         mcus: *mcus as u16,
-        skip: (from.bit % 8) as u8,
+        skip,
         end,
         dc: from.dc,
         next_dc,
     })
-}
-
-/// Data up to what may be written between it and a marker or the next FF: as many FF as anybody likes. One that is
-/// data has a 0 behind it.
-fn without_fill_bytes(data: &[u8]) -> &[u8] {
-    let end = data.iter().rposition(|&byte| byte != 0xFF).map_or(0, |last| last + 1);
-    &data[..end]
 }
 
 /// Whether the segments hold every MCU of a layout, and each lies in the image.

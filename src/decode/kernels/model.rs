@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::abi::{END_MARKER, END_UNCHECKED, HuffmanSpec, Image, Segment};
+use super::abi::{END_UNCHECKED, HuffmanSpec, Image, MARKER, Segment};
 use super::{Describer, Needs};
 use crate::error::ErrorKind;
 use crate::jpeg::{self, Decoder, EntryPoints, Facts, Grain, Header};
@@ -144,8 +144,9 @@ fn by_segments(image: &Image, segments: &[Segment], tables: &[u8], upload: &[u8]
         .map(|plane| vec![[i16::MIN; 64]; usize::from(plane.block_columns) * usize::from(plane.block_rows)])
         .collect();
     for segment in segments {
-        let plain = destuffed(&upload[segment.byte as usize..][..segment.bytes as usize]);
-        let mut reader = Reader { bytes: &plain, bit: segment.skip.into() };
+        let plain = destuffed(data(segment, upload));
+        let skip = if segment.skip < MARKER { segment.skip } else { 0 };
+        let mut reader = Reader { bytes: &plain, bit: skip.into() };
         let mut predictions = segment.dc;
         for mcu in 0..usize::from(segment.mcus) {
             for (i, plane) in planes.iter().enumerate() {
@@ -168,7 +169,7 @@ fn by_segments(image: &Image, segments: &[Segment], tables: &[u8], upload: &[u8]
         let left = plain.len() as isize * 8 - reader.bit as isize;
         match segment.end {
             END_UNCHECKED => assert!(left >= 0, "{segment:?} is short of {left} bits"),
-            END_MARKER => assert!((0..8).contains(&left), "{segment:?} has {left} bits left"),
+            MARKER.. => assert!((0..8).contains(&left), "{segment:?} has {left} bits left"),
             end => {
                 assert_eq!(left, isize::from(end), "{segment:?}");
                 assert_eq!(predictions[..planes.len()], segment.next_dc[..planes.len()], "{segment:?}");
@@ -176,6 +177,23 @@ fn by_segments(image: &Image, segments: &[Segment], tables: &[u8], upload: &[u8]
         }
     }
     decoded
+}
+
+/// The bytes of a segment but for fill bytes at its end, whose restart markers must be where it says.
+fn data<'a>(segment: &Segment, upload: &'a [u8]) -> &'a [u8] {
+    let range = segment.byte as usize..(segment.byte + segment.bytes) as usize;
+    if segment.skip >= MARKER {
+        assert_eq!(upload[range.start - 2..range.start], [0xFF, 0xD0 + segment.skip - MARKER], "{segment:?}");
+    }
+    if (MARKER..END_UNCHECKED).contains(&segment.end) {
+        assert_eq!(upload[range.end..][..2], [0xFF, 0xD0 + segment.end - MARKER], "{segment:?}");
+    }
+    let data = &upload[range];
+    if matches!(segment.end, 1..8 | END_UNCHECKED) {
+        return data;
+    }
+    let end = data.iter().rposition(|&byte| byte != 0xFF).map_or(0, |last| last + 1);
+    &data[..end]
 }
 
 struct Sample {
@@ -189,7 +207,10 @@ struct Sample {
 impl Sample {
     fn new(name: &str, grain: Grain) -> Self {
         let path = format!("{}/tests/fixtures/jpeg/{name}.jpg", env!("CARGO_MANIFEST_DIR"));
-        let bytes = std::fs::read(path).unwrap();
+        Self::of(std::fs::read(path).unwrap(), grain)
+    }
+
+    fn of(bytes: Vec<u8>, grain: Grain) -> Self {
         let header = Header::parse(&bytes).unwrap();
         let (mut entries, mut quant, mut huffman) = (vec![], vec![], vec![]);
         let facts = Decoder::new().index(&bytes, &header, grain, &mut entries).unwrap();
@@ -242,11 +263,18 @@ struct Landed {
 }
 
 impl Landed {
-    fn find(&self, range: Range<u64>) -> Option<(u32, &[u8])> {
+    fn find(&self, range: Range<u64>) -> Option<u32> {
         let holds = |(piece, _): &&(Range<u64>, u32)| piece.start <= range.start && range.end <= piece.end;
         let (piece, at) = self.pieces.iter().find(holds)?;
-        let at = at + (range.start - piece.start) as u32;
-        Some((at, &self.upload[at as usize..][..(range.end - range.start) as usize]))
+        Some(at + (range.start - piece.start) as u32)
+    }
+
+    /// Whether bytes of the upload lie in one piece.
+    fn holds(&self, range: Range<u32>) -> bool {
+        let holds = |(piece, at): &(Range<u64>, u32)| {
+            *at <= range.start && u64::from(range.end - at) <= piece.end - piece.start
+        };
+        self.pieces.iter().any(holds)
     }
 }
 
@@ -269,11 +297,21 @@ const SAMPLES: [&str; 16] = [
     "mixed_hv_131x97",
 ];
 
+/// The file with up to three fill bytes before each marker and each FF of its scan.
+fn with_fill_bytes(file: &[u8]) -> Vec<u8> {
+    let mut filled = file[..Header::parse(file).unwrap().scan_offset].to_vec();
+    for (i, &byte) in file.iter().enumerate().skip(filled.len()) {
+        filled.extend([0xFF; 3].iter().take(if byte == 0xFF { i % 4 } else { 0 }));
+        filled.push(byte);
+    }
+    filled
+}
+
 #[test]
 fn descriptions_give_the_coefficients_of_the_file() {
     let mut describer = Describer::default();
     for (name, grain) in SAMPLES.into_iter().flat_map(|name| [(name, Grain::Bits(200)), (name, Grain::Rows)]) {
-        let sample = Sample::new(name, grain);
+        let sample = Sample::of(with_fill_bytes(&Sample::new(name, grain).bytes), grain);
         let expected = sequential(&sample.bytes);
         for number in 0..12 {
             let plan = sample.plan(number);
@@ -320,8 +358,11 @@ fn a_lying_index_is_refused_or_stays_in_bounds() {
                     Ok(found) => {
                         let mut words = 0;
                         for segment in found.segments {
-                            assert!(segment.bytes > 0 && segment.byte + segment.bytes <= landed.upload.len() as u32);
-                            assert!(segment.mcus > 0 && segment.skip < 8);
+                            let before = if segment.skip < MARKER { 0 } else { 2 };
+                            let behind = if (MARKER..END_UNCHECKED).contains(&segment.end) { 2 } else { 0 };
+                            let (start, end) = (segment.byte, segment.byte + segment.bytes);
+                            assert!(start < end && landed.holds(start - before..end + behind), "{segment:?}");
+                            assert!(segment.mcus > 0 && segment.skip < 16);
                             assert_eq!(segment.words, words);
                             words += 3 + segment.bytes.div_ceil(4);
                         }
@@ -356,6 +397,37 @@ fn tables_that_are_none_are_refused() {
     assert!(describe(&sample.quant, &too_long).is_err());
     // Without tables of its own, those of T.81 annex K.
     assert!(describe(&sample.quant, &[]).is_ok());
+}
+
+/// The kernels look at the markers around a segment, so a description is none where these did not land with it.
+#[test]
+fn markers_have_landed_or_nothing_is_described() {
+    let sample = Sample::new("restart_every_mcu", Grain::Rows);
+    let record = sample.record(&sample.entries);
+    let describe = |plan: &SamplePlan, ranges: Vec<Range<u64>>| {
+        let landed = sample.landed_at(ranges);
+        let mut describer = Describer::default();
+        let found = describer.describe(&record, plan, |range| landed.find(range));
+        found.map(|found| (found.segments[0], found.segments[found.segments.len() - 1]))
+    };
+    let ranges = |plan: &SamplePlan| {
+        let mut ranges = vec![];
+        sample.facts.ranges(EntryPoints::new(&sample.entries), plan.view(), &mut ranges).unwrap();
+        ranges
+    };
+    let is_inner = |plan: &SamplePlan| {
+        let (first, last) = describe(plan, ranges(plan)).unwrap();
+        first.skip >= MARKER && (MARKER..END_UNCHECKED).contains(&last.end)
+    };
+    let plan = (0..100).map(|number| sample.plan(number)).find(is_inner).unwrap();
+    for bytes in 1..=2 {
+        let mut cut = [ranges(&plan), ranges(&plan)];
+        cut[0][0].start += bytes;
+        cut[1].last_mut().unwrap().end -= bytes;
+        for ranges in cut {
+            assert_eq!(describe(&plan, ranges).unwrap_err().kind(), ErrorKind::IndexStale);
+        }
+    }
 }
 
 /// Landed as one piece, as from a short file.

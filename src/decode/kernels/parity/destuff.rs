@@ -3,7 +3,7 @@
 use super::Random;
 use super::machine::Machine;
 use super::wave::{Buffers, Wave};
-use crate::decode::kernels::abi::{END_MARKER, END_UNCHECKED, Image, SOURCE_BITS, Segment};
+use crate::decode::kernels::abi::{END_UNCHECKED, Image, MARKER, SOURCE_BITS, Segment};
 
 /// Words between those of two segments, which must stay as they are.
 const GAP_WORDS: usize = 4;
@@ -84,7 +84,7 @@ pub fn run(seed: u64, machine: &mut Machine) -> Result<(), String> {
         .map(|_| {
             let len = [1, 2 + random.below(30), random.below(600), random.below(3000)][random.below(4)];
             let hostility = [0, 2, 30, 100][random.below(4)];
-            let end = [0, 3, END_MARKER, END_UNCHECKED][random.below(4)];
+            let end = [0, 3, MARKER, END_UNCHECKED][random.below(4)];
             (bytes(&mut random, len, hostility), end)
         })
         .collect();

@@ -1,8 +1,11 @@
 //! `forebay_entropy` on words that `forebay_destuff` made.
 
+use std::ops::Range;
+
 use super::machine::Machine;
 use super::wave::{Buffers, Wave};
 use super::{FILES, Random, fixture};
+use crate::decode::kernels::abi::Segment;
 use crate::jpeg::reference::{self, Blocks};
 use crate::jpeg::{Decoder, EntryPoints, Grain, Header, HuffmanSpec, Piece};
 use crate::pixels::{ROW_PADDING_BYTES, Rect, RowSink};
@@ -47,7 +50,8 @@ fn plan(file: &[u8], seed: u64) -> SamplePlan {
 pub fn run(seed: u64, machine: &mut Machine) -> Result<(), String> {
     machine.clear();
     let name = FILES[7 * seed as usize % FILES.len()];
-    let (file, grain) = (fixture(name), [Grain::Rows, Grain::Bits(100), Grain::default()][seed as usize % 3]);
+    let (file, grain) =
+        (filled_or_not(name, seed), [Grain::Rows, Grain::Bits(100), Grain::default()][seed as usize % 3]);
     let wave = Wave::of(&file, &plan(&file, seed % 5), grain);
     let at = wave.buffers(machine);
     let status = decode(machine, &wave, &at)?;
@@ -66,8 +70,8 @@ fn coefficients_are_those_of_the_host() {
     }
 }
 
-/// Whether the host decodes the whole of a file by entry points of another one.
-fn host_decodes(file: &[u8], header: &Header, entries: &[u8]) -> bool {
+/// Whether the host decodes a region of a file by entry points of another one.
+fn host_decodes(file: &[u8], header: &Header, entries: &[u8], region: Rect) -> bool {
     struct Nowhere([Vec<u8>; 3]);
     impl RowSink for Nowhere {
         fn row(&mut self) -> [&mut [u8]; 3] {
@@ -77,48 +81,127 @@ fn host_decodes(file: &[u8], header: &Header, entries: &[u8]) -> bool {
     }
     let mut sink = Nowhere([(); 3].map(|()| vec![0; header.width as usize + ROW_PADDING_BYTES]));
     let pieces = [Piece { offset: 0, bytes: file }];
-    let region = Rect::whole(header.width, header.height);
     Decoder::new().decode_indexed(&pieces, header, EntryPoints::new(entries), region, &mut sink).is_ok()
 }
 
-/// A file with bits flipped in its scan, by the entry points it had before: sound for the kernels where it is for the host,
-/// and then the same coefficients. The status.
+/// The file with so many fill bytes before each marker and FF of its scan.
+fn with_fill_bytes(file: &[u8], mut count: impl FnMut() -> usize) -> Vec<u8> {
+    let mut filled = file[..Header::parse(file).unwrap().scan_offset].to_vec();
+    for &byte in &file[filled.len()..] {
+        filled.extend(std::iter::repeat_n(0xFF, if byte == 0xFF { count() } else { 0 }));
+        filled.push(byte);
+    }
+    filled
+}
+
+/// A fixture, for every other seed with fill bytes.
+fn filled_or_not(name: &str, seed: u64) -> Vec<u8> {
+    let (file, mut random) = (fixture(name), Random(seed));
+    if seed.is_multiple_of(2) { file } else { with_fill_bytes(&file, || [0, 0, 1, 40][random.below(4)]) }
+}
+
+/// A file with bits flipped in its scan, a part of it or the whole, by the entry points it had before: sound for the kernels
+/// where it is for the host, and then the same coefficients. The status.
 pub fn damaged(seed: u64, machine: &mut Machine) -> Result<u32, String> {
     let mut random = Random(seed);
-    let mut file = fixture(["444_33x31", "420_33x31", "grey_33x31", "restart_rows_422"][random.below(4)]);
+    let name = ["444_33x31", "420_33x31", "grey_33x31", "restart_rows_422", "restart_every_mcu"][random.below(5)];
+    let mut file = filled_or_not(name, seed / 2);
     let header = Header::parse(&file).unwrap();
     let grain = Grain::Bits(200);
     let mut entries = Vec::new();
     let facts = Decoder::new().index(&file, &header, grain, &mut entries).unwrap();
     machine.clear();
-    let mut wave = Wave::of(&file, &plan(&file, 0), grain);
+    let plan = plan(&file, seed % 3);
+    let mut wave = Wave::of(&file, &plan, grain);
     for _ in 0..1 + random.below(3) {
-        // Not in the markers, which the host looks at before the kernels.
         let at = header.scan_offset + random.below(facts.scan_bytes as usize);
-        let is_marker = |at: usize| file[at] == 0xFF && file.get(at + 1).is_some_and(|&code| code >= 0xD0);
-        if !is_marker(at) && !is_marker(at - 1) {
-            file[at] ^= 1 << random.below(8);
-        }
+        file[at] ^= 1 << random.below(8);
     }
     wave.upload[wave.file..][..file.len()].copy_from_slice(&file);
     let at = wave.buffers(machine);
     let status = decode(machine, &wave, &at)?;
-    let is_sound = host_decodes(&file, &header, &entries);
+    let is_sound = host_decodes(&file, &header, &entries, plan.region());
     if (status == 0) != is_sound {
         return Err(format!("seed {seed}: status {status}, where the host says sound: {is_sound}"));
     }
-    if is_sound {
+    // Damage outside of a part changes what it would be as one of the whole.
+    if is_sound && plan.region() == Rect::whole(header.width, header.height) {
         let expected = reference::coefficients(&file, &header).unwrap();
         compare(machine, &wave, at.coefficients, &expected)?;
     }
     Ok(status)
 }
 
+/// Blocks of dark and bright noise in turn: so large a difference of DC that its code begins with eight ones.
+fn chessboard(seed: u64) -> Vec<u8> {
+    let mut random = Random(seed);
+    let pixel = |random: &mut Random, x: usize, y: usize| ((x / 8 + y / 8) % 2 * 240 + random.below(16)) as u8;
+    let grey: Vec<u8> = (0..64 * 64).map(|i| pixel(&mut random, i % 64, i / 64)).collect();
+    let mut file = Vec::new();
+    jpeg_encoder::Encoder::new(&mut file, 100).encode(&grey, 64, 64, jpeg_encoder::ColorType::Luma).unwrap();
+    file
+}
+
+/// Fill bytes belong to the segment before what they fill up to: a marker, or the FF that the next entry point is at.
+#[test]
+fn fill_bytes_are_no_data() {
+    let mut machine = Machine::new();
+    let mut counts = [0; 2];
+    for file in (0..3).map(chessboard).chain([fixture("restart_every_mcu")]) {
+        let filled = with_fill_bytes(&file, || 3);
+        let wave = Wave::of(&filled, &plan(&filled, 0), Grain::Bits(1));
+        let is_filled = |segment: &Segment| wave.upload[(segment.byte + segment.bytes) as usize - 1] == 0xFF;
+        let count = |ends: Range<u8>| {
+            wave.segments().iter().filter(|segment| ends.contains(&segment.end) && is_filled(segment)).count()
+        };
+        let found = [count(0..1), count(8..16)];
+        if found == [0, 0] {
+            continue;
+        }
+        (0..2).for_each(|i| counts[i] += found[i]);
+        machine.clear();
+        let at = wave.buffers(&mut machine);
+        assert_eq!(decode(&mut machine, &wave, &at).unwrap(), 0);
+        let expected = reference::coefficients(&file, &Header::parse(&file).unwrap()).unwrap();
+        compare(&machine, &wave, at.coefficients, &expected).unwrap();
+    }
+    assert!(counts.iter().all(|&count| count > 3), "{counts:?} end with fill bytes at a byte, and at a marker");
+}
+
+/// A marker that is not there, before a segment or behind it, is all that is wrong with an image.
+#[test]
+fn markers_are_looked_for_on_both_sides() {
+    let mut machine = Machine::new();
+    let file = fixture("restart_every_mcu");
+    // Of all segments one alone, so that no neighbour misses the same marker.
+    let mut wave = Wave::of(&file, &plan(&file, 0), Grain::Rows);
+    let number = 3;
+    let inner = wave.segments()[number];
+    wave.images[0].segments += (number * size_of::<Segment>()) as u32;
+    wave.images[0].segment_count = 1;
+    let (start, end) = (inner.byte as usize, (inner.byte + inner.bytes) as usize);
+    let mut status = |wave: &Wave| {
+        machine.clear();
+        let at = wave.buffers(&mut machine);
+        decode(&mut machine, wave, &at).unwrap()
+    };
+    assert_eq!(status(&wave), 0);
+    for at in [start - 2, start - 1, end, end + 1] {
+        wave.upload[at] ^= 4;
+        assert_eq!(status(&wave), 5, "byte {at} of the segment at {start}..{end}");
+        wave.upload[at] ^= 4;
+    }
+    // Nor is an FF at the end a fill byte of data that a marker has cut off.
+    wave.upload[start..start + 2].copy_from_slice(&[0xFF, 1]);
+    wave.upload[end - 1] = 0xFF;
+    assert_eq!(status(&wave), 3);
+}
+
 #[test]
 fn damage_is_found_where_the_host_finds_it() {
     let mut machine = Machine::new();
-    let mut statuses = [0; 5];
-    for seed in 0..400 {
+    let mut statuses = [0; 6];
+    for seed in 0..600 {
         statuses[damaged(seed, &mut machine).unwrap() as usize] += 1;
     }
     assert!(statuses.iter().all(|&count| count > 3), "{statuses:?} of each status");
@@ -169,7 +252,7 @@ fn fill_code(counts: &mut [u8]) {
 #[test]
 fn nothing_leads_out_of_bounds() {
     let mut machine = Machine::new();
-    let mut statuses = [0; 5];
+    let mut statuses = [0; 6];
     for seed in 0..300 {
         statuses[hostile(seed, &mut machine).unwrap() as usize] += 1;
     }

@@ -172,10 +172,14 @@ impl Wave {
         let layout = Layout::new(&reference::whole(header), &header.scan);
         let interval = u64::from(header.tables.restart_interval);
         let mcu = |entry: &EntryPoint| u64::from(entry.row) * layout.mcus_per_row as u64 + u64::from(entry.column);
-        let (stop, end) = match next {
+        let marker = |entry: &EntryPoint| {
+            let begins = interval > 0 && mcu(entry) > 0 && mcu(entry) % interval == 0;
+            begins.then(|| abi::MARKER + ((mcu(entry) / interval - 1) % 8) as u8)
+        };
+        let (stop, end) = match next.map(|next| (next, marker(next))) {
             None => (scan_bytes, abi::END_UNCHECKED),
-            Some(next) if interval > 0 && mcu(next) % interval == 0 => (next.bit / 8 - 2, abi::END_MARKER),
-            Some(next) => (next.bit.div_ceil(8), ((8 - next.bit % 8) % 8) as u8),
+            Some((next, Some(marker))) => (next.bit / 8 - 2, marker),
+            Some((next, None)) => (next.bit.div_ceil(8), ((8 - next.bit % 8) % 8) as u8),
         };
         let start = entry.bit / 8;
         let bytes = (stop - start) as u32;
@@ -189,11 +193,18 @@ impl Wave {
             row: entry.row as u16,
             column: entry.column as u16,
             mcus: 0,
-            skip: (entry.bit % 8) as u8,
+            skip: marker(entry).unwrap_or((entry.bit % 8) as u8),
             end,
             dc: entry.dc,
             next_dc: next.map_or([0; 3], |next| next.dc),
         }
+    }
+
+    /// The segments of its first image.
+    pub fn segments(&self) -> Vec<Segment> {
+        let Image { segments, segment_count, .. } = self.images[0];
+        let len_bytes = segment_count as usize * size_of::<Segment>();
+        bytemuck::pod_collect_to_vec(&self.upload[segments as usize..][..len_bytes])
     }
 
     /// Allocates its buffers and uploads what there is.
