@@ -146,6 +146,28 @@ fn lifetimes_of_batches_and_streams() {
 }
 
 #[test]
+fn a_read_in_a_stream_is_in_flight_until_the_host_knows_that_it_is_over() {
+    let (Some(folder), stand) = (folder(), stand()) else { return };
+    for seed in 1..=20 {
+        for waits in [false, true] {
+            stand.restart(seed);
+            with_file(&stand, &folder.path().join("file"), |device, handle| {
+                let mut numbers = page_in_stream(0);
+                device.read_async(handle, &mut numbers, &device.stream).unwrap();
+                if waits {
+                    device.stream.synchronize().unwrap();
+                }
+                device.forget(handle);
+                device.stream.synchronize().unwrap();
+            });
+            let reports = stand.session.reports();
+            let early = reports.iter().any(|report| report.contains("file with 1 reads in flight"));
+            assert_eq!(early, !waits, "seed {seed}: {reports:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_left_when_the_process_ends() {
     let Some(folder) = folder() else { return };
     let path = folder.path().join("file");
