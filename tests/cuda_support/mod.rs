@@ -119,7 +119,7 @@ pub fn session(seed: u64) -> Session {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let session = Session { library: load(), _alone: alone };
-    for name in ["drop", "fail", "sticky", "ptx_edit", "memory_bytes", "devices", "ignore", "idle_ms"] {
+    for name in ["drop", "fail", "sticky", "ptx_edit", "memory_bytes", "devices", "ignore", "idle_ms", "value_ms"] {
         session.set(name, "");
     }
     // Tests print the reports that they did not expect.

@@ -16,4 +16,4 @@ pub mod stats;
 pub mod sys;
 
 pub use result::{Error, Library, OpenError, bytes_read, status_name};
-pub use stats::GpuReads;
+pub use stats::{BatchReads, GpuReads};

@@ -32,6 +32,28 @@ pub struct GpuReads {
     pub errors: u64,
 }
 
+/// What batches have read into all GPUs since the library's statistics began or were reset. The library counts what a batch
+/// reads here alone, none of it in [`GpuReads`].
+///
+/// All but `bytes` count entries, as `cuFileBatchIOSubmit` took them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchReads {
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// All entries. Writes count too, where there are any.
+    pub total: u64,
+    /// By PCI peer-to-peer DMA.
+    pub p2p: u64,
+    /// By nvidia-fs.
+    pub nvfs: u64,
+    /// By way of the host's memory: Linux AIO's, and io_uring's.
+    pub posix: u64,
+    /// By more than one path.
+    pub mixed: u64,
+    /// That were refused, by whichever path.
+    pub errors: u64,
+}
+
 /// Where one version's `CUfileStatsLevel3_t` has its fields, all in bytes. Those of a GPU begin at its part of the struct.
 #[derive(Debug)]
 pub(crate) struct Layout {
@@ -50,6 +72,15 @@ pub(crate) struct Layout {
     pub unaligned: usize,
     pub dynamic_routing: usize,
     pub errors: usize,
+    /// This and what follows are pairs of what went well and what failed, from the beginning of the struct.
+    pub batch_total: usize,
+    pub batch_p2p: usize,
+    pub batch_nvfs: usize,
+    pub batch_aio: usize,
+    pub batch_uring: usize,
+    pub batch_mixed: usize,
+    /// A number, again from the beginning.
+    pub batch_bytes: usize,
 }
 
 /// How much the call gets, several times what any known version writes.
@@ -58,13 +89,27 @@ const BUFFER_WORDS: usize = 4096;
 const UNTOUCHED: u64 = 0xa5a5_a5a5_a5a5_a5a5;
 
 impl Library {
-    /// What was read into each GPU that the library has seen, if its statistics are at level 3 and started.
+    /// What was read into each GPU that the library has seen, by other calls than those of batches, if its statistics are at
+    /// level 3 and started.
     ///
     /// # Errors
     ///
     /// [`Error::Missing`] before 1.15 (CUDA 13.0), [`Error::UnknownLayout`] for a version that is newer than this code, what
     /// the library answers otherwise.
     pub fn gpu_reads(&self) -> Result<Vec<GpuReads>, Error> {
+        self.statistics(Layout::gpu_reads)
+    }
+
+    /// What batches have read, if the library's statistics are at level 3 and started.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::gpu_reads`].
+    pub fn batch_reads(&self) -> Result<BatchReads, Error> {
+        self.statistics(Layout::batch_reads)
+    }
+
+    fn statistics<T>(&self, read: impl FnOnce(&Layout, &[u64]) -> Option<T>) -> Result<T, Error> {
         const CALL: &str = "cuFileGetStatsL3";
         if self.missing().contains(&CALL) {
             return Err(Error::Missing(CALL));
@@ -76,17 +121,19 @@ impl Library {
         words[layout.bytes / 8..].fill(UNTOUCHED);
         // SAFETY: the buffer is longer than the struct of this version, and aligned for it.
         unsafe { self.cuFileGetStatsL3(words.as_mut_ptr().cast::<CUfileStatsLevel3_t>()) }?;
-        layout.gpu_reads(&words).ok_or(unknown)
+        layout.written(&words).and_then(|words| read(layout, words)).ok_or(unknown)
     }
 }
 
 impl Layout {
-    /// Nothing where the words show that they have another layout.
-    fn gpu_reads(&self, words: &[u64]) -> Option<Vec<GpuReads>> {
+    /// The struct of this layout, or nothing where the words show that they have another.
+    fn written<'a>(&self, words: &'a [u64]) -> Option<&'a [u64]> {
         let (written, behind) = words.split_at_checked(self.bytes / 8)?;
-        if behind.iter().any(|&word| word != UNTOUCHED) {
-            return None;
-        }
+        behind.iter().all(|&word| word == UNTOUCHED).then_some(written)
+    }
+
+    /// Nothing where there cannot be as many GPUs.
+    fn gpu_reads(&self, written: &[u64]) -> Option<Vec<GpuReads>> {
         // An unsigned int and padding, which is 0 as it was.
         let count = usize::try_from(written[self.gpu_count / 8]).ok()?;
         if count > self.gpus_max {
@@ -94,6 +141,21 @@ impl Layout {
         }
         let gpus = written[self.first_gpu / 8..].chunks_exact(self.gpu_bytes / 8).take(count);
         Some(gpus.map(|gpu| self.gpu(gpu)).collect())
+    }
+
+    fn batch_reads(&self, written: &[u64]) -> Option<BatchReads> {
+        let word = |offset: usize| written.get(offset / 8).copied();
+        let paths = [self.batch_p2p, self.batch_nvfs, self.batch_aio, self.batch_uring, self.batch_mixed];
+        let errors = paths.map(|offset| word(offset + 8));
+        Some(BatchReads {
+            bytes: word(self.batch_bytes)?,
+            total: word(self.batch_total)?,
+            p2p: word(self.batch_p2p)?,
+            nvfs: word(self.batch_nvfs)?,
+            posix: word(self.batch_aio)?.saturating_add(word(self.batch_uring)?),
+            mixed: word(self.batch_mixed)?,
+            errors: errors.into_iter().try_fold(0_u64, |sum, errors| Some(sum.saturating_add(errors?)))?,
+        })
     }
 
     fn gpu(&self, words: &[u64]) -> GpuReads {
@@ -131,8 +193,11 @@ mod tests {
             for offset in fields.into_iter().chain([layout.uuid + 8, layout.dynamic_routing, layout.errors]) {
                 assert!(offset % 8 == 0 && offset + 8 <= layout.gpu_bytes, "{layout:?}");
             }
-            for offset in [layout.bytes, layout.gpu_count, layout.first_gpu, layout.gpu_bytes] {
-                assert_eq!(offset % 8, 0, "{layout:?}");
+            let batches = [layout.batch_total, layout.batch_p2p, layout.batch_nvfs, layout.batch_aio];
+            let batches = batches.into_iter().chain([layout.batch_uring, layout.batch_mixed, layout.batch_bytes]);
+            let all = [layout.bytes, layout.gpu_count, layout.first_gpu, layout.gpu_bytes].into_iter().chain(batches);
+            for offset in all {
+                assert!(offset % 8 == 0 && offset <= layout.bytes, "{layout:?}");
             }
         }
     }
@@ -162,7 +227,23 @@ mod tests {
             dynamic_routing: 7,
             errors: 8,
         };
-        assert_eq!(layout.gpu_reads(&words), Some(vec![GpuReads::default(), expected]));
+        assert_eq!(layout.gpu_reads(layout.written(&words).unwrap()), Some(vec![GpuReads::default(), expected]));
+    }
+
+    #[test]
+    fn batches_are_counted_by_path() {
+        let layout = LAYOUTS.last().unwrap();
+        let mut words = vec![0; BUFFER_WORDS];
+        // SAFETY: the words are longer than the struct, which is numbers alone, and aligned for it.
+        let stats = unsafe { &mut *words.as_mut_ptr().cast::<CUfileStatsLevel3_t>() };
+        let basic = &mut stats.detailed.basic;
+        let count = |ok, err| CUfileOpCounter_t { ok, err };
+        (basic.batch_p2p_submit_ops, basic.batch_nvfs_submit_ops) = (count(1, 10), count(2, 20));
+        (basic.batch_aio_submit_ops, basic.batch_iouring_submit_ops) = (count(3, 30), count(4, 40));
+        (basic.batch_mixed_io_submit_ops, basic.batch_total_submit_ops) = (count(5, 50), count(6, 60));
+        (basic.batch_read_bytes, basic.read_bytes) = (7, 8);
+        let expected = BatchReads { bytes: 7, total: 6, p2p: 1, nvfs: 2, posix: 7, mixed: 5, errors: 150 };
+        assert_eq!(layout.batch_reads(&words), Some(expected));
     }
 
     #[test]
@@ -178,11 +259,11 @@ mod tests {
         let layout = LAYOUTS.first().unwrap();
         let mut words = vec![0; BUFFER_WORDS];
         words[layout.bytes / 8..].fill(UNTOUCHED);
-        assert_eq!(layout.gpu_reads(&words), Some(Vec::new()));
+        assert_eq!(layout.written(&words).and_then(|written| layout.gpu_reads(written)), Some(Vec::new()));
         words[layout.gpu_count / 8] = layout.gpus_max as u64 + 1;
-        assert_eq!(layout.gpu_reads(&words), None);
+        assert_eq!(layout.written(&words).and_then(|written| layout.gpu_reads(written)), None);
         words[layout.gpu_count / 8] = 0;
         words[layout.bytes / 8 + 3] = 0;
-        assert_eq!(layout.gpu_reads(&words), None);
+        assert_eq!(layout.written(&words), None);
     }
 }

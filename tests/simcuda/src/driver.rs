@@ -61,6 +61,8 @@ pub struct Driver {
     pub last_stream: Option<u64>,
     /// Operations begun so far, to see whether anything goes on.
     pub progress: u64,
+    /// For each place where a stream wrote a value, what came before.
+    pub signals: HashMap<u64, Clock>,
     /// What breaks the context at the next operation that this call queues.
     pub fault: Option<Code>,
     /// Whether a context broke since its streams were last emptied.
@@ -108,6 +110,10 @@ pub fn call(name: &'static str, body: impl FnOnce(&mut Locked) -> Outcome) -> Co
     if CALLED.get() != Called::No {
         report("callback", &format!("{name} is called from a function that a stream called"));
         return Code::NOT_PERMITTED;
+    }
+    // Libraries tidy up when the process ends, later than what is kept per thread.
+    if CURRENT.try_with(|_| ()).is_err() {
+        return Code::DEINITIALIZED;
     }
     let mut driver = Locked::new();
     if driver.settings.trace {
@@ -177,10 +183,10 @@ impl Locked {
         result
     }
 
-    /// Waits until another thread is done with such a function.
-    pub fn wait_for_change(&mut self) {
+    /// Waits until another thread is done with such a function, or so long.
+    pub fn wait_for_change(&mut self, time: Duration) {
         if let Some(guard) = self.0.take() {
-            let waited = CHANGED.wait_timeout(guard, Duration::from_millis(100));
+            let waited = CHANGED.wait_timeout(guard, time);
             self.0 = Some(waited.unwrap_or_else(PoisonError::into_inner).0);
         }
     }
@@ -227,6 +233,7 @@ impl Driver {
             operations_at_last_look: 0,
             last_stream: None,
             progress: 0,
+            signals: HashMap::new(),
             fault: None,
             broke: false,
             queued: false,

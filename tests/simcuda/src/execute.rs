@@ -14,6 +14,7 @@ use crate::race::{self, Access};
 use crate::ranges::Ranges;
 use crate::result::Code;
 use crate::stream::{KernelLaunch, Op, Source, Target, Work};
+use crate::value::{self, ValueWait};
 
 /// An operation that cannot be done: it breaks its context.
 struct Failure {
@@ -75,6 +76,8 @@ impl Driver {
             Work::Allocate(base) => self.begin_life(&doing, base),
             Work::Free(base) => self.end_life(&doing, base),
             Work::Companion(companion) => self.run_companion(&doing, &companion),
+            Work::WaitValue(wait) => self.see_value(&doing, &wait),
+            Work::WriteValue { at, bytes, value, tells } => self.write_value(&doing, at, bytes, value, tells),
             Work::Wait(_) | Work::Host(_) => Ok(()),
         };
         if let Err(Failure { kind, text, code }) = done {
@@ -169,6 +172,35 @@ impl Driver {
         match pattern {
             [byte] => bytes.fill(*byte),
             _ => bytes.chunks_mut(pattern.len()).for_each(|chunk| chunk.copy_from_slice(&pattern[..chunk.len()])),
+        }
+        Ok(())
+    }
+
+    /// The value is there, or its place is none.
+    fn see_value(&mut self, doing: &Doing, wait: &ValueWait) -> Result<(), Failure> {
+        let (index, offset) = self.place(wait.at, wait.bytes)?;
+        let marks = self.memory().map_err(no_memory)?.get(index).defined.as_ref();
+        let end = offset + wait.bytes;
+        if !Written(marks.map(|marks| (marks.within(offset, wait.bytes), offset, end))).all() {
+            self.report("uninitialised", &format!("{} waits for bytes that nothing ever wrote", doing.by));
+        }
+        Ok(())
+    }
+
+    fn write_value(&mut self, doing: &Doing, at: u64, bytes: u64, value: u64, tells: bool) -> Result<(), Failure> {
+        let (index, offset) = self.place(at, bytes)?;
+        let allocation = self.memory_mut().map_err(no_memory)?.get_mut(index);
+        if let Some(marks) = &mut allocation.defined {
+            marks.set(offset, bytes);
+        }
+        value::store(allocation, offset, bytes, value);
+        let host = allocation.is_host();
+        if tells {
+            self.signals.insert(at, self.streams[&doing.stream].clock.clone());
+            // That the host looks cannot be seen: it is taken to have looked.
+            if host {
+                self.learn_all_of(doing.stream);
+            }
         }
         Ok(())
     }

@@ -31,4 +31,5 @@ mod result;
 mod schedule;
 mod settings;
 mod stream;
+mod value;
 mod watch;

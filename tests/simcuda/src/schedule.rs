@@ -1,6 +1,8 @@
 //! What runs when. Streams run only when something makes them, in an order that the seed draws from all that CUDA
 //! allows.
 
+use std::time::{Duration, Instant};
+
 use crate::driver::{Driver, Locked};
 use crate::random::Random;
 use crate::result::{Code, Outcome};
@@ -25,9 +27,16 @@ pub enum Step {
     Ran,
     /// Another thread runs a host function that must end first.
     Busy,
+    /// A value must be written first, as another thread may do.
+    Held,
     /// Nothing can run.
     Stuck,
 }
+
+/// How long another thread is waited for that runs a host function, before a look at whether it has.
+const BUSY: Duration = Duration::from_millis(100);
+/// The same for one that may write a value: of that nobody tells.
+const HELD: Duration = Duration::from_micros(100);
 
 /// A stream, and the number of the operation that it is to have done.
 pub type Goal = (u64, u64);
@@ -46,11 +55,15 @@ impl Locked {
     /// # Errors
     /// `LAUNCH_TIMEOUT`, with a report, if they cannot be.
     pub fn run_until(&mut self, goals: &[Goal]) -> Outcome {
+        let mut held_since = None;
         while !goals.iter().all(|goal| self.reached(*goal)) {
             match self.step(Some(goals)) {
-                Step::Ran => {}
-                Step::Busy => self.wait_for_change(),
-                Step::Stuck => {
+                Step::Ran => held_since = None,
+                Step::Busy => self.wait_for_change(BUSY),
+                Step::Held if self.has_patience(*held_since.get_or_insert_with(Instant::now)) => {
+                    self.wait_for_change(HELD);
+                }
+                Step::Held | Step::Stuck => {
                     self.report("stuck", "the host waits for work that waits for ever");
                     return Err(Code::LAUNCH_TIMEOUT);
                 }
@@ -66,6 +79,11 @@ impl Locked {
         let goals: Vec<Goal> = streams.map(|(handle, stream)| (*handle, stream.queued)).collect();
         // What cannot end has been reported.
         let _ = self.run_until(&goals);
+    }
+
+    /// Whether a value that was waited for since then may still come.
+    fn has_patience(&self, since: Instant) -> bool {
+        since.elapsed() < Duration::from_millis(self.settings.value_ms)
     }
 
     /// Runs nothing or a few operations, as the hardware may while the host goes on.
@@ -87,6 +105,7 @@ impl Locked {
                 _ if busy => Step::Busy,
                 // What strayed found nothing; what is needed may be there all the same.
                 Some(goals) if !self.needed(goals).is_empty() => Step::Ran,
+                _ if self.streams.keys().any(|stream| self.held_by_value(*stream)) => Step::Held,
                 _ => Step::Stuck,
             };
         }
@@ -246,6 +265,11 @@ impl Driver {
         {
             clock.join(known);
         }
+        if let Work::WaitValue(wait) = &op.work {
+            // The host has written the value after all it knows of, or a stream has.
+            clock.join(&self.host);
+            self.signals.get(&wait.at).into_iter().for_each(|known| clock.join(known));
+        }
         if let Some(stream) = self.streams.get_mut(&handle) {
             stream.clock.join(&clock);
             stream.clock.tick(stream.actor);
@@ -254,7 +278,8 @@ impl Driver {
 
     fn runnable(&self, handle: u64) -> bool {
         let stream = &self.streams[&handle];
-        !stream.busy && stream.queue.front().is_some_and(|op| self.blockers(op).is_empty())
+        let free = stream.queue.front().is_some_and(|op| self.blockers(op).is_empty());
+        !stream.busy && free && !self.held_by_value(handle)
     }
 
     /// Streams that must go on before this operation can begin.
@@ -282,7 +307,10 @@ impl Driver {
             seen.push(handle);
             if let Some(op) = stream.queue.front() {
                 let blockers = self.blockers(op);
-                if blockers.is_empty() {
+                if self.held_by_value(handle) {
+                    // Any stream may be the one that writes it.
+                    waiting.extend(self.streams.keys());
+                } else if blockers.is_empty() {
                     needed.push(handle);
                 }
                 waiting.extend(blockers);

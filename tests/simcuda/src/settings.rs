@@ -32,6 +32,8 @@ pub struct Settings {
     pub ignore: Vec<String>,
     /// Work that nobody waits for is begun after so long; 0 for never.
     pub idle_ms: u64,
+    /// So long may a stream wait for a value that the host is to write.
+    pub value_ms: u64,
 }
 
 /// Calls that are singled out.
@@ -60,6 +62,7 @@ impl Default for Settings {
             trace: false,
             ignore: Vec::new(),
             idle_ms: 500,
+            value_ms: 10_000,
         }
     }
 }
@@ -106,6 +109,7 @@ impl Settings {
             "trace" => self.trace = !matches!(value, "" | "0"),
             "ignore" => self.ignore = value.split(',').filter(|kind| !kind.is_empty()).map(str::to_owned).collect(),
             "idle_ms" => self.idle_ms = number(default.idle_ms)?,
+            "value_ms" => self.value_ms = number(default.value_ms)?,
             _ => return Err(wrong("there is no such setting")),
         }
         Ok(())

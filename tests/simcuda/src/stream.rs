@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::companion::Companion;
 use crate::module::Function;
 use crate::result::Code;
+use crate::value::ValueWait;
 
 /// A queue of work.
 #[derive(Debug)]
@@ -85,6 +86,19 @@ pub enum Work {
     Record(Arc<Record>),
     /// Waits for a record of an event.
     Wait(Arc<Record>),
+    /// Waits for a value in memory.
+    WaitValue(ValueWait),
+    /// Writes a value to memory.
+    WriteValue {
+        /// Device address.
+        at: u64,
+        /// 4 or 8.
+        bytes: u64,
+        /// The value.
+        value: u64,
+        /// Whether who sees it sees what the stream did before.
+        tells: bool,
+    },
     /// Brings an allocation to life.
     Allocate(u64),
     /// Ends an allocation.
@@ -169,6 +183,8 @@ impl Op {
             ),
             Work::Fill { at, len, .. } => (Vec::new(), iter::once(*at..at + len).collect()),
             Work::Companion(companion) => companion.touches(),
+            Work::WaitValue(wait) => (iter::once(wait.at..wait.at + wait.bytes).collect(), Vec::new()),
+            Work::WriteValue { at, bytes, .. } => (Vec::new(), iter::once(*at..at + bytes).collect()),
             _ => (Vec::new(), Vec::new()),
         }
     }

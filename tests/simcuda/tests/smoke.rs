@@ -75,6 +75,29 @@ fn host_functions_are_called_at_their_turn_and_by_themselves() {
     assert_eq!(session.reports(), Vec::<String>::new());
 }
 
+/// A library tidies up when a thread or the process ends, later than what Rust keeps per thread.
+#[test]
+fn who_tidies_up_last_is_told_that_the_driver_is_gone() {
+    static ANSWER: AtomicU32 = AtomicU32::new(0);
+    unsafe extern "C" fn tidy_up(_: *mut c_void) {
+        // SAFETY: the driver checks the address.
+        ANSWER.store(unsafe { sys::cuMemHostUnregister(4096 as *mut c_void) } as u32, Ordering::SeqCst);
+    }
+    let _session = program::session(1);
+    std::thread::spawn(|| {
+        drop(CudaContext::new(0).unwrap());
+        let mut key = 0;
+        // SAFETY: the key is made before it is used; its function is called when the thread ends.
+        unsafe {
+            assert_eq!(libc::pthread_key_create(&raw mut key, Some(tidy_up)), 0);
+            assert_eq!(libc::pthread_setspecific(key, (&raw const ANSWER).cast()), 0);
+        }
+    })
+    .join()
+    .unwrap();
+    assert_eq!(ANSWER.load(Ordering::SeqCst), sys::CUresult::CUDA_ERROR_DEINITIALIZED as u32);
+}
+
 #[test]
 fn registered_memory_goes_both_ways() {
     passes(|_| {

@@ -49,8 +49,9 @@ fn attribute(number: c_int) -> Option<c_int> {
         76 => 0,
         78..=80 | 83 => 1, // priorities, L1 caches, managed memory
         81 => SM_SHARED_BYTES,
-        87 => 2,           // speed of single to double precision
-        90 | 91 | 95 => 1, // preemption, host pointers of registered memory, cooperative launch
+        87 => 2,                  // speed of single to double precision
+        90 | 91 | 95 => 1,        // preemption, host pointers of registered memory, cooperative launch
+        92..=94 | 122 | 123 => 1, // stream memory operations, of 64 bits, NOR
         97 => SHARED_BYTES[1],
         98 | 99 | 113 => 1, // remote writes, host registration, of read-only memory
         106 => SM_BLOCKS,
@@ -66,7 +67,6 @@ fn attribute(number: c_int) -> Option<c_int> {
         | 84..=86
         | 88
         | 89
-        | 92..=94
         | 96
         | 100..=105
         | 107..=110

@@ -16,6 +16,7 @@ mod pointer;
 mod pool;
 mod stream;
 mod stubs;
+mod value;
 
 use std::ffi::c_void;
 
@@ -64,6 +65,7 @@ pub fn find(name: &str) -> Option<*const c_void> {
         pool::find,
         stream::find,
         stubs::find,
+        value::find,
     ];
     files.iter().find_map(|find| find(name))
 }
