@@ -203,6 +203,15 @@ export! {
             // SAFETY: there is room for `count_max`, of which these are no more.
             unsafe { events.add(index).write(CUfileIOEvents { cookie, status: event.status, ret: event.ret }) };
         }
+        if ended.iter().any(|event| event.status == CUfileStatus_t::CUFILE_FAILED) {
+            // The real library leaves the count as it was, and zeros in the rest.
+            // SAFETY: as above; an event is numbers alone, of which 0 is one.
+            unsafe { events.add(ended.len()).write_bytes(0, count_max as usize - ended.len()) };
+            return Err(match settings().version {
+                1200.. => CUfileOpError::CU_FILE_IO_ERROR.into(),
+                _ => CUfileOpError::CU_FILE_INTERNAL_ERROR.into(),
+            });
+        }
         give("cuFileBatchIOGetStatus", count, ended.len() as c_uint)
     }
 

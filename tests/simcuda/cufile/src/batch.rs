@@ -63,44 +63,54 @@ impl Library {
     pub fn destroy_batch(&mut self, handle: usize) -> Answer {
         const CALL: &str = "cuFileBatchIODestroy";
         let batch = self.batch(CALL, handle)?;
-        let left = batch.entries.iter().filter(|entry| !entry.is_cancelled()).count();
+        let left = batch.entries.len();
         if left > 0 {
             report("lifetime", &format!("{CALL} with {left} reads in flight, of whose end it was not asked"));
         }
-        let cancelled: Vec<Entry> = batch.entries.iter().filter(|entry| entry.is_cancelled()).cloned().collect();
         self.batches.remove(&handle);
-        cancelled.iter().for_each(|entry| self.end(&entry.read));
         stats().count(|all| all.detailed.basic.batch_destroy_ops.ok += 1);
         Ok(())
     }
 }
 
-/// Checks all reads, and begins them.
+/// Checks all reads, and begins them. If it refuses, what the batch has in flight is cancelled, as in the real library.
 pub fn submit(handle: usize, params: &[CUfileIOParams_t], flags: u32) -> Answer {
     const CALL: &str = "cuFileBatchIOSubmit";
+    let refusal = match begin(CALL, handle, params, flags) {
+        Ok(()) => return Ok(()),
+        Err(refusal) => refusal,
+    };
+    let lost = cancel_all(handle);
+    if lost > 0 {
+        report("order", &format!("{CALL} is refused, by which the ends of {lost} reads of the batch are lost"));
+    }
+    Err(refusal)
+}
+
+fn begin(call: &str, handle: usize, params: &[CUfileIOParams_t], flags: u32) -> Answer {
     let mut all = library();
-    let batch = all.batch(CALL, handle)?;
+    let batch = all.batch(call, handle)?;
     let (limit, left, count) = (batch.entries_max, batch.entries.len(), params.len());
     if count == 0 || count > limit || flags != 0 {
-        let words = format!("{CALL}: {count} entries of a batch that was set up for {limit}, flags {flags}");
+        let words = format!("{call}: {count} entries of a batch that was set up for {limit}, flags {flags}");
         return Err(refuse("argument", &words, CUfileOpError::CU_FILE_INTERNAL_BATCH_SUBMIT_ERROR));
     }
     if left > 0 {
-        report("resubmit", &format!("{CALL}: the end of {left} reads of the batch was not taken"));
+        report("resubmit", &format!("{call}: the end of {left} reads of the batch was not taken"));
     }
     if left + count > limit {
-        let words = format!("{CALL}: {count} entries beside {left} of a batch that was set up for {limit}");
+        let words = format!("{call}: {count} entries beside {left} of a batch that was set up for {limit}");
         return Err(refuse("argument", &words, CUfileOpError::CU_FILE_BATCH_FULL));
     }
     let cookies: Vec<usize> = batch.entries.iter().map(|entry| entry.cookie).collect();
     for (index, entry) in params.iter().enumerate() {
         if entry.mode != CUfileBatchMode_t::CUFILE_BATCH || entry.opcode != CUfileOpcode_t::CUFILE_READ {
-            let words = format!("{CALL}: entry {index} is no read of a batch");
+            let words = format!("{call}: entry {index} is no read of a batch");
             return Err(refuse("argument", &words, CUfileOpError::CU_FILE_INVALID_VALUE));
         }
         let earlier = params[..index].iter().map(|other| other.cookie.addr());
         if earlier.chain(cookies.iter().copied()).any(|other| other == entry.cookie.addr()) {
-            report("argument", &format!("{CALL}: entry {index} has the cookie of an earlier one"));
+            report("argument", &format!("{call}: entry {index} has the cookie of an earlier one"));
         }
     }
     let mut jobs = Vec::new();
@@ -114,7 +124,7 @@ pub fn submit(handle: usize, params: &[CUfileIOParams_t], flags: u32) -> Answer 
             file_offset: of.file_offset,
             size: of.size,
         };
-        let name = format!("{CALL} entry {index}");
+        let name = format!("{call} entry {index}");
         match all.plan(&name, request, None, true) {
             Ok(job) => jobs.push((name, job)),
             Err(refusal) => {
@@ -128,7 +138,7 @@ pub fn submit(handle: usize, params: &[CUfileIOParams_t], flags: u32) -> Answer 
         read: Arc::clone(job.1.read()),
     };
     let entries: Vec<Entry> = jobs.iter().zip(params).map(entry).collect();
-    all.batch(CALL, handle)?.entries.extend(entries);
+    all.batch(call, handle)?.entries.extend(entries);
     drop(all);
     stats().count(|all| all.detailed.basic.batch_submit_ops.ok += 1);
     for (name, job) in jobs {
@@ -142,14 +152,14 @@ pub fn submit(handle: usize, params: &[CUfileIOParams_t], flags: u32) -> Answer 
     Ok(())
 }
 
-/// The ends of at least `count_min` reads and at most `count_max`, unless the time passes before.
+/// The ends of at least `count_min` reads and at most `count_max`, unless the time passes before or there are not as many.
 pub fn poll(handle: usize, count_min: usize, count_max: usize, timeout: Option<Duration>) -> Answer<Vec<Event>> {
     const CALL: &str = "cuFileBatchIOGetStatus";
     let driver = driver().ok_or(CUfileOpError::CU_FILE_CUDA_DRIVER_ERROR)?;
     let mut all = library();
     let batch = all.batch(CALL, handle)?;
-    if count_max == 0 || count_min > count_max || count_min > batch.entries_max {
-        let words = format!("{CALL}: at least {count_min} and at most {count_max} of a batch of {}", batch.entries_max);
+    if count_max == 0 || count_min > count_max {
+        let words = format!("{CALL}: at least {count_min} and at most {count_max}");
         return Err(refuse("argument", &words, CUfileOpError::CU_FILE_INVALID_VALUE));
     }
     if std::mem::replace(&mut batch.polled, true) {
@@ -166,7 +176,7 @@ pub fn poll(handle: usize, count_min: usize, count_max: usize, timeout: Option<D
     ended.iter().for_each(|entry| all.end(&entry.read));
     stats().count(|all| all.detailed.basic.batch_complete_ops.ok += ended.len() as u64);
     if waits_for_ever {
-        report("order", &format!("{CALL} waits for ever: for a read that is stuck, or for more reads than there are"));
+        report("order", &format!("{CALL} waits for ever for a read that is stuck"));
         if ended.is_empty() {
             return Err(CUfileOpError::CU_FILE_INTERNAL_BATCH_GETSTATUS_ERROR.into());
         }
@@ -185,6 +195,8 @@ fn wait(
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     // A few at a time: more may have ended than the program is told of.
     let count_max = count_max.min(count_min.max(1 + driver.random(count_max)));
+    // For more than there are nobody waits.
+    let count_min = if count_min > pending.len() { 0 } else { count_min };
     let mut ended = Vec::new();
     loop {
         for _ in 0..pending.len() {
@@ -211,32 +223,40 @@ fn wait(
     }
 }
 
-/// Asks that what has not begun be not done: some of it is not, by the seed; the rest ends as if nothing had been asked.
+/// Cancels what a batch has in flight. Some of it has been done by then, by the seed; no end is told of any.
 pub fn cancel(handle: usize) -> Answer {
-    const CALL: &str = "cuFileBatchIOCancel";
-    let driver = driver().ok_or(CUfileOpError::CU_FILE_CUDA_DRIVER_ERROR)?;
-    let mut all = library();
-    for entry in &all.batch(CALL, handle)?.entries {
-        if entry.read.is_stuck || driver.random(2) == 0 {
-            entry.read.cancel();
-        }
-    }
+    library().batch("cuFileBatchIOCancel", handle)?;
+    cancel_all(handle);
     stats().count(|all| all.detailed.basic.batch_cancel_ops.ok += 1);
     Ok(())
 }
 
-impl Entry {
-    /// Whether it was stuck and is so no more.
-    fn is_cancelled(&self) -> bool {
-        self.read.is_stuck && self.read.is_over()
+/// Ends all that a batch has in flight, and says how many reads that were.
+fn cancel_all(handle: usize) -> usize {
+    let entries =
+        library().batches.get_mut(&handle).map(|batch| std::mem::take(&mut batch.entries)).unwrap_or_default();
+    let Some(driver) = driver() else { return 0 };
+    for entry in &entries {
+        if entry.read.is_stuck || driver.random(2) == 0 {
+            entry.read.cancel();
+        }
     }
+    for entry in &entries {
+        entry.read.has_ended(driver, true);
+    }
+    let mut all = library();
+    entries.iter().for_each(|entry| all.end(&entry.read));
+    entries.len()
+}
 
+impl Entry {
     fn event(&self) -> Event {
         let (status, ret) = match self.read.outcome() {
             Outcome::Bytes(bytes) => (CUfileStatus_t::CUFILE_COMPLETE, bytes as isize),
             Outcome::Os(errno) => (CUfileStatus_t::CUFILE_FAILED, -(errno as isize)),
             Outcome::Failed(code) => (CUfileStatus_t::CUFILE_FAILED, -(code.0 as isize)),
-            Outcome::Cancelled => (CUfileStatus_t::CUFILE_CANCELED, 0),
+            // Those are told of no more; a read that its context's end has cut off is one that failed.
+            Outcome::Cancelled => (CUfileStatus_t::CUFILE_FAILED, -1),
         };
         Event { cookie: self.cookie, status, ret: ret as usize }
     }

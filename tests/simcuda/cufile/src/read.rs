@@ -392,11 +392,6 @@ impl Read {
         self.outcome.get().copied().unwrap_or(Outcome::Cancelled)
     }
 
-    /// Whether it is over, be it unknown to the program.
-    pub fn is_over(&self) -> bool {
-        self.outcome.get().is_some()
-    }
-
     /// Ends one that could not begin.
     pub fn fail(&self, code: CUfileOpError) {
         // Nothing else sets it.

@@ -146,6 +146,28 @@ fn lifetimes_of_batches_and_streams() {
 }
 
 #[test]
+fn a_read_in_a_stream_is_in_flight_until_the_host_knows_that_it_is_over() {
+    let (Some(folder), stand) = (folder(), stand()) else { return };
+    for seed in 1..=20 {
+        for waits in [false, true] {
+            stand.restart(seed);
+            with_file(&stand, &folder.path().join("file"), |device, handle| {
+                let mut numbers = page_in_stream(0);
+                device.read_async(handle, &mut numbers, &device.stream).unwrap();
+                if waits {
+                    device.stream.synchronize().unwrap();
+                }
+                device.forget(handle);
+                device.stream.synchronize().unwrap();
+            });
+            let reports = stand.session.reports();
+            let early = reports.iter().any(|report| report.contains("file with 1 reads in flight"));
+            assert_eq!(early, !waits, "seed {seed}: {reports:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_left_when_the_process_ends() {
     let Some(folder) = folder() else { return };
     let path = folder.path().join("file");
@@ -181,13 +203,14 @@ fn the_order_of_batches() {
         device.submit(batch, &mut [device.entry(handle, 0), device.entry(handle, 1)]).unwrap();
         let error = device.submit(batch, &mut [device.entry(handle, 3)]).unwrap_err();
         assert_eq!(error.code(), Some(CUfileOpError::CU_FILE_BATCH_FULL));
-        device.all_ends(batch, 2);
+        assert_eq!(device.ends(batch, 1, None).unwrap(), []);
         device.destroy(batch);
     });
-    reported("waits for ever", |device, handle| {
-        let batch = submit_two(device, handle);
-        device.all_ends(batch, 2);
-        device.ends(batch, 1, None).unwrap_err();
+    reported("cufile-order: cuFileBatchIOSubmit is refused, by which the ends of 1 reads", |device, handle| {
+        let batch = device.batch(2);
+        device.submit(batch, &mut [device.entry(handle, 0)]).unwrap();
+        device.submit(batch, &mut [device.entry(ptr::null_mut(), 1)]).unwrap_err();
+        assert_eq!(device.ends(batch, 1, None).unwrap(), []);
         device.destroy(batch);
     });
     let Some(folder) = folder() else { return };
@@ -199,8 +222,7 @@ fn the_order_of_batches() {
         device.submit(batch, &mut [device.entry(handle, 0)]).unwrap();
         assert_eq!(device.ends(batch, 1, Some(Duration::ZERO)).unwrap(), []);
         device.ends(batch, 1, None).unwrap_err();
-        // SAFETY: the batch is live.
-        unsafe { device.cufile().cuFileBatchIOCancel(batch) }.unwrap();
+        device.cancel(batch);
         device.destroy(batch);
     });
     let reports = stuck.session.reports();

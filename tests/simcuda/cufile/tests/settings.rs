@@ -33,24 +33,13 @@ fn receipts(stand: &Stand) -> (cufile_sys::GpuReads, [u64; 4]) {
     assert_eq!(numbers.map(|numbers| numbers.read), [PAGE as isize; 2]);
     assert_eq!(device.bytes(0, PAGES), noise(1));
     let reads = device.cufile().gpu_reads().unwrap();
-    let batches = batches(&device);
+    let batches = device.cufile().batch_reads().unwrap();
+    let batches = [batches.nvfs, batches.p2p, batches.posix, batches.bytes];
     device.forget(handle);
     device.deregister();
     device.close();
     device.free();
     (reads.into_iter().next().unwrap(), batches)
-}
-
-fn batches(device: &Device) -> [u64; 4] {
-    let mut stats = std::mem::MaybeUninit::<CUfileStatsLevel1_t>::zeroed();
-    // SAFETY: it is the longest of all versions' structs, and numbers alone, of which 0 is one.
-    let stats = unsafe {
-        device.cufile().cuFileGetStatsL1(stats.as_mut_ptr()).unwrap();
-        stats.assume_init()
-    };
-    assert_eq!(stats.batch_total_submit_ops.ok, 4);
-    let [nvfs, p2p, aio] = [stats.batch_nvfs_submit_ops, stats.batch_p2p_submit_ops, stats.batch_aio_submit_ops];
-    [nvfs.ok, p2p.ok, aio.ok, stats.batch_read_bytes]
 }
 
 #[test]
@@ -306,62 +295,68 @@ fn the_end_of_a_file_makes_a_read_short() {
 }
 
 #[test]
-fn a_read_that_is_stuck_ends_when_it_is_cancelled() {
+fn a_read_that_is_stuck_does_not_end_and_can_be_cancelled() {
     let (Some(folder), stand) = (folder(), stand()) else { return };
     stand.set("stuck", "2");
-    let file = direct(&folder.path().join("file")).unwrap();
     for seed in 1..20 {
         stand.restart(seed);
-        let device = stand.open();
-        device.register();
-        let handle = device.handle(&file).unwrap();
-        let batch = device.batch(PAGES);
-        let mut entries: Vec<_> = (0..3).map(|page| device.entry(handle, page)).collect();
-        device.submit(batch, &mut entries).unwrap();
-        let mut ends = device.all_ends(batch, 2);
-        assert!(ends.iter().all(|end| end.0 != 1), "{ends:?}");
-        assert_eq!(device.ends(batch, 1, Some(Duration::from_millis(3))).unwrap(), []);
-        // SAFETY: the batch is live.
-        unsafe { device.cufile().cuFileBatchIOCancel(batch) }.unwrap();
-        ends.extend(device.all_ends(batch, 1));
-        assert_eq!(ends[2], (1, CUfileStatus_t::CUFILE_CANCELED, 0));
-        device.destroy(batch);
-        device.forget(handle);
-        device.deregister();
-        device.close();
-        device.free();
+        with_file(&stand, &folder.path().join("file"), |device, handle| {
+            let batch = device.batch(PAGES);
+            let mut entries: Vec<_> = (0..3).map(|page| device.entry(handle, page)).collect();
+            device.submit(batch, &mut entries).unwrap();
+            let ends = device.all_ends(batch, 2);
+            assert!(ends.iter().all(|end| end.0 != 1), "{ends:?}");
+            assert_eq!(device.ends(batch, 1, Some(Duration::from_millis(3))).unwrap(), []);
+            device.cancel(batch);
+            device.destroy(batch);
+        });
         stand.finish();
         assert_eq!(stand.session.reports(), Vec::<String>::new());
     }
 }
 
 #[test]
-fn a_batch_that_is_cancelled_ends_all_the_same() {
+fn of_a_batch_that_is_cancelled_no_end_is_told_and_its_memory_is_free() {
     let (Some(folder), stand) = (folder(), stand()) else { return };
-    let file = direct(&folder.path().join("file")).unwrap();
-    let (mut cancelled, mut complete) = (0, 0);
+    let untouched = vec![7; PAGES * PAGE];
+    let (mut done, mut not_done) = (0, 0);
     for seed in 1..20 {
         stand.restart(seed);
-        let device = stand.open();
-        device.register();
-        let handle = device.handle(&file).unwrap();
-        let batch = device.batch(PAGES);
-        let mut entries: Vec<_> = (0..PAGES).map(|page| device.entry(handle, page)).collect();
-        device.submit(batch, &mut entries).unwrap();
-        // SAFETY: the batch is live.
-        unsafe { device.cufile().cuFileBatchIOCancel(batch) }.unwrap();
-        let ends = device.all_ends(batch, PAGES);
-        cancelled += ends.iter().filter(|end| end.1 == CUfileStatus_t::CUFILE_CANCELED).count();
-        complete += ends.iter().filter(|end| end.1 == CUfileStatus_t::CUFILE_COMPLETE).count();
-        device.destroy(batch);
-        device.forget(handle);
-        device.deregister();
-        device.close();
-        device.free();
+        let pages = std::cell::RefCell::new(Vec::new());
+        with_file(&stand, &folder.path().join("file"), |device, handle| {
+            device.write(&untouched);
+            let batch = device.batch(PAGES);
+            let mut entries: Vec<_> = (0..PAGES).map(|page| device.entry(handle, page)).collect();
+            device.submit(batch, &mut entries).unwrap();
+            device.cancel(batch);
+            assert_eq!(device.ends(batch, 1, None).unwrap(), []);
+            *pages.borrow_mut() = device.bytes(0, PAGES);
+            device.write(&untouched);
+            // It takes reads again.
+            device.submit(batch, &mut entries[..1]).unwrap();
+            assert_eq!(device.all_ends(batch, 1), [(0, CUfileStatus_t::CUFILE_COMPLETE, PAGE as isize)]);
+            device.destroy(batch);
+        });
+        done += pages.borrow().chunks(PAGE).zip(noise(1).chunks(PAGE)).filter(|(page, file)| page == file).count();
+        not_done += pages.borrow().chunks(PAGE).filter(|page| page.iter().all(|byte| *byte == 7)).count();
         stand.finish();
         assert_eq!(stand.session.reports(), Vec::<String>::new());
     }
-    assert!(cancelled > 0 && complete > 0 && cancelled + complete == 19 * PAGES, "{cancelled}, {complete}");
+    assert!(done > 0 && not_done > 0 && done + not_done == 19 * PAGES, "{done}, {not_done}");
+}
+
+#[test]
+fn more_ends_than_there_are_reads_are_not_waited_for() {
+    let (Some(folder), stand) = (folder(), stand()) else { return };
+    with_file(&stand, &folder.path().join("file"), |device, handle| {
+        let batch = device.batch(PAGES);
+        assert_eq!(device.ends(batch, PAGES, None).unwrap(), []);
+        device.submit(batch, &mut [device.entry(handle, 0)]).unwrap();
+        let early = device.ends(batch, 2, None).unwrap().len();
+        device.all_ends(batch, 1 - early);
+        device.destroy(batch);
+    });
+    assert_eq!(stand.session.reports(), Vec::<String>::new());
 }
 
 #[test]

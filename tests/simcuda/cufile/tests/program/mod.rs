@@ -238,24 +238,30 @@ impl Device {
         unsafe { self.cufile().cuFileBatchIOSubmit(batch, entries.len() as c_uint, entries.as_mut_ptr(), 0) }
     }
 
-    /// Takes at least some ends of reads: cookie, status, and bytes or the negative of a reason.
+    /// Takes at least some ends of reads: cookie, status, and bytes or the negative of a reason. If one has failed, so does
+    /// the call, which is no error here.
     pub fn ends(
         &self,
         batch: CUfileBatchHandle_t,
         count_min: usize,
         timeout: Option<Duration>,
     ) -> Result<Vec<(usize, CUfileStatus_t, isize)>, cufile_sys::Error> {
-        let none = CUfileIOEvents_t { cookie: ptr::null_mut(), status: CUfileStatus_t::CUFILE_WAITING, ret: 0 };
+        let none = CUfileIOEvents_t { cookie: ptr::null_mut(), status: CUfileStatus_t::CUFILE_WAITING, ret: 9 };
         let (mut events, mut count) = ([none; PAGES], PAGES as c_uint);
         let mut timeout = timeout
             .map(|timeout| timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) });
         let timeout = timeout.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
         // SAFETY: there is room for as many events as are asked for.
-        unsafe {
+        let answer = unsafe {
             let (min, events) = (count_min as c_uint, events.as_mut_ptr());
             self.cufile().cuFileBatchIOGetStatus(batch, min, &mut count, events, timeout)
-        }?;
-        let taken = events[..count as usize].iter();
+        };
+        let taken = events[..count as usize].iter().filter(|event| event.status.0 != 0);
+        let has_failed = taken.clone().any(|event| event.status == CUfileStatus_t::CUFILE_FAILED);
+        match answer {
+            Err(error) if !(has_failed && error.code() == Some(CUfileOpError::CU_FILE_IO_ERROR)) => return Err(error),
+            answer => assert_eq!(answer.is_err(), has_failed),
+        }
         Ok(taken.map(|event| (event.cookie.addr(), event.status, event.ret as isize)).collect())
     }
 
@@ -266,6 +272,11 @@ impl Device {
             ends.extend(self.ends(batch, 1, None).unwrap());
         }
         ends
+    }
+
+    pub fn cancel(&self, batch: CUfileBatchHandle_t) {
+        // SAFETY: the batch is live, or the stand-in says so.
+        unsafe { self.cufile().cuFileBatchIOCancel(batch) }.unwrap();
     }
 
     pub fn destroy(&self, batch: CUfileBatchHandle_t) {
@@ -295,6 +306,12 @@ impl Device {
         // SAFETY: the range is within the buffer.
         unsafe { result::memcpy_dtoh_sync(&mut bytes, from) }.unwrap();
         bytes
+    }
+
+    /// Fills the buffer from its start.
+    pub fn write(&self, bytes: &[u8]) {
+        // SAFETY: the range is within the buffer.
+        unsafe { result::memcpy_htod_sync(self.base, bytes) }.unwrap();
     }
 
     /// Frees the buffer's memory, unless it is freed.
