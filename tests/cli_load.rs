@@ -49,6 +49,7 @@ fn the_result_holds_what_its_schema_promises() {
         "bytes_data",
         "bytes_needed",
         "bytes_read",
+        "reads",
         "bytes_skipped",
         "images_indexed",
         "images_not_indexed",

@@ -113,6 +113,7 @@ fn an_index_reads_the_rows_of_a_crop_and_nothing_else() {
                 let (digest, report) = run(load(&data_set).engine(engine).index(mode).direct(direct));
                 let what = format!("{data_set:?}, {engine}, {mode}, {direct}: {report}");
                 assert_eq!(digest, expected, "{what}");
+                assert_eq!(report.reads, 14, "{what}");
                 let is_used = mode != IndexMode::Off;
                 assert_eq!((by_raw(&report), report.indexed), (14, if is_used { 14 } else { 0 }), "{what}");
                 assert_eq!(report.bytes_needed < report.bytes_data * 9 / 10, is_used, "{what}");

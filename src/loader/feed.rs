@@ -91,7 +91,9 @@ impl<'a> Feed<'a> {
         counters.bytes_data.fetch_add(self.landed.data, Relaxed);
         counters.bytes_needed.fetch_add(self.landed.needed, Relaxed);
         counters.bytes_asked.fetch_add(self.landed.asked, Relaxed);
-        counters.bytes_read.fetch_add(self.engine.counters().bytes_read, Relaxed);
+        let done = self.engine.counters();
+        counters.bytes_read.fetch_add(done.bytes_read, Relaxed);
+        counters.reads.fetch_add(done.reads, Relaxed);
         self.ready.end_at(batches?);
         Ok(())
     }

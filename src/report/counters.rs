@@ -62,6 +62,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_asked: AtomicU64,
     /// Bytes that storage delivered: what was asked for, rounded outward to the device's alignment.
     pub(crate) bytes_read: AtomicU64,
+    pub(crate) reads: AtomicU64,
     /// Samples decoded from the parts of theirs that an index named.
     pub(crate) indexed: AtomicU64,
     /// Samples by the decoder that took them, indexed by [`Route`].
@@ -105,6 +106,7 @@ impl Counters {
         for bytes in [&self.bytes_data, &self.bytes_needed, &self.bytes_asked, &self.bytes_read] {
             bytes.fetch_add(len_bytes, Relaxed);
         }
+        self.reads.fetch_add(1, Relaxed);
     }
 
     /// Adds a fallback, or replaces what was known of the same one.

@@ -91,6 +91,8 @@ pub struct Report {
     /// Bytes that storage delivered: what was needed, short gaps between, and what rounding to the device's alignment
     /// adds.
     pub bytes_read: u64,
+    /// Reads that storage answered, those of samples that were read a second time included.
+    pub reads: u64,
     /// From the start of the first epoch to its first batch.
     pub first_batch: Option<Duration>,
     /// How long the consumer waited for a batch, in microseconds: median.
@@ -178,6 +180,7 @@ impl Report {
             bytes_needed: counters.bytes_needed.load(Relaxed),
             bytes_skipped: bytes_data - counters.bytes_asked.load(Relaxed).min(bytes_data),
             bytes_read: counters.bytes_read.load(Relaxed),
+            reads: counters.reads.load(Relaxed),
             first_batch: (!first_batch.is_zero()).then_some(first_batch),
             batch_wait_p50_us: p50,
             batch_wait_p99_us: p99,
@@ -249,19 +252,20 @@ impl fmt::Display for Report {
         let speed = mebibytes(self.bytes_read) / seconds.max(f64::MIN_POSITIVE);
         writeln!(
             f,
-            "read          {:.1} MiB ({:.1} MiB needed), {speed:.0} MiB/s through {}",
+            "read          {:.1} MiB in {} reads ({:.1} MiB needed), {speed:.0} MiB/s through {}",
             mebibytes(self.bytes_read),
+            self.reads,
             mebibytes(self.bytes_needed),
             self.engine,
         )?;
-        if self.indexed > 0 {
+        if self.indexed > 0 || self.bytes_skipped > 0 {
             let share = 100.0 * self.bytes_skipped as f64 / self.bytes_data.max(1) as f64;
             let skipped = mebibytes(self.bytes_skipped);
-            writeln!(
-                f,
-                "skipped       {skipped:.1} MiB, {share:.0} % of the data, by an index of {} images",
-                self.indexed
-            )?;
+            write!(f, "skipped       {skipped:.1} MiB, {share:.0} % of the data, by ")?;
+            match self.indexed {
+                0 => writeln!(f, "the shape of raw pixels")?,
+                indexed => writeln!(f, "an index of {indexed} images")?,
+            }
         }
         if let Some(first) = self.first_batch {
             writeln!(f, "first batch   after {:.0} ms", first.as_secs_f64() * 1e3)?;

@@ -376,6 +376,7 @@ impl Outcome {
             "bytes_needed": report.bytes_needed,
             "bytes_skipped": report.bytes_skipped,
             "bytes_read": report.bytes_read,
+            "reads": report.reads,
             "first_batch_ms": report.first_batch.map(|first| first.as_secs_f64() * 1e3),
             "batch_wait_p50_ms": milliseconds(report.batch_wait_p50_us),
             "batch_wait_p99_ms": milliseconds(report.batch_wait_p99_us),
