@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench_decode;
+mod bench_io;
 mod datagen;
 mod decode;
 mod demo;
@@ -44,6 +45,7 @@ enum Command {
 #[derive(Subcommand)]
 enum Bench {
     Decode(bench_decode::BenchDecode),
+    Io(bench_io::BenchIo),
     Load(load::Load),
 }
 
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Verify(command) => command.run(),
         Command::Decode(command) => command.run(),
         Command::Bench(Bench::Decode(command)) => command.run(),
+        Command::Bench(Bench::Io(command)) => command.run(),
         Command::Bench(Bench::Load(command)) => command.run(),
     };
     match done {

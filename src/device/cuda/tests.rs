@@ -244,10 +244,10 @@ fn upload_rounds() -> Result<(usize, Vec<u8>)> {
     let arena = Arena::new(4 * TENSOR_BYTES)?;
     let mut uploads = Uploads::new(0, &arena, TENSOR_BYTES)?;
     let mut copied = Vec::new();
-    let mut reused: Option<crate::memory::Region> = None;
+    let mut reused: Vec<crate::memory::Region> = Vec::new();
     let mut back = 0;
     for round in 0..u64::from(ROUNDS) * 2 {
-        let mut region = match reused.take() {
+        let mut region = match reused.pop() {
             Some(region) => region,
             None => arena.alloc(TENSOR_BYTES)?.expect("four regions are enough"),
         };
@@ -257,7 +257,7 @@ fn upload_rounds() -> Result<(usize, Vec<u8>)> {
         back += copied.len();
         assert!(copied.drain(..).all(|(token, region)| {
             let whole = region.as_slice().iter().all(|byte| *byte == token as u8);
-            reused = Some(region);
+            reused.push(region);
             whole
         }));
     }

@@ -1,0 +1,139 @@
+//! The loop that measures. What it does for each read is little beside the read, and allocates nothing.
+
+use std::time::{Duration, Instant};
+
+use forebay::Result;
+use forebay::report::{Fallback, Histogram};
+
+use super::blocks::Blocks;
+use super::pieces::{Piece, Pieces};
+use super::reads::{Ended, Reads};
+use crate::environment::cpu_time;
+use crate::ui;
+
+/// How often the bar moves.
+const BAR_PERIOD: Duration = Duration::from_millis(100);
+
+/// A measurement to be made.
+pub struct Run<'a> {
+    /// Who reads.
+    pub reads: &'a mut dyn Reads,
+    /// What is read.
+    pub pieces: &'a mut Pieces,
+    /// Reads in flight.
+    pub depth: usize,
+    /// How long reads are begun.
+    pub seconds: Duration,
+    /// What the bytes are checked against.
+    pub blocks: Option<&'a Blocks>,
+}
+
+/// A measurement.
+pub struct Measured {
+    /// From the first read's beginning to the last one's end.
+    pub elapsed: Duration,
+    /// User and system time of this process meanwhile.
+    pub cpu: Duration,
+    pub reads: u64,
+    pub bytes: u64,
+    /// From the moment that a read was handed over to the one at which it was known to have ended.
+    pub latency: Histogram,
+    /// Blocks of 4 KiB that were checked.
+    pub verified_blocks: u64,
+    /// Who read: uring, pread or cufile.
+    pub engine: &'static str,
+    /// Whether reads went around the page cache, all of them.
+    pub is_direct: bool,
+    pub fallbacks: Vec<Fallback>,
+}
+
+/// A read in flight.
+#[derive(Clone, Copy)]
+struct Slot {
+    begun: Instant,
+    offset: u64,
+}
+
+impl Run<'_> {
+    /// Reads for as long as was asked for, then waits for what is in flight.
+    pub fn measure(self) -> Result<Measured> {
+        let Self { reads, pieces, depth, seconds, blocks } = self;
+        let bar = ui::bar((seconds.as_secs_f64() * 10.0).ceil() as u64, "tenths of a second");
+        let mut free: Vec<usize> = (0..depth).rev().collect();
+        let mut ended: Vec<Ended> = Vec::with_capacity(depth);
+        let mut held: Option<Piece> = None;
+        let (mut latency, mut count, mut bytes, mut verified_blocks) = (Histogram::default(), 0, 0, 0);
+        let cpu_before = cpu_time();
+        let started = Instant::now();
+        let (mut now, mut bar_at) = (started, started);
+        let mut slots = vec![Slot { begun: now, offset: 0 }; depth];
+        loop {
+            for Ended { slot, len_bytes, memory } in ended.drain(..) {
+                latency.record_us(now.duration_since(slots[slot].begun).as_micros() as u64);
+                count += 1;
+                bytes += len_bytes as u64;
+                if let Some(memory) = memory {
+                    if let Some(blocks) = blocks {
+                        verified_blocks += blocks.check(slots[slot].offset, memory.as_slice())?;
+                    }
+                    reads.recycle(memory);
+                }
+                free.push(slot);
+            }
+            if now.duration_since(started) < seconds {
+                while let Some(&slot) = free.last() {
+                    let piece = match held.take() {
+                        Some(piece) => piece,
+                        None => pieces.next(|path| reads.open(path))?,
+                    };
+                    let offset = if let Piece::Range { offset, .. } = &piece { *offset } else { 0 };
+                    held = reads.start(slot, piece)?;
+                    if held.is_some() {
+                        break;
+                    }
+                    slots[slot] = Slot { begun: now, offset };
+                    free.pop();
+                }
+            }
+            if free.len() == depth {
+                break;
+            }
+            reads.reap(&mut ended)?;
+            now = Instant::now();
+            if now.duration_since(bar_at) >= BAR_PERIOD {
+                bar_at = now;
+                bar.set_position((now.duration_since(started).as_secs_f64() * 10.0) as u64);
+            }
+        }
+        let (elapsed, cpu) = (now.duration_since(started), cpu_time().saturating_sub(cpu_before));
+        bar.finish_and_clear();
+        Ok(Measured {
+            elapsed,
+            cpu,
+            reads: count,
+            bytes,
+            latency,
+            verified_blocks,
+            engine: reads.engine(),
+            is_direct: reads.is_direct(),
+            fallbacks: reads.fallbacks(),
+        })
+    }
+}
+
+impl Measured {
+    /// Bytes that arrived in a second.
+    pub fn bytes_per_second(&self) -> f64 {
+        self.bytes as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// Reads that ended in a second.
+    pub fn iops(&self) -> f64 {
+        self.reads as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// CPU time for 10^9 bytes.
+    pub fn cpu_seconds_per_gb(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e9 / self.bytes.max(1) as f64
+    }
+}

@@ -1,0 +1,178 @@
+//! What measurements came to, for people and for programs.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use forebay::Error;
+use forebay::report::Fallback;
+use serde_json::{Value, json};
+
+use super::cache::Cached;
+use super::measure::Measured;
+use super::{Destination, Pattern};
+use crate::environment::Environment;
+
+/// The result.
+pub struct Outcome {
+    path: PathBuf,
+    /// What was measured, in that order.
+    pub rows: Vec<Row>,
+    /// Where bytes could not be made to go, and why.
+    pub not_run: Vec<(Destination, Error)>,
+}
+
+/// One measurement with its circumstances.
+pub struct Row {
+    pub to: Destination,
+    pub pattern: Pattern,
+    /// Bytes of a read; none where samples have their own sizes.
+    pub block: Option<u64>,
+    pub depth: usize,
+    pub cached: Cached,
+    pub measured: Measured,
+}
+
+impl Outcome {
+    /// Of a run that is about to begin.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), rows: Vec::new(), not_run: Vec::new() }
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let mut line = |name: &str, value: String| _ = writeln!(text, "{name:<13} {value}");
+        line("read", self.path.display().to_string());
+        if let Some(Row { pattern, measured, cached, .. }) = self.rows.first() {
+            let cache = if measured.is_direct { "around the page cache" } else { "through the page cache" };
+            line("engine", format!("{}, {cache}, pattern {}", measured.engine, pattern.name()));
+            line("page cache", cached.to_text());
+        }
+        for fallback in self.fallbacks() {
+            line("fallback", fallback.to_string());
+        }
+        let _ = writeln!(
+            text,
+            "\n{:<13} {:>9} {:>6} {:>10} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9}",
+            "to", "block", "depth", "MB/s", "IOPS", "p50 us", "p90 us", "p99 us", "p99.9 us", "CPU s/GB"
+        );
+        for row in &self.rows {
+            let Measured { latency, .. } = &row.measured;
+            let [p50, p90, p99, p999] = QUANTILES.map(|(_, quantile)| latency.quantile_us(quantile));
+            let _ = writeln!(
+                text,
+                "{:<13} {:>9} {:>6} {:>10.1} {:>9.0} {p50:>8} {p90:>8} {p99:>8} {p999:>8} {:>9.4}",
+                row.to.name(),
+                row.block.map_or("samples".into(), size),
+                row.depth,
+                row.measured.bytes_per_second() / 1e6,
+                row.measured.iops(),
+                row.measured.cpu_seconds_per_gb(),
+            );
+        }
+        for (to, error) in &self.not_run {
+            let _ = writeln!(text, "{:<13} not run: {error}", to.name());
+        }
+        let checked: u64 = self.rows.iter().map(|row| row.measured.verified_blocks).sum();
+        if checked > 0 {
+            let _ = writeln!(text, "\nchecked       {checked} blocks of 4 KiB, all where they belong");
+        }
+        text
+    }
+
+    /// For programs; `schema_version` changes when a field changes its meaning. The fields of a single measurement stand at
+    /// the outermost level too.
+    pub fn json(&self) -> Value {
+        let results: Vec<Value> = self.rows.iter().map(Row::json).collect();
+        let not_run = self
+            .not_run
+            .iter()
+            .map(|(to, error)| json!({ "to": to.name(), "cause": error.to_string(), "remedy": error.remedy() }));
+        let mut result = json!({
+            "schema_version": 1,
+            "path": self.path.display().to_string(),
+            "results": results,
+            "not_run": not_run.collect::<Vec<_>>(),
+            "fallbacks": self.fallbacks().map(fallback_json).collect::<Vec<_>>(),
+            "environment": Environment::new(),
+            "command": std::env::args().collect::<Vec<_>>(),
+        });
+        if let ([Value::Object(single)], Some(result)) = (&results[..], result.as_object_mut()) {
+            for (key, value) in single {
+                result.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        result
+    }
+
+    /// Every kind of fallback, as it was first told.
+    fn fallbacks(&self) -> impl Iterator<Item = &Fallback> {
+        let mut told = Vec::new();
+        self.rows.iter().flat_map(|row| &row.measured.fallbacks).filter(move |fallback| {
+            let is_new = !told.contains(&(fallback.what, fallback.cause.clone()));
+            told.push((fallback.what, fallback.cause.clone()));
+            is_new
+        })
+    }
+}
+
+/// The percentiles that are told, by their names in results.
+const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999)];
+
+impl Row {
+    fn json(&self) -> Value {
+        let Self { to, pattern, block, depth, cached, measured } = self;
+        let latency =
+            QUANTILES.map(|(name, quantile)| (name.to_owned(), json!(measured.latency.quantile_us(quantile))));
+        json!({
+            "to": to.name(),
+            "engine": measured.engine,
+            "direct": measured.is_direct,
+            "pattern": pattern.name(),
+            "block_bytes": block,
+            "depth": depth,
+            "seconds": measured.elapsed.as_secs_f64(),
+            "reads": measured.reads,
+            "bytes": measured.bytes,
+            "bytes_per_second": measured.bytes_per_second(),
+            "iops": measured.iops(),
+            "latency_us": serde_json::Map::from_iter(latency),
+            "cpu_seconds": measured.cpu.as_secs_f64(),
+            "cpu_seconds_per_gb": measured.cpu_seconds_per_gb(),
+            "cold": cached.is_cold,
+            "cached_before": cached.before,
+            "cached_after": cached.after,
+            "verified_blocks": measured.verified_blocks,
+            "fallbacks": measured.fallbacks.iter().map(fallback_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl Cached {
+    fn to_text(self) -> String {
+        let share = |share: Option<f64>| match share {
+            Some(share) => format!("{:.1} %", share * 100.0),
+            None => "an unknown part".into(),
+        };
+        let dropped = if self.is_cold { ", after it was told to drop them" } else { "" };
+        format!("held {} of the data before{dropped}, {} after", share(self.before), share(self.after))
+    }
+}
+
+fn fallback_json(fallback: &Fallback) -> Value {
+    json!({
+        "what": fallback.what,
+        "instead": fallback.instead,
+        "cause": fallback.cause,
+        "remedy": fallback.remedy,
+        "count": fallback.count,
+    })
+}
+
+/// A size as it is given: 128KiB.
+fn size(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let unit = units.into_iter().find(|(_, shift)| bytes > 0 && bytes.is_multiple_of(1 << shift));
+    unit.map_or_else(|| bytes.to_string(), |(unit, shift)| format!("{}{unit}", bytes >> shift))
+}
