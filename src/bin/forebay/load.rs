@@ -351,19 +351,7 @@ impl Outcome {
                 "capacity_images_per_second": finite(stage.capacity_images_per_second),
             })
         });
-        let fallbacks = report.fallbacks.iter().map(|fallback| {
-            json!({
-                "what": fallback.what,
-                "instead": fallback.instead,
-                "cause": fallback.cause,
-                "remedy": fallback.remedy,
-                "count": fallback.count,
-            })
-        });
-        let receipts = report
-            .receipts
-            .taken()
-            .map(|(path, taken)| (path.name().to_owned(), json!({ "reads": taken.reads, "bytes": taken.bytes })));
+        let fallbacks = report.fallbacks.iter().map(crate::json::fallback);
         let routes = report.routes.iter().map(|(route, count)| (route.name().to_owned(), json!(count)));
         json!({
             "schema_version": 1,
@@ -387,9 +375,7 @@ impl Outcome {
             "bytes_uploaded": report.bytes_uploaded,
             "digest": self.digest,
             "engine": report.engine,
-            "receipts": serde_json::Map::from_iter(receipts),
-            "bounced_reads": report.receipts.bounced_reads,
-            "rerouted_reads": report.receipts.rerouted_reads,
+            "receipts": crate::json::receipts(&report.receipts),
             "images_indexed": report.indexed,
             "images_not_indexed": report.images.saturating_sub(report.indexed),
             "index_fallbacks": report.index_fallbacks,

@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod environment;
 mod index;
+mod json;
 mod load;
 mod picture;
 mod sheet;

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use forebay::Result;
+use forebay::engine::cufile::Receipts;
 use forebay::report::{Fallback, Histogram};
 
 use super::blocks::Blocks;
 use super::pieces::{Piece, Pieces};
-use super::reads::{Ended, Reads};
+use super::reads::{Ended, Memory, Reads};
 use crate::environment::cpu_time;
 use crate::ui;
 
@@ -44,6 +45,8 @@ pub struct Measured {
     pub engine: &'static str,
     /// Whether reads went around the page cache, all of them.
     pub is_direct: bool,
+    /// What reads straight to a device took.
+    pub receipts: Receipts,
     pub fallbacks: Vec<Fallback>,
 }
 
@@ -62,6 +65,7 @@ impl Run<'_> {
         let mut free: Vec<usize> = (0..depth).rev().collect();
         let mut ended: Vec<Ended> = Vec::with_capacity(depth);
         let mut held: Option<Piece> = None;
+        let mut copy = Vec::new();
         let (mut latency, mut count, mut bytes, mut verified_blocks) = (Histogram::default(), 0, 0, 0);
         let cpu_before = cpu_time();
         let started = Instant::now();
@@ -72,12 +76,10 @@ impl Run<'_> {
                 latency.record_us(now.duration_since(slots[slot].begun).as_micros() as u64);
                 count += 1;
                 bytes += len_bytes as u64;
-                if let Some(memory) = memory {
-                    if let Some(blocks) = blocks {
-                        verified_blocks += blocks.check(slots[slot].offset, memory.as_slice())?;
-                    }
-                    reads.recycle(memory);
+                if let Some(blocks) = blocks {
+                    verified_blocks += check(blocks, slots[slot].offset, &memory, &mut copy)?;
                 }
+                reads.recycle(memory);
                 free.push(slot);
             }
             if now.duration_since(started) < seconds {
@@ -116,8 +118,21 @@ impl Run<'_> {
             verified_blocks,
             engine: reads.engine(),
             is_direct: reads.is_direct(),
+            receipts: reads.receipts(),
             fallbacks: reads.fallbacks(),
         })
+    }
+}
+
+/// Checks blocks, copied to `copy` from where the host cannot look: how many.
+fn check(blocks: &Blocks, offset: u64, memory: &Memory, copy: &mut Vec<u8>) -> Result<u64> {
+    match memory {
+        Memory::Host(region) => blocks.check(offset, region.as_slice()),
+        Memory::Device(region) => {
+            copy.resize(region.len(), 0);
+            region.copy_to_host(copy)?;
+            blocks.check(offset, copy)
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod measure;
 mod outcome;
 mod pieces;
 mod reads;
+mod to_gpu;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use forebay::device::Device;
-use forebay::engine::{Direct, EngineKind};
+use forebay::engine::{CuFileApi, Direct, EngineKind, RequirePath};
 use forebay::{Error, ErrorKind};
 
 use crate::ui;
@@ -46,21 +47,27 @@ pub struct BenchIo {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
-    /// How storage is read: auto, uring or pread.
+    /// How storage is read: auto, uring, pread, or cufile for --to gpu.
     #[arg(long, default_value_t = EngineKind::Auto)]
     pub engine: EngineKind,
     /// Whether reads go around the page cache: auto, preferred, required or off.
     #[arg(long, default_value_t = Direct::Preferred)]
     pub direct: Direct,
+    /// What bytes must have come to a GPU by: any, or direct for DMA from storage alone.
+    #[arg(long, value_name = "PATH", default_value_t = RequirePath::Any)]
+    pub require_path: RequirePath,
+    /// Which of cuFile's interfaces reads go through: auto, batch, stream or threads.
+    #[arg(long, value_name = "API", default_value_t = CuFileApi::Auto)]
+    pub cufile_api: CuFileApi,
     /// Threads of the pread engine [default: one for each read in flight, at most 32].
     #[arg(long)]
     pub threads: Option<usize>,
     /// What is read [default: random of a file, dataset of anything else].
     #[arg(long, value_enum)]
     pub pattern: Option<Pattern>,
-    /// Where the bytes go.
-    #[arg(long, value_enum, default_value_t = Destination::Host)]
-    pub to: Destination,
+    /// Where the bytes go [default: host, or gpu by the engine cufile].
+    #[arg(long, value_enum)]
+    pub to: Option<Destination>,
     /// Measure every destination that this machine has, and say why it has not the others.
     #[arg(long, conflicts_with = "to")]
     pub compare: bool,
@@ -126,7 +133,7 @@ impl BenchIo {
         let blocks = self.blocks(path, pattern)?;
         let cases = self.cases(pattern)?;
         let mut outcome = Outcome::new(path);
-        for &to in self.destinations() {
+        for to in self.destinations()? {
             for &(block, depth) in &cases {
                 let setup = Setup { depth, ..self.setup()? };
                 match self.measure(path, pattern, to, block, setup, seconds, blocks.as_ref()) {
@@ -166,7 +173,7 @@ impl BenchIo {
             is_uniform: pattern != Pattern::Dataset,
             ..setup
         };
-        let mut reads = reads::to(to, &setup, self.device, pieces.first_file())?;
+        let mut reads = reads::to(to, &setup, self.device)?;
         let cached = Cached::before(&pieces, self.cold)?;
         let run = Run { reads: reads.as_mut(), pieces: &mut pieces, depth: setup.depth, seconds, blocks };
         let measured = run.measure()?;
@@ -183,6 +190,8 @@ impl BenchIo {
         Ok(Setup {
             engine: self.engine,
             direct: self.direct,
+            require_path: self.require_path,
+            cufile_api: self.cufile_api,
             threads: self.threads.map(|threads| ui::threads(Some(threads))).transpose()?.unwrap_or(0),
             depth: DEPTH,
             data_bytes: None,
@@ -199,17 +208,26 @@ impl BenchIo {
                 let allowed = "only a file that --create has made can be checked: --pattern random or sequential";
                 Err(Error::invalid_parameter("--verify", "given with a data set", allowed))
             }
-            (true, _) if self.to == Destination::Host && !self.compare => Ok(Some(Blocks::of(path, self.seed)?)),
-            (true, _) => {
-                let allowed = "what has gone to a GPU is not looked at; leave out --to and --compare";
-                Err(Error::invalid_parameter("--verify", "given with a GPU", allowed))
-            }
+            (true, _) => Ok(Some(Blocks::of(path, self.seed)?)),
         }
     }
 
-    fn destinations(&self) -> &[Destination] {
-        const ALL: [Destination; 3] = [Destination::Host, Destination::GpuViaHost, Destination::Gpu];
-        if self.compare { &ALL } else { std::slice::from_ref(&self.to) }
+    fn destinations(&self) -> forebay::Result<Vec<Destination>> {
+        if self.compare {
+            return Ok(vec![Destination::Host, Destination::GpuViaHost, Destination::Gpu]);
+        }
+        match (self.to, self.engine) {
+            (None, EngineKind::CuFile) => Ok(vec![Destination::Gpu]),
+            (Some(Destination::Host | Destination::GpuViaHost), EngineKind::CuFile) => {
+                let allowed = "cuFile reads to a GPU: use --to gpu, or another engine";
+                Err(Error::invalid_parameter("--to", "the host's memory", allowed))
+            }
+            (Some(Destination::Gpu), EngineKind::Uring | EngineKind::Pread) => {
+                let allowed = "cuFile alone reads to a GPU: use auto or cufile, or --to gpu-via-host";
+                Err(Error::invalid_parameter("--engine", self.engine, allowed))
+            }
+            (to, _) => Ok(vec![to.unwrap_or(Destination::Host)]),
+        }
     }
 
     /// Every size with every depth; a data set has its own sizes.

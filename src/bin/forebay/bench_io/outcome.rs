@@ -74,6 +74,9 @@ impl Outcome {
         for (to, error) in &self.not_run {
             let _ = writeln!(text, "{:<13} not run: {error}", to.name());
         }
+        for row in self.rows.iter().filter(|row| !row.measured.receipts.is_empty()) {
+            let _ = writeln!(text, "\nto the device {}", row.measured.receipts);
+        }
         let checked: u64 = self.rows.iter().map(|row| row.measured.verified_blocks).sum();
         if checked > 0 {
             let _ = writeln!(text, "\nchecked       {checked} blocks of 4 KiB, all where they belong");
@@ -94,7 +97,7 @@ impl Outcome {
             "path": self.path.display().to_string(),
             "results": results,
             "not_run": not_run.collect::<Vec<_>>(),
-            "fallbacks": self.fallbacks().map(fallback_json).collect::<Vec<_>>(),
+            "fallbacks": self.fallbacks().map(crate::json::fallback).collect::<Vec<_>>(),
             "environment": Environment::new(),
             "command": std::env::args().collect::<Vec<_>>(),
         });
@@ -144,7 +147,8 @@ impl Row {
             "cached_before": cached.before,
             "cached_after": cached.after,
             "verified_blocks": measured.verified_blocks,
-            "fallbacks": measured.fallbacks.iter().map(fallback_json).collect::<Vec<_>>(),
+            "receipts": crate::json::receipts(&measured.receipts),
+            "fallbacks": measured.fallbacks.iter().map(crate::json::fallback).collect::<Vec<_>>(),
         })
     }
 }
@@ -158,16 +162,6 @@ impl Cached {
         let dropped = if self.is_cold { ", after it was told to drop them" } else { "" };
         format!("held {} of the data before{dropped}, {} after", share(self.before), share(self.after))
     }
-}
-
-fn fallback_json(fallback: &Fallback) -> Value {
-    json!({
-        "what": fallback.what,
-        "instead": fallback.instead,
-        "cause": fallback.cause,
-        "remedy": fallback.remedy,
-        "count": fallback.count,
-    })
 }
 
 /// A size as it is given: 128KiB.

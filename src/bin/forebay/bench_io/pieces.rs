@@ -130,11 +130,6 @@ impl Pieces {
         }
     }
 
-    /// A file of the data.
-    pub fn first_file(&self) -> PathBuf {
-        self.files().into_iter().next().unwrap_or_default()
-    }
-
     /// The files of the data, of a large data set some thousands.
     pub fn files(&self) -> Vec<PathBuf> {
         match &self.kind {

@@ -1,20 +1,23 @@
 //! Who reads, by where the bytes go: the engine alone, the engine with copies to a GPU behind it, or cuFile.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay::device::Device;
 use forebay::device::cuda::Uploads;
-use forebay::engine::cufile::gds::Gds;
-use forebay::engine::{Completion, Direct, Engine, EngineKind, EngineOptions, OpenFile, Outcome};
-use forebay::memory::{Arena, REGION_ALIGN_BYTES, Region};
+use forebay::engine::cufile::Receipts;
+use forebay::engine::{
+    Completion, CuFileApi, Direct, Engine, EngineKind, EngineOptions, OpenFile, Outcome, RequirePath,
+};
+use forebay::memory::{Arena, DeviceRegion, REGION_ALIGN_BYTES, Region};
 use forebay::report::Fallback;
 use forebay::{Error, ErrorKind, Result};
 
 use super::Destination;
 use super::pieces::Piece;
+use super::to_gpu::ToGpu;
 use crate::environment::memory_bytes;
 
 /// What is asked of a reader.
@@ -22,6 +25,8 @@ use crate::environment::memory_bytes;
 pub struct Setup {
     pub engine: EngineKind,
     pub direct: Direct,
+    pub require_path: RequirePath,
+    pub cufile_api: CuFileApi,
     /// Threads of the pread engine; 0 for its own choice.
     pub threads: usize,
     /// Reads in flight.
@@ -40,8 +45,13 @@ pub struct Ended {
     pub slot: usize,
     /// Its bytes.
     pub len_bytes: usize,
-    /// Where they are, if the host can look.
-    pub memory: Option<Region>,
+    pub memory: Memory,
+}
+
+/// Where bytes are that were read.
+pub enum Memory {
+    Host(Region),
+    Device(DeviceRegion),
 }
 
 /// Something that reads pieces, many at once, on the thread that calls.
@@ -56,7 +66,7 @@ pub trait Reads {
     fn reap(&mut self, ended: &mut Vec<Ended>) -> Result<()>;
 
     /// Takes back the memory of a read that has ended.
-    fn recycle(&mut self, memory: Region);
+    fn recycle(&mut self, memory: Memory);
 
     /// The engine's name: uring, pread or cufile.
     fn engine(&self) -> &'static str;
@@ -64,35 +74,24 @@ pub trait Reads {
     /// Whether no read went through the page cache.
     fn is_direct(&self) -> bool;
 
+    /// What reads straight to a device took.
+    fn receipts(&self) -> Receipts {
+        Receipts::default()
+    }
+
     /// What could not be had.
     fn fallbacks(&self) -> Vec<Fallback>;
 }
 
-/// The reader for a destination. `file` is one of those that will be read.
+/// The reader for a destination.
 ///
 /// # Errors
 /// `Unavailable` and the like for what this machine does not have.
-pub fn to(destination: Destination, setup: &Setup, device: Device, file: PathBuf) -> Result<Box<dyn Reads>> {
+pub fn to(destination: Destination, setup: &Setup, device: Device) -> Result<Box<dyn Reads>> {
     match destination {
         Destination::Host => Ok(Box::new(ToHost::new(setup)?)),
         Destination::GpuViaHost => Ok(Box::new(ViaHost::new(setup, ordinal(device)?)?)),
-        Destination::Gpu => to_gpu(setup, ordinal(device)?, &file),
-    }
-}
-
-/// Reads by cuFile into the memory of a device, or why there are none.
-fn to_gpu(_setup: &Setup, ordinal: u32, file: &Path) -> Result<Box<dyn Reads>> {
-    let gds = Gds::examine(file);
-    let unavailable = |cause: String, remedy: String| {
-        let message = format!("reads to cuda:{ordinal} by cuFile are not available: {cause}");
-        Err(Error::new(ErrorKind::Unavailable, message).with_remedy(remedy))
-    };
-    match gds.why_host_memory() {
-        Some((cause, remedy)) => unavailable(cause, remedy),
-        None => unavailable(
-            "this build has no cuFile engine".into(),
-            "measure --to gpu-via-host, and the direct path with NVIDIA's gdsio".into(),
-        ),
+        Destination::Gpu => Ok(Box::new(ToGpu::new(setup, device)?)),
     }
 }
 
@@ -104,7 +103,7 @@ fn ordinal(device: Device) -> Result<u32> {
 }
 
 /// How long a reap waits until it looks again. An engine whose reads hang is waited for.
-const REAP_TIMEOUT: Duration = Duration::from_secs(1);
+pub const REAP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a reap sleeps on reads while copies are in flight too.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
 /// The memory that reads of a data set land in, at least.
@@ -179,8 +178,9 @@ impl ToHost {
                 }
                 Outcome::Read(region) => {
                     self.in_flight -= 1;
-                    ended.push(Ended { slot, len_bytes: region.len(), memory: Some(region) });
+                    ended.push(Ended { slot, len_bytes: region.len(), memory: Memory::Host(region) });
                 }
+                Outcome::ReadDevice(_) => unreachable!("nothing is read to a device"),
             }
         }
         self.read_opened()
@@ -217,7 +217,8 @@ impl Reads for ToHost {
         Ok(())
     }
 
-    fn recycle(&mut self, memory: Region) {
+    fn recycle(&mut self, memory: Memory) {
+        let Memory::Host(memory) = memory else { return };
         // One that was narrowed cannot be widened again.
         if self.is_uniform && memory.len() == memory.allocated_bytes() {
             self.spare.push(memory);
@@ -272,7 +273,7 @@ impl Reads for ViaHost {
                 let timeout = if self.uploads.in_flight() > 0 { LOOK_AGAIN } else { REAP_TIMEOUT };
                 self.host.reap_some(1, timeout, &mut self.read)?;
                 for Ended { slot, memory, .. } in self.read.drain(..) {
-                    if let Some(memory) = memory {
+                    if let Memory::Host(memory) = memory {
                         self.uploads.start(slot as u64, memory)?;
                     }
                 }
@@ -282,13 +283,13 @@ impl Reads for ViaHost {
             ended.extend(self.copied.drain(..).map(|(slot, region)| Ended {
                 slot: slot as usize,
                 len_bytes: region.len(),
-                memory: Some(region),
+                memory: Memory::Host(region),
             }));
         }
         Ok(())
     }
 
-    fn recycle(&mut self, memory: Region) {
+    fn recycle(&mut self, memory: Memory) {
         self.host.recycle(memory);
     }
 
@@ -306,7 +307,7 @@ impl Reads for ViaHost {
 }
 
 /// Room for every piece in flight, and as much again for those that end out of turn.
-fn arena_bytes(setup: &Setup) -> Result<usize> {
+pub fn arena_bytes(setup: &Setup) -> Result<usize> {
     let align = REGION_ALIGN_BYTES as u64;
     // An unaligned piece is rounded outward on both sides.
     let piece = setup.piece_bytes.max(1).next_multiple_of(align).saturating_add(align);

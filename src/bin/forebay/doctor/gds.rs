@@ -2,9 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use forebay::device::Device;
 use forebay::engine::cufile::gds::{Finding, Gds};
+use forebay::engine::{CuFile, RequirePath};
+use forebay::memory::DeviceArena;
+use forebay::{Error, ErrorKind};
 
+use super::storage::{cause, first_file};
 use super::{Fact, Section};
+
+/// What the test read reads at most.
+const TEST_READ_BYTES: usize = 1 << 20;
 
 const TITLE: &str = "GPUDirect Storage";
 
@@ -42,7 +50,32 @@ fn fact(finding: Finding) -> Fact {
     }
 }
 
-/// Reads from a path by cuFile, and says by which way the bytes came. None where this build reads nothing by cuFile.
-fn gds_test_read(_path: &Path) -> Option<Fact> {
-    None
+/// Reads from a path by cuFile, and says by which way the bytes came. None where there is no file to read.
+fn gds_test_read(path: &Path) -> Option<Fact> {
+    let file = if path.is_dir() { first_file(path).ok()?? } else { path.to_owned() };
+    let read = DeviceArena::new(Device::Cuda(0), TEST_READ_BYTES).and_then(|arena| {
+        let cufile = CuFile::open(std::slice::from_ref(&arena), RequirePath::Any)?;
+        let region = arena.alloc(TEST_READ_BYTES)?;
+        let region = region.ok_or_else(|| Error::new(ErrorKind::Internal, "a new arena has no room"))?;
+        let path = cufile.prove(&file, region)?;
+        Ok((path, cufile.version(), cufile.uncounted()))
+    });
+    let remedy = "mend what is marked above, from the top";
+    Some(match read {
+        Ok((path, version, uncounted)) => {
+            let version = version.map_or_else(String::new, |version| format!(" {version}"));
+            let found = format!("libcufile{version} read {} to cuda:0 by {}", file.display(), path.name());
+            let fact = Fact::new("test read", found);
+            match (path.is_direct(), uncounted) {
+                (true, _) => fact,
+                (false, Some(why)) => fact.short(
+                    format!("nobody can say by which path bytes come: {why}"),
+                    "use libcufile 1.15 or later (CUDA 13), which counts reads by path",
+                ),
+                (false, None) => fact.short("every byte goes through host memory", remedy),
+            }
+        }
+        Err(error) => Fact::new("test read", cause(&error))
+            .short("cuFile does not read here at all; loaders use io_uring", error.remedy().unwrap_or(remedy)),
+    })
 }

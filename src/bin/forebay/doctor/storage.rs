@@ -84,9 +84,7 @@ fn direct(file: &Path) -> Fact {
 }
 
 fn refused(name: &'static str, error: &Error) -> Fact {
-    let remedy = error.remedy().unwrap_or("none known");
-    let text = error.to_string();
-    let cause = text.strip_suffix(&format!(" ({remedy})")).unwrap_or(&text);
+    let (remedy, cause) = (error.remedy().unwrap_or("none known"), cause(error));
     let cost = if name == "O_DIRECT" {
         "data sets larger than memory are read through the page cache: one more copy of every byte"
     } else {
@@ -95,8 +93,15 @@ fn refused(name: &'static str, error: &Error) -> Fact {
     Fact::new(name, cause).short(cost, remedy)
 }
 
+/// What an error says without its remedy, which stands beside it.
+pub fn cause(error: &Error) -> String {
+    let text = error.to_string();
+    let remedy = error.remedy().map(|remedy| format!(" ({remedy})"));
+    remedy.and_then(|remedy| text.strip_suffix(&remedy).map(str::to_owned)).unwrap_or(text)
+}
+
 /// Some regular file below a directory, nearest first.
-fn first_file(dir: &Path) -> std::io::Result<Option<PathBuf>> {
+pub fn first_file(dir: &Path) -> std::io::Result<Option<PathBuf>> {
     let mut directories = std::collections::VecDeque::from([dir.to_owned()]);
     let mut seen = 0;
     let mut listed_any = false;
