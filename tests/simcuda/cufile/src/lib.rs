@@ -22,8 +22,9 @@
 //!   reads' ends were not asked for; what is left when the driver is closed or the process ends;
 //! - `cufile-resubmit`: a batch submitted anew before all its ends were taken. The real library takes that as far as there is
 //!   room, and so does this; no documentation promises it;
-//! - `cufile-order`: a submission that is refused while the batch has reads in flight, by which their ends are lost; two threads that ask about one batch, waits that cannot end; numbers of an asynchronous read that change before its turn (unless its stream was registered with them
-//!   fixed), and its count of bytes written by the host before;
+//! - `cufile-order`: a submission that is refused while the batch has reads in flight, by which their ends are lost; two
+//!   threads that ask about one batch; waits that cannot end; numbers of an asynchronous read that change before its turn
+//!   (unless its stream was registered with them fixed), and its count of bytes written by the host before;
 //! - `cufile-argument`: reads outside of the registered buffer or of memory that is not registered, whose base is not the
 //!   buffer's, too many entries, a cookie twice in a batch, and everything else that the documentation forbids;
 //! - `cufile-unaligned`: reads on a direct path whose file offset, size or place in memory is no multiple of 4096: they would
