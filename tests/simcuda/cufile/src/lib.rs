@@ -8,7 +8,9 @@
 //!
 //! What it says of the path that bytes took is what it is told to say; its properties, flags and statistics agree. As in the
 //! real library the counts of a GPU are of single and asynchronous reads, while those of batches are counted by their submission,
-//! in `batch_nvfs_submit_ops` and its like, and in `batch_read_bytes`.
+//! in `batch_nvfs_submit_ops` and its like, and in `batch_read_bytes`: those that the library's threads do, for they are not
+//! aligned, in `batch_mixed_io_submit_ops`, and in `batch_posix_enqueued_ops` too if they go through the host. A GPU's bytes are
+//! those asked for, a batch's those that were there.
 //!
 //! Batches behave as NVIDIA's library was seen to in compatibility mode: a submission that is refused, as one is with any entry
 //! that is wrong, cancels what the batch has in flight, as does `cuFileBatchIOCancel`, and no end of that is ever told; when a
