@@ -13,6 +13,7 @@ use crate::numbers::Numbers;
 use crate::read::{Outcome, Request};
 use crate::settings::settings;
 use crate::stats::stats;
+use crate::watch;
 
 const INVALID: CUfileOpError = CUfileOpError::CU_FILE_INVALID_VALUE;
 /// What a batch says of a read that leaves its buffer. The other calls have other words for it.
@@ -62,6 +63,9 @@ export! {
     }
 
     0 cuFileDriverOpen() {
+        // The driver may not have been there before.
+        let watches = settings().watch;
+        watch::set(watches);
         library().open()
     }
 

@@ -79,8 +79,12 @@ pub struct Driver {
 
 /// The driver; none where the process has no simulated one.
 pub fn driver() -> Option<&'static Driver> {
-    static DRIVER: OnceLock<Option<Driver>> = OnceLock::new();
-    DRIVER.get_or_init(Driver::find).as_ref()
+    static DRIVER: OnceLock<Driver> = OnceLock::new();
+    match DRIVER.get() {
+        // It may be loaded later than this library is first asked for its version.
+        None => Driver::find().map(|found| DRIVER.get_or_init(|| found)),
+        found => found,
+    }
 }
 
 impl Driver {

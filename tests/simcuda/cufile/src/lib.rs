@@ -8,7 +8,9 @@
 //!
 //! What it says of the path that bytes took is what it is told to say; its properties, flags and statistics agree. As in the
 //! real library the counts of a GPU are of single and asynchronous reads, while those of batches are counted by their submission,
-//! in `batch_nvfs_submit_ops` and its like, and in `batch_read_bytes`.
+//! in `batch_nvfs_submit_ops` and its like, and in `batch_read_bytes`: those that the library's threads do, for they are not
+//! aligned, in `batch_mixed_io_submit_ops`, and in `batch_posix_enqueued_ops` too if they go through the host. A GPU's bytes are
+//! those asked for, a batch's those that were there.
 //!
 //! Batches behave as NVIDIA's library was seen to in compatibility mode: a submission that is refused, as one is with any entry
 //! that is wrong, cancels what the batch has in flight, as does `cuFileBatchIOCancel`, and no end of that is ever told; when a
@@ -22,8 +24,9 @@
 //!   reads' ends were not asked for; what is left when the driver is closed or the process ends;
 //! - `cufile-resubmit`: a batch submitted anew before all its ends were taken. The real library takes that as far as there is
 //!   room, and so does this; no documentation promises it;
-//! - `cufile-order`: a submission that is refused while the batch has reads in flight, by which their ends are lost; two threads that ask about one batch, waits that cannot end; numbers of an asynchronous read that change before its turn (unless its stream was registered with them
-//!   fixed), and its count of bytes written by the host before;
+//! - `cufile-order`: a submission that is refused while the batch has reads in flight, by which their ends are lost; two
+//!   threads that ask about one batch; waits that cannot end; numbers of an asynchronous read that change before its turn
+//!   (unless its stream was registered with them fixed), and its count of bytes written by the host before;
 //! - `cufile-argument`: reads outside of the registered buffer or of memory that is not registered, whose base is not the
 //!   buffer's, too many entries, a cookie twice in a batch, and everything else that the documentation forbids;
 //! - `cufile-unaligned`: reads on a direct path whose file offset, size or place in memory is no multiple of 4096: they would

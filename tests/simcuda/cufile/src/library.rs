@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{c_int, c_uint};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use cufile_sys::sys::*;
@@ -74,6 +75,7 @@ pub fn refuse(kind: &str, words: &str, code: CUfileOpError) -> Refusal {
 /// The library, locked. The lock must not be held when the driver may run something.
 pub fn library() -> MutexGuard<'static, Library> {
     static LIBRARY: LazyLock<Mutex<Library>> = LazyLock::new(|| {
+        PROCESS.store(std::process::id(), Ordering::Relaxed);
         // SAFETY: a function of this library, which is never unloaded, and which may run when the process ends.
         unsafe { libc::atexit(at_exit) };
         watch::set(settings().watch);
@@ -82,8 +84,14 @@ pub fn library() -> MutexGuard<'static, Library> {
     LIBRARY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The process that used the library first.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+
 extern "C" fn at_exit() {
-    simcufile_finish();
+    // A child that was forked ends too, and has nothing of its own to tell.
+    if PROCESS.load(Ordering::Relaxed) == std::process::id() {
+        simcufile_finish();
+    }
 }
 
 /// Reports what the end of the process would: what is left, and what a test asked for that did not happen.

@@ -93,6 +93,8 @@ pub struct Job {
     is_unaligned: bool,
     device: usize,
     is_in_batch: bool,
+    /// Whether a batch has it done by the library's own threads.
+    is_by_thread: bool,
     numbers: Option<Numbers>,
 }
 
@@ -126,6 +128,8 @@ impl Library {
             let words = format!("{name}: {size} bytes from {file_offset} to {start:#x} take a bounce buffer");
             report("unaligned", &words);
         }
+        let is_for_kernel = file.is_direct && (file_offset as u64 | size as u64).is_multiple_of(ALIGNMENT);
+        let is_by_thread = if way == Way::Posix { !is_for_kernel } else { is_unaligned };
         let settings = settings();
         let rule =
             |rules: &[Rule]| rules.iter().find(|rule| rule.nth == 0 || rule.nth == number).map(|rule| rule.value);
@@ -152,6 +156,7 @@ impl Library {
             is_unaligned,
             device,
             is_in_batch: in_batch,
+            is_by_thread,
             numbers: None,
         };
         drop(settings);
@@ -304,10 +309,12 @@ impl Job {
             }
             *bytes += read.unwrap_or(0);
             let Some(gpu) = way else { return };
+            // These are as asked for, whatever there was to read.
+            let asked = self.read.memory.end - self.read.memory.start;
             gpu.n_total_reads += 1;
             gpu.n_unaligned_reads += u64::from(self.is_unaligned);
             gpu.n_reads_err += u64::from(read.is_none());
-            gpu.read_bytes += read.unwrap_or(0);
+            gpu.read_bytes += read.map_or(0, |_| asked);
             match self.way {
                 Way::Nvfs => gpu.n_nvfs_reads += 1,
                 Way::P2p => gpu.n_p2p_reads += 1,
@@ -321,11 +328,13 @@ impl Job {
         stats().count(|all| {
             let basic = &mut all.detailed.basic;
             let by_way = match self.way {
+                _ if self.is_by_thread => &mut basic.batch_mixed_io_submit_ops,
                 Way::Nvfs => &mut basic.batch_nvfs_submit_ops,
                 Way::P2p => &mut basic.batch_p2p_submit_ops,
                 Way::Posix => &mut basic.batch_aio_submit_ops,
             };
             by_way.ok += 1;
+            basic.batch_posix_enqueued_ops.ok += u64::from(self.is_by_thread && self.way == Way::Posix);
             basic.batch_total_submit_ops.ok += 1;
         });
     }

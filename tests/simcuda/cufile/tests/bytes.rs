@@ -10,6 +10,27 @@ use program::*;
 type Program = fn(&Device, CUfileHandle_t);
 
 #[test]
+fn page_locked_memory_is_a_target_too() {
+    let Some(folder) = folder() else { return };
+    let path = folder.path().join("file");
+    passes(|stand| {
+        with_file(stand, &path, |device, handle| {
+            // SAFETY: a context is current, the memory lives as long as it is registered, and nothing else uses it.
+            let bytes = unsafe {
+                let memory = result::malloc_host(PAGE, sys::CU_MEMHOSTALLOC_PORTABLE).unwrap();
+                device.cufile().cuFileBufRegister(memory, PAGE, 0).unwrap();
+                assert_eq!(device.cufile().cuFileRead(handle, memory, PAGE, PAGE as i64, 0), Ok(PAGE));
+                let bytes = std::slice::from_raw_parts(memory.cast::<u8>(), PAGE).to_vec();
+                device.cufile().cuFileBufDeregister(memory).unwrap();
+                result::free_host(memory).unwrap();
+                bytes
+            };
+            assert_eq!(bytes, noise(1)[PAGE..2 * PAGE]);
+        });
+    });
+}
+
+#[test]
 fn what_a_read_that_failed_leaves_is_garbage() {
     let (Some(folder), stand) = (folder(), stand()) else { return };
     stand.set("fail", "1:5");

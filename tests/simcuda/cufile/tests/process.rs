@@ -23,19 +23,25 @@ fn succeeded(output: &Output) {
     assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
 }
 
-/// A file that `FILE` names, read whole, and nothing given back if `LEAVES` is set.
+/// A file that `FILE` names, read whole; its bytes are copied to the device too if `COPIES` is set, and nothing is given back
+/// if `LEAVES` is.
 #[test]
 #[ignore = "a program that the other tests run"]
 fn reads_a_file() {
     let file = direct(Path::new(&std::env::var_os("FILE").unwrap())).unwrap();
+    // Before there is a driver.
+    let version = cufile_sys::Library::open().unwrap().version().unwrap();
     let device = open_in_process();
     device.count();
     device.register();
     let handle = device.handle(&file).unwrap();
     let outcome = device.read(handle, 0, PAGES);
     let reads = device.cufile().gpu_reads().map(|gpus| gpus[0].p2p).unwrap_or(0);
-    println!("read {outcome:?}, {reads} by p2p, version {}", device.cufile().version().unwrap());
+    println!("read {outcome:?}, {reads} by p2p, version {version}");
     println!("right {}", device.bytes(0, PAGES) == noise(2));
+    if std::env::var_os("COPIES").is_some() {
+        device.write(&noise(2));
+    }
     if std::env::var_os("LEAVES").is_none() {
         device.forget(handle);
         device.deregister();
@@ -60,6 +66,8 @@ fn settings_come_by_the_environment() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("read Ok(32768), 1 by p2p, version 1170") && text.contains("right true"), "{text}");
     assert_eq!(reports, Vec::<String>::new());
+    let (_, reports) = run(seen.path(), "reads_a_file", &[&variables[..], &[("COPIES", "1")]].concat());
+    assert!(reports.len() == 1 && reports[0].starts_with("host-bytes: cuMemcpyHtoD"), "{reports:?}");
 }
 
 #[test]

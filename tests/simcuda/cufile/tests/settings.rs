@@ -69,6 +69,34 @@ fn a_file_comes_by_the_way_that_is_set_and_the_statistics_say_so() {
 }
 
 #[test]
+fn entries_that_are_not_aligned_are_counted_among_those_of_the_library_s_threads() {
+    let (Some(folder), stand) = (folder(), stand()) else { return };
+    for (way, [direct, aio, mixed, enqueued]) in [("nvfs", [1, 0, 1, 0]), ("posix", [0, 1, 1, 1])] {
+        stand.set("path", way);
+        stand.restart(1);
+        with_file(&stand, &folder.path().join("file"), |device, handle| {
+            device.count();
+            let batch = device.batch(2);
+            let mut short = device.entry(handle, 1);
+            short.u.batch.size = 100;
+            device.submit(batch, &mut [device.entry(handle, 0), short]).unwrap();
+            device.all_ends(batch, 2);
+            device.destroy(batch);
+            let mut stats = std::mem::MaybeUninit::<CUfileStatsLevel1_t>::zeroed();
+            // SAFETY: it is the longest of all versions' structs, and numbers alone, of which 0 is one.
+            let stats = unsafe {
+                device.cufile().cuFileGetStatsL1(stats.as_mut_ptr()).unwrap();
+                stats.assume_init()
+            };
+            let counts = [stats.batch_nvfs_submit_ops, stats.batch_aio_submit_ops, stats.batch_mixed_io_submit_ops];
+            assert_eq!(counts.map(|count| count.ok), [direct, aio, mixed], "{way}");
+            assert_eq!((stats.batch_posix_enqueued_ops.ok, stats.batch_total_submit_ops.ok), (enqueued, 2), "{way}");
+            assert_eq!(stats.batch_read_bytes, PAGE as u64 + 100);
+        });
+    }
+}
+
+#[test]
 fn files_beneath_a_folder_may_go_another_way() {
     let (Some(folder), stand) = (folder(), stand()) else { return };
     stand.set("path", format!("p2p,posix:{}", folder.path().display()));
@@ -285,9 +313,11 @@ fn the_end_of_a_file_makes_a_read_short() {
     let device = stand.open();
     device.register();
     let handle = device.handle(&file).unwrap();
+    device.count();
     assert_eq!(device.read(handle, 0, 2), Ok(PAGE + 10));
     assert_eq!(device.read(handle, 1, 1), Ok(10));
     assert_eq!(device.read(handle, 2, 1), Ok(0));
+    assert_eq!(device.cufile().gpu_reads().unwrap()[0].bytes, 4 * PAGE as u64);
     device.forget(handle);
     device.deregister();
     device.close();
