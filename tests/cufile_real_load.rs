@@ -3,6 +3,7 @@
 //! without that there is nothing to test.
 
 mod common;
+mod cuda_load_support;
 mod cuda_support;
 mod cufile_machine;
 
@@ -15,14 +16,11 @@ use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_forebay");
 
-/// A folder of photos with its index, on the machine's disk.
+/// A folder of pictures with its index, on the machine's disk.
 fn data_set(machine: &Machine) -> PathBuf {
     let root = machine.folder.path().join("set");
     std::fs::create_dir(&root).expect("folder");
-    let folder = common::folder(&root, &common::samples(24, 3));
-    let output = Command::new(PROGRAM).arg("index").arg(&folder).output().expect("a program");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    folder
+    cuda_load_support::indexed_folder(&root, &cuda_load_support::FIXTURES)
 }
 
 /// What `bench load` says of itself, run by a command.
