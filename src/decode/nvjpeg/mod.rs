@@ -30,9 +30,13 @@
 //! Which engine takes an image depends on the batch and the device alone, so that an epoch gives the same tensors again.
 
 mod area;
+#[cfg_attr(not(test), allow(dead_code, reason = "no loader uses it yet"))]
+mod facts;
 mod handles;
 mod hardware;
 mod hybrid;
+#[cfg_attr(not(test), allow(dead_code, reason = "no loader uses it yet"))]
+mod kinds;
 mod memory;
 mod round;
 mod split;
