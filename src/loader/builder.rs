@@ -354,7 +354,8 @@ impl LoaderBuilder {
 
     /// Refuses a decoder that contradicts what else was asked for.
     fn check_decoder(&self) -> Result<()> {
-        let is_of_device = matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg);
+        let is_of_device =
+            matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg | DecoderKind::NvJpegDevice);
         if is_of_device && self.device == DeviceChoice::Exactly(Device::Host) {
             return Err(Error::invalid_parameter("decoder", self.decoder, "the device host has its own: use auto"));
         }
@@ -374,7 +375,7 @@ impl LoaderBuilder {
             device => device.open()?,
         };
         match (&gpu, self.decoder) {
-            (None, DecoderKind::Kernels | DecoderKind::NvJpeg) => {
+            (None, DecoderKind::Kernels | DecoderKind::NvJpeg | DecoderKind::NvJpegDevice) => {
                 let cause = fallback.map_or_else(String::new, |fallback| format!(": {}", fallback.cause));
                 let message = format!("the decoder {} is not to be had without a CUDA device{cause}", self.decoder);
                 Err(Error::new(ErrorKind::Unavailable, message).with_remedy("use the decoder auto"))
@@ -404,6 +405,10 @@ impl LoaderBuilder {
         let is_wanted = match self.decoder {
             DecoderKind::NvJpeg => true,
             DecoderKind::Auto => self.index.mode == IndexMode::Off || indexed(source).any(|is_indexed| !is_indexed),
+            DecoderKind::NvJpegDevice => {
+                let message = format!("the decoder {} is not part of a loader yet", self.decoder);
+                return Some(Err(Error::new(ErrorKind::Unavailable, message).with_remedy("use the decoder auto")));
+            }
             DecoderKind::Kernels | DecoderKind::Host => false,
         };
         is_wanted.then(|| NvJpeg::new(gpu, self.places(), threads))
