@@ -188,6 +188,7 @@ fn what_a_device_cannot_do_is_refused_when_the_loader_is_built() {
         on_device(load(&folder)).landing_bytes(4 << 30),
         load(&folder).decoder(DecoderKind::Kernels),
         load(&folder).decoder(DecoderKind::NvJpeg),
+        load(&folder).decoder(DecoderKind::NvJpegDevice),
     ] {
         let error = error(refused);
         assert_eq!(error.kind(), ErrorKind::InvalidParameter, "{error}");

@@ -10,7 +10,7 @@ use super::direct::CuFileChoice;
 use super::{Loader, Shared};
 use crate::decode::DecoderKind;
 use crate::decode::kernels::Capacity;
-use crate::decode::nvjpeg::NvJpeg;
+use crate::decode::nvjpeg::{NvJpeg, NvJpegDevice};
 use crate::device::cuda::Gpu;
 use crate::device::{Device, DeviceChoice};
 use crate::engine::{CuFileApi, Direct, Engine, EngineKind, EngineOptions, RequirePath, estimate_data_set_bytes};
@@ -344,8 +344,8 @@ impl LoaderBuilder {
         let (memory, arena, slots, cuda) = match gpu {
             None => self.host_memory(&augment)?,
             Some(gpu) => {
-                if self.decoder == DecoderKind::Kernels && indexed(&*source).all(|is_indexed| !is_indexed) {
-                    return Err(no_index());
+                if self.decoder.needs_index() && indexed(&*source).all(|is_indexed| !is_indexed) {
+                    return Err(no_index(self.decoder));
                 }
                 let nvjpeg = match self.nvjpeg(&gpu, &*source, threads) {
                     Some(Err(error)) if self.decoder == DecoderKind::Auto && error.kind() == ErrorKind::Unavailable => {
@@ -400,12 +400,13 @@ impl LoaderBuilder {
 
     /// Refuses a decoder that contradicts what else was asked for.
     fn check_decoder(&self) -> Result<()> {
-        let is_of_device = matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg);
+        let is_of_device =
+            matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg | DecoderKind::NvJpegDevice);
         if is_of_device && self.device == DeviceChoice::Exactly(Device::Host) {
             return Err(Error::invalid_parameter("decoder", self.decoder, "the device host has its own: use auto"));
         }
-        if self.index.mode == IndexMode::Off && self.decoder == DecoderKind::Kernels {
-            let allowed = "the kernels decode by an index: use auto";
+        if self.index.mode == IndexMode::Off && self.decoder.needs_index() {
+            let allowed = "this decoder works by an index: use auto";
             return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
         Ok(())
@@ -457,7 +458,7 @@ impl LoaderBuilder {
             device => device.open()?,
         };
         match (&gpu, self.decoder) {
-            (None, DecoderKind::Kernels | DecoderKind::NvJpeg) => {
+            (None, DecoderKind::Kernels | DecoderKind::NvJpeg | DecoderKind::NvJpegDevice) => {
                 let cause = fallback.map_or_else(String::new, |fallback| format!(": {}", fallback.cause));
                 let message = format!("the decoder {} is not to be had without a CUDA device{cause}", self.decoder);
                 Err(Error::new(ErrorKind::Unavailable, message).with_remedy("use the decoder auto"))
@@ -487,7 +488,7 @@ impl LoaderBuilder {
         let is_wanted = match self.decoder {
             DecoderKind::NvJpeg => true,
             DecoderKind::Auto => self.index.mode == IndexMode::Off || indexed(source).any(|is_indexed| !is_indexed),
-            DecoderKind::Kernels | DecoderKind::Host => false,
+            DecoderKind::Kernels | DecoderKind::NvJpegDevice | DecoderKind::Host => false,
         };
         is_wanted.then(|| NvJpeg::new(gpu, self.places(), threads))
     }
@@ -524,6 +525,10 @@ impl LoaderBuilder {
             upload,
             capacity: Capacity::new(self.scratch_bytes, places, side, upload.words()),
             may_have_fewer_slots: self.fewer_slots,
+            nvjpeg_device: match self.decoder {
+                DecoderKind::NvJpegDevice => Some(NvJpegDevice::new(&gpu, places)?),
+                _ => None,
+            },
             nvjpeg,
             cufile: self.cufile_choice(source),
         };
@@ -557,8 +562,8 @@ fn own_sizes() -> Error {
     Error::invalid_parameter("geometry", "None", allowed)
 }
 
-fn no_index() -> Error {
-    let message = "the decoder kernels is not to be had: no index describes the data set";
+fn no_index(decoder: DecoderKind) -> Error {
+    let message = format!("the decoder {decoder} is not to be had: no index describes the data set");
     Error::new(ErrorKind::Unavailable, message)
         .with_remedy("build one with `forebay index DATASET`, or use the decoder auto")
 }

@@ -128,8 +128,8 @@ impl Mender<'_> {
     fn count(&self, filled: &Filled, bad: &[(usize, Bad)]) {
         let (mut kernels, mut nvjpeg) = (0, 0);
         for kept in filled.tray.kept() {
-            kernels += u64::from(kept.as_ref().is_some_and(|kept| kept.way.jpeg.is_none()));
-            nvjpeg += u64::from(kept.as_ref().is_some_and(|kept| kept.way.jpeg.is_some()));
+            kernels += u64::from(kept.as_ref().is_some_and(|kept| !kept.way.by.is_nvjpeg()));
+            nvjpeg += u64::from(kept.as_ref().is_some_and(|kept| kept.way.by.is_nvjpeg()));
         }
         for (_, why) in bad {
             match why {

@@ -55,6 +55,13 @@ impl Shared {
             check_identity(&record, len_bytes, file)?;
             let plan = self.plan_ranges(tray, index, &record.image, ranges)?;
             check_ranges(ranges, len_bytes)?;
+            if let Some(cuda) = self.cuda.as_ref().filter(|cuda| cuda.decodes_files())
+                && let Some((eligible, ..)) = cuda.file_of(&record, &plan)?
+            {
+                ranges.clear();
+                ranges.push(0..eligible.len_bytes);
+                return Ok(Some((plan, cuda.landing())));
+            }
             Ok(Some((plan, self.landing_of(&record.image, &plan)?)))
         });
         match planned {
