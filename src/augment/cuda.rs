@@ -42,8 +42,9 @@ impl Resampler {
     /// Makes the tensors of a wave from its samples, or pixels in the upload.
     ///
     /// # Safety
-    /// As for [`Scratch::entropy`](crate::decode::kernels::cuda::Scratch::entropy); the samples were written before in
-    /// the stream's order, and `output` holds every place of the batch.
+    /// As for [`Scratch::entropy`](crate::decode::kernels::cuda::Scratch::entropy); the samples, or the
+    /// pixels of a [`pixels_image`](crate::decode::kernels::pixels_image), were written before in the stream's order, and
+    /// `output` holds every place of the batch.
     pub(crate) unsafe fn resample(
         &mut self,
         gpu: &Gpu,
