@@ -9,6 +9,8 @@ mod doctor;
 mod environment;
 mod index;
 mod load;
+mod ordered;
+mod pack;
 mod picture;
 mod sheet;
 mod ui;
@@ -35,6 +37,7 @@ enum Command {
     Datagen(datagen::Datagen),
     Index(index::Index),
     Verify(verify::Verify),
+    Pack(pack::Pack),
     Decode(decode::Decode),
     #[command(subcommand)]
     Bench(Bench),
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Datagen(command) => command.run(),
         Command::Index(command) => command.run(),
         Command::Verify(command) => command.run(),
+        Command::Pack(command) => command.run(),
         Command::Decode(command) => command.run(),
         Command::Bench(Bench::Decode(command)) => command.run(),
         Command::Bench(Bench::Load(command)) => command.run(),
