@@ -191,7 +191,7 @@ impl Pack {
         let percent = |bytes: u64| 100.0 * bytes as f64 / shard_bytes as f64;
         let mut text = format!(
             "packed        {samples} images in {shards} shard{}, {:.1} s, {:.0} images/s\n\
-             bytes         {:.1} MiB in, {:.1} MiB out: {:.1} MiB of images, {:.2} % padding, {:.2} % names and labels\n",
+             bytes         {:.1} MiB in, {:.1} MiB out: {:.1} MiB of images, {:.2} % padding, {:.2} % headers and labels\n",
             if shards == 1 { "" } else { "s" },
             outcome.elapsed_s,
             samples as f64 / outcome.elapsed_s.max(f64::MIN_POSITIVE),
