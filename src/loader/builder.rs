@@ -550,11 +550,12 @@ fn landing_bytes(places: usize, encoded_bytes: u64) -> usize {
     batch_bytes.clamp(LANDING_BYTES_MIN, LANDING_BYTES_MAX)
 }
 
-/// Whether an index describes them, of some samples from all over the data set.
+/// Whether an index describes them, or the shape of raw pixels, of some samples from all over the data set.
 fn indexed(source: &dyn Source) -> impl Iterator<Item = bool> {
     let (len, probes) = (source.len(), source.len().min(INDEX_PROBES));
     let samples = (0..probes).map(move |probe| (u128::from(probe) * u128::from(len) / u128::from(probes)) as u64);
-    samples.map(|sample| matches!(source.record(sample), Ok(Some(_))))
+    samples
+        .map(|sample| matches!(source.is_headerless(sample), Ok(true)) || matches!(source.record(sample), Ok(Some(_))))
 }
 
 fn own_sizes() -> Error {
