@@ -344,7 +344,7 @@ impl LoaderBuilder {
         let (memory, arena, slots, cuda) = match gpu {
             None => self.host_memory(&augment)?,
             Some(gpu) => {
-                if self.decoder.needs_index() && indexed(&*source).all(|is_indexed| !is_indexed) {
+                if self.decoder.needs_index() && !self.can_plan(&*source) {
                     return Err(no_index(self.decoder));
                 }
                 let nvjpeg = match self.nvjpeg(&gpu, &*source, threads) {
@@ -405,7 +405,7 @@ impl LoaderBuilder {
         if is_of_device && self.device == DeviceChoice::Exactly(Device::Host) {
             return Err(Error::invalid_parameter("decoder", self.decoder, "the device host has its own: use auto"));
         }
-        if self.index.mode == IndexMode::Off && self.decoder.needs_index() {
+        if self.index.mode == IndexMode::Off && self.decoder.needs_index() && self.raw_shape.is_none() {
             let allowed = "this decoder works by an index: use auto";
             return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
@@ -430,7 +430,7 @@ impl LoaderBuilder {
             let allowed = "cuFile brings the bytes to the device, where the kernels decode them: use auto or kernels";
             return Err(Error::invalid_parameter("decoder", self.decoder, allowed));
         }
-        if self.index.mode == IndexMode::Off {
+        if self.index.mode == IndexMode::Off && self.raw_shape.is_none() {
             let allowed = "what the host does not see has to be indexed: use auto or required";
             return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
@@ -444,9 +444,14 @@ impl LoaderBuilder {
             (EngineKind::CuFile, require) | (EngineKind::Auto, require @ RequirePath::Direct) => {
                 CuFileChoice::Needed(require)
             }
-            (EngineKind::Auto, _) if can_land && indexed(source).any(|is_indexed| is_indexed) => CuFileChoice::IfDirect,
+            (EngineKind::Auto, _) if can_land && self.can_plan(source) => CuFileChoice::IfDirect,
             _ => CuFileChoice::No,
         }
+    }
+
+    /// Whether samples can be planned before they are read: by an index, or a shape that was told.
+    fn can_plan(&self, source: &dyn Source) -> bool {
+        self.raw_shape.is_some() || indexed(source).any(|is_indexed| is_indexed)
     }
 
     /// The device, if not the host, and why the host if it was left to us.

@@ -21,8 +21,6 @@ mod parity;
 mod shape;
 mod wave;
 
-pub(crate) use describe::{Describer, Description};
-#[cfg_attr(not(test), expect(unused_imports, reason = "no loader reads raw samples yet"))]
-pub(crate) use shape::pixels_image;
+pub(crate) use describe::{Describer, Description, describe_pixels};
 pub(crate) use shape::{Needs, samples_image};
 pub(crate) use wave::{Capacity, WORD_BYTES, Wave, cut};

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{ColourModel, Facts, Geometry, Layout, Plane, Upsampling};
 use crate::pixels::{Rect, Scale};
 use crate::plan::{Axis, SamplePlan};
+use crate::raw;
 
 /// Samples along a side of a block.
 const SIDE: usize = 8;
@@ -43,6 +44,15 @@ impl Needs {
     pub(crate) fn of(facts: &Facts, plan: &SamplePlan) -> Result<Option<Self>> {
         let (geometry, _) = facts.layout(plan.view())?;
         Ok(is_taken(plan).then(|| geometry.planes().iter().fold(Self::of_taps(plan), |needs, plane| needs.with(plane))))
+    }
+
+    /// What raw pixels need; `None` where they are none for the kernels.
+    ///
+    /// # Errors
+    /// Those of [`raw::Facts::range`].
+    pub(crate) fn of_pixels(facts: &raw::Facts, plan: &SamplePlan) -> Result<Option<Self>> {
+        facts.range(plan.region())?;
+        Ok(region_image(plan, facts, 0).ok().map(|(_, needs)| needs))
     }
 
     fn of_taps(plan: &SamplePlan) -> Self {
@@ -146,8 +156,7 @@ pub(crate) fn samples_image(plan: &SamplePlan, (width, height): (u32, u32), area
 /// # Errors
 /// `Unsupported` for what the kernels do not resample, and where a row of the plan's region did not land or is out of
 /// the reach of upload offsets.
-#[cfg_attr(not(test), expect(dead_code, reason = "no loader reads raw samples yet"))]
-pub(crate) fn pixels_image(
+pub(super) fn pixels_image(
     plan: &SamplePlan,
     (width, height): (u32, u32),
     channels: u32,
@@ -174,6 +183,16 @@ pub(crate) fn pixels_image(
     (image.source, image.colour) = (SOURCE_PIXELS, COLOUR_RGB);
     (image.pixels, image.row_bytes, image.channels) = (pixels as u32, row_bytes, channels);
     Ok((image, needs))
+}
+
+/// The same of raw pixels, of which the rows of the plan's region landed from upload offset `at` on.
+///
+/// # Errors
+/// As for [`pixels_image`].
+pub(super) fn region_image(plan: &SamplePlan, facts: &raw::Facts, at: u32) -> Result<(Image, Needs)> {
+    let (raw::Shape { height, width, channels }, region) = (facts.shape, plan.region());
+    let rows = region.y..region.y.saturating_add(region.height);
+    pixels_image(plan, (width, height), channels.into(), rows, at)
 }
 
 /// Refuses images with sides that the kernels' 16 bits do not hold.

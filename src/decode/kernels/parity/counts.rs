@@ -4,7 +4,7 @@ use simcuda::ptx::Stats;
 
 use super::machine::Machine;
 use super::wave::Wave;
-use crate::decode::kernels::pixels_image;
+use crate::decode::kernels::shape::pixels_image;
 use crate::jpeg::Grain;
 use crate::plan::{Augment, Orientation, SampleKey, SamplePlan};
 

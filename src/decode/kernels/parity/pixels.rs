@@ -7,7 +7,7 @@ use super::machine::Machine;
 use super::resize::{augment, mismatch};
 use super::wave::Wave;
 use crate::augment::Resizer;
-use crate::decode::kernels::pixels_image;
+use crate::decode::kernels::shape::pixels_image;
 use crate::pixels::RowSink;
 use crate::plan::{Augment, DType, Geometry, Orientation, SampleKey, SamplePlan, Size};
 
