@@ -161,6 +161,11 @@ impl Ledger {
         self.receipts
     }
 
+    /// Goes back to what was put down before, and says what it was.
+    pub(super) fn forget_since(&mut self, before: Receipts) -> Receipts {
+        std::mem::replace(&mut self.receipts, before)
+    }
+
     /// Whether the counts say nothing of a read that has ended: they may be late.
     pub(super) fn is_behind(&self, now: &Counts) -> bool {
         now.since(&self.last).by_path().iter().all(|(_, reads)| *reads == 0) && now.since(&self.first).path().is_none()

@@ -97,7 +97,7 @@ impl CuFile {
         }
     }
 
-    /// Reads the start of a file into `region` and says what that took.
+    /// Reads the start of a file into `region` and says what that took, which is not put down. With nothing else in flight.
     ///
     /// # Errors
     /// As for reads; `Unavailable` where they have to be direct and this one was not.
@@ -113,7 +113,7 @@ impl CuFile {
         }
         let before = self.receipts();
         self.read(&engine, Transfer::new(file, 0, len_bytes, region)?)?;
-        let after = self.receipts();
+        let after = lock(&self.ledger).forget_since(before);
         let grown = |path: &ReadPath| after.of(*path).reads > before.of(*path).reads;
         Ok(ReadPath::ALL.into_iter().find(grown).unwrap_or(ReadPath::Unstated))
     }
