@@ -80,25 +80,27 @@ fn a_wait_that_is_left_out_is_caught() {
 fn memory_that_is_not_to_be_had_is_an_error_or_fewer_slots() {
     let (_root, folder) = few_samples();
     let session = cuda_support::session(1);
-    let mut allocations = 0;
-    for number in 1.. {
-        session.set("fail", format!("cuMemAllocAsync#{number}:2"));
-        session.restart(1);
-        let built = on_device(few(&folder)).build();
-        let Err(error) = built else { break };
-        session.finish();
-        assert_eq!(session.reports(), Vec::<String>::new(), "allocation {number}");
-        assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
-        assert!(error.to_string().contains("are free") && error.remedy().is_some(), "{error}");
-        allocations = number;
+    // Six and one a slot, of which there are three.
+    for (call, expected) in [("cuMemAllocAsync", 18), ("cuMemAlloc", 3)] {
+        let mut allocations = 0;
+        for number in 1.. {
+            session.set("fail", format!("{call}#{number}:2"));
+            session.restart(1);
+            let built = on_device(few(&folder)).build();
+            let Err(error) = built else { break };
+            session.finish();
+            assert_eq!(session.reports(), Vec::<String>::new(), "{call} {number}");
+            assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
+            assert!(error.to_string().contains("are free") && error.remedy().is_some(), "{error}");
+            allocations = number;
+        }
+        assert_eq!(allocations, expected, "{call}");
     }
-    // Seven a slot; the last of them belong to the third.
-    assert_eq!(allocations, 21);
-    for number in [1, 14, 15, 21] {
+    for number in [1, 12, 13, 18] {
         session.set("fail", format!("cuMemAllocAsync#{number}:2"));
         session.restart(1);
         let built = on_device(few(&folder)).fewer_slots(true).build();
-        if number <= 14 {
+        if number <= 12 {
             assert_eq!(built.err().expect("an error").kind(), ErrorKind::OutOfMemory);
             continue;
         }
