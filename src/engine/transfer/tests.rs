@@ -30,6 +30,7 @@ impl Bench {
             align_bytes_min: 1,
             fallbacks: Default::default(),
             counters: Default::default(),
+            abandoned: Default::default(),
         };
         let file = common.open(CString::new(path.as_os_str().as_bytes()).unwrap()).unwrap();
         Self { common, file, bytes, arena: Arena::new(1 << 20).unwrap(), _folder: folder }
