@@ -12,7 +12,7 @@ use forebay::memory::Arena;
 
 /// Fault row 6: O_DIRECT refused by a file system: the page cache, once in the report; `Required` is an error.
 #[test]
-fn o_direct_refused() {
+fn fault_06_o_direct_refused() {
     for kind in [EngineKind::Uring, EngineKind::Pread] {
         let preferred = EngineOptions { direct: Direct::Preferred, ..Default::default() };
         let Some(mut rig) = Rig::new(kind, 1 << 20, 4, preferred) else { continue };
@@ -41,7 +41,7 @@ fn o_direct_refused() {
 
 /// Fault row 6: memory file systems read the same bytes, with O_DIRECT or without.
 #[test]
-fn a_memory_file_system_reads_the_same() {
+fn fault_06_a_memory_file_system_reads_the_same() {
     let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
         eprintln!("skipped: no /dev/shm");
         return;
@@ -57,7 +57,7 @@ fn a_memory_file_system_reads_the_same() {
 /// Fault row 8: io_uring blocked, as container runtimes do: pread threads with cause and remedy in the report; asked
 /// for by name, an error.
 #[test]
-fn io_uring_blocked() {
+fn fault_08_io_uring_blocked() {
     // A filter holds for the thread that installs it and those it starts.
     thread::spawn(|| {
         seccomp::refuse(libc::SYS_io_uring_setup as u32, libc::EPERM as u32);
@@ -85,7 +85,7 @@ fn io_uring_blocked() {
 
 /// Fault row 9: too little locked memory for the arena: unregistered reads, in the report.
 #[test]
-fn memlock_limit_too_small() {
+fn fault_09_memlock_limit_too_small() {
     let is_root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0;
     if !is_root {
         eprintln!("skipped: only root can become a user whose limit is enforced");

@@ -86,9 +86,10 @@ impl Fate {
         self.options.faults.has(fault) && draw(self.file, For::Strike(fault), 0).is_multiple_of(self.one_in())
     }
 
-    /// Whether it hangs from this answer on.
+    /// Whether it hangs from this answer on: the first, or the second where the first may be short.
     pub(super) fn hangs(&self, answer: u32) -> bool {
-        self.strikes(SimFault::Hang) && u64::from(answer) >= self.draw(For::Turn, 1) % 2
+        self.strikes(SimFault::Hang)
+            && (answer > 0 || !self.strikes(SimFault::Short) || self.draw(For::Turn, 1).is_multiple_of(2))
     }
 
     /// When what hangs comes back after it was given up, if ever.
