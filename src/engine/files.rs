@@ -144,6 +144,23 @@ impl OpenFile {
     }
 }
 
+#[cfg(test)]
+impl OpenFile {
+    /// A file whose bytes come when a test writes them: a pipe that is said to have some.
+    pub(super) fn of_pipe(pipe: OwnedFd, size_bytes: u64) -> Self {
+        Self {
+            cufile: OnceLock::new(),
+            file: pipe,
+            path: c"pipe".to_owned(),
+            identity: Identity { inode: (0, 0), size_bytes, modified: (0, 0) },
+            align_bytes: 1,
+            is_buffered: true,
+            direct: AtomicBool::new(false),
+            buffered: OnceLock::new(),
+        }
+    }
+}
+
 impl std::fmt::Debug for OpenFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "OpenFile({}, {} bytes, direct: {})", self.path().display(), self.size_bytes(), self.is_direct())

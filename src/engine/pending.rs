@@ -217,3 +217,6 @@ impl What {
 fn display(path: &CString) -> std::path::Display<'_> {
     Path::new(OsStr::from_bytes(path.as_bytes())).display()
 }
+
+#[cfg(test)]
+mod tests;

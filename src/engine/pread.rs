@@ -20,7 +20,7 @@ const THREADS_MAX: usize = 32;
 const REPLACEMENTS_MAX: usize = 32;
 
 /// How long a drop waits for reads that hang in the kernel before it leaves them to their threads.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 /// The pread driver. Memory in flight is owned by the thread that reads into it.
 pub(super) struct Pread {

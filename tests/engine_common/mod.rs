@@ -1,6 +1,8 @@
 //! Engines of every kind, and a way to use one as if it were synchronous.
 #![allow(dead_code)]
 
+pub mod seccomp;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
