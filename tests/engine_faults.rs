@@ -222,6 +222,58 @@ fn fault_10_a_read_that_never_completes_is_given_up_and_keeps_its_memory() {
     assert!(given_up > 300 && came_back > 100, "{given_up} given up, {came_back} back before the end");
 }
 
+/// The arena goes round many times while reads hang in it: what comes later comes to other bytes.
+#[test]
+fn fault_10_the_arena_goes_round_without_what_hangs() {
+    let data = Data::new();
+    let (mut came_back, mut quarantined) = (0, 0);
+    for seed in 0..10 {
+        let options = options(seed, &[SimFault::Hang], 16, Direct::Off);
+        let mut rig = Rig::new(EngineKind::Sim, 640 << 10, 64, options).unwrap();
+        let arena = rig.engine.arena().clone();
+        let file = rig.engine.open_now(&data.path).unwrap();
+        // Those that came last are looked at again before they go.
+        let mut kept = std::collections::VecDeque::new();
+        let mut completions = vec![];
+        let mut ranges = (0..6).flat_map(|_| &data.ranges[1..]).peekable();
+        let mut waiting = std::collections::HashMap::new();
+        while ranges.peek().is_some() || rig.engine.in_flight() > 0 {
+            while rig.engine.room() > 0
+                && let Some(&&(offset, len_bytes)) = ranges.peek()
+                && let Some(mut region) = arena.alloc(rig.engine.region_len(&file, offset, len_bytes)).unwrap()
+            {
+                region.as_mut_slice().fill(0xEE);
+                let token = waiting.len() as u64;
+                waiting.insert(token, (offset, len_bytes));
+                rig.engine.read(token, &file, offset, len_bytes, region);
+                ranges.next();
+            }
+            if rig.engine.in_flight() == 0 {
+                assert!(rig.engine.room() > 0, "seed {seed}: everything hangs");
+                // What is kept is all that others can wait for.
+                kept.pop_front().expect("nothing holds the arena, and there is no room");
+                continue;
+            }
+            let overdue = rig.engine.overdue();
+            rig.engine.reap(1, TIMEOUT, &mut completions).unwrap();
+            came_back += overdue.saturating_sub(rig.engine.overdue());
+            quarantined = quarantined.max(arena.quarantined_bytes());
+            for Completion { token, result } in completions.drain(..) {
+                match result {
+                    Ok(Outcome::Read(region)) => kept.push_back((waiting[&token], region)),
+                    Ok(other) => panic!("{other:?}"),
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::TimedOut),
+                }
+            }
+            for (range, region) in &kept {
+                assert!(region.as_slice() == data.of(*range), "seed {seed}: {range:?}");
+            }
+            kept.drain(..kept.len().saturating_sub(40));
+        }
+    }
+    assert!(came_back > 20 && quarantined > 16 << 10, "{came_back} back, {quarantined} bytes at most");
+}
+
 #[test]
 fn fault_10_an_engine_of_which_everything_hangs_says_so_and_ends() {
     let data = Data::new();
