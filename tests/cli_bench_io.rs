@@ -185,6 +185,48 @@ fn bytes_go_through_the_host_to_a_simulated_gpu() {
 }
 
 #[test]
+fn cufile_reads_to_a_gpu_and_says_by_which_path() {
+    let bench = Bench::new();
+    let file = bench.file();
+    let simulator = || simulator().library("libsimcufile.so", &["libcufile.so"]);
+    let program = |path: &str| {
+        let simulator = simulator();
+        let mut command = simulator.command(env!("CARGO_BIN_EXE_forebay"));
+        command.env("SIMCUFILE_PATH", path);
+        (simulator, command)
+    };
+    for (path, api) in [("nvfs", "batch"), ("p2p", "stream"), ("posix", "threads")] {
+        let (simulator, command) = program(path);
+        let arguments = ["--engine", "cufile", "--cufile-api", api, "--depth", "3", "--block", "16KiB", "--verify"];
+        let (text, json) = bench.run_by(command, &file, &arguments);
+        assert_eq!(simulator.reports(), [""; 0], "{path}");
+        check(&json);
+        assert_eq!((json["to"].as_str(), json["engine"].as_str()), (Some("gpu"), Some("cufile")));
+        let name = if path == "p2p" { "p2pdma" } else { path };
+        assert_eq!(json["receipts"]["by_path"][name]["bytes"], json["bytes"], "{json}");
+        assert!(json["verified_blocks"].as_u64().is_some_and(|blocks| blocks > 0), "{json}");
+        assert!(text.contains(&format!("reads by {name}")) && text.contains("simulated"), "{text}");
+    }
+    let (_simulator, mut command) = program("posix");
+    let arguments = ["bench", "io", "--engine", "cufile", "--require-path", "direct"];
+    let stderr = fails(command.args(arguments).arg(&file), 1);
+    assert!(stderr.contains("cuFile") && stderr.contains("help: "), "{stderr}");
+    let (_simulator, command) = program("nvfs");
+    let (text, json) = bench.run_by(command, &file, &["--compare", "--block", "16KiB", "--depth", "2"]);
+    let to: Vec<_> = json["results"].as_array().unwrap().iter().map(|row| row["to"].as_str().unwrap()).collect();
+    assert_eq!(to, ["host", "gpu-via-host", "gpu"], "{text}");
+    for (arguments, word) in [
+        (["--engine", "cufile", "--to", "host"], "--to"),
+        (["--engine", "uring", "--to", "gpu"], "--engine"),
+        (["--engine", "cufile", "--direct", "off"], "direct"),
+    ] {
+        let (_simulator, mut command) = program("nvfs");
+        let stderr = fails(command.args(["bench", "io"]).args(arguments).arg(&file), 2);
+        assert!(stderr.contains(word), "{word:?} is not in {stderr}");
+    }
+}
+
+#[test]
 fn wrong_parameters_and_paths_are_named() {
     let bench = Bench::new();
     let file = bench.file();
@@ -202,7 +244,6 @@ fn wrong_parameters_and_paths_are_named() {
     fails_with(&["--seconds", "NaN"], &file, 2, "--seconds");
     fails_with(&["--block", "1GiB", "--depth", "4096", "--create", "4096"], &file, 2, "PATH");
     fails_with(&["--device", "host", "--to", "gpu"], &file, 2, "--device");
-    fails_with(&["--verify", "--to", "gpu-via-host"], &file, 2, "--verify");
     fails_with(&["--verify"], bench.0.path(), 2, "--verify");
     fails_with(&["--block", "4k"], bench.0.path(), 2, "--block");
     fails_with(&["--pattern", "random"], bench.0.path(), 2, "--pattern");

@@ -3,6 +3,7 @@
 mod common;
 mod cuda_load_support;
 mod cuda_support;
+mod cufile_support;
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -12,6 +13,7 @@ use std::sync::OnceLock;
 
 use cuda_load_support::{load, on_device, routed, samples, tensor, turned, within};
 use forebay::decode::{DecoderKind, Route};
+use forebay::engine::EngineKind;
 use forebay::plan::Size;
 use forebay::report::Fallback;
 use forebay::{Augment, DType, ErrorKind, Geometry, LoaderBuilder, Report, Result};
@@ -118,6 +120,39 @@ fn every_schedule_is_near_the_host_and_the_same_again() {
             assert_eq!((nvjpeg, host), (2 * TAKEN.len() as u64, 2 * FOR_THE_HOST.len() as u64), "{report}");
             let first = first.get_or_insert_with(|| found.clone());
             assert!(*first == found, "seed {seed}, {} threads: other pixels", 1 + seed % 3);
+        }
+    }
+}
+
+/// Of those that nvJPEG is shown by the index alone, what each of its backends for device memory takes: no restart
+/// intervals in its kernels, no 4:1:1 in the hardware.
+const FOR_ITS_KERNELS: u64 = TAKEN.len() as u64 - 3;
+const FOR_BOTH: u64 = TAKEN.len() as u64;
+
+#[test]
+fn files_that_landed_on_the_device_are_decoded_there_by_what_the_index_says() {
+    let root = tempfile::tempdir().expect("folder");
+    let folder = cuda_load_support::indexed_folder(root.path(), &TAKEN);
+    let builder = || load(&folder).augment(crops());
+    let (expected, _) = run(builder()).expect("on the host");
+    let stand = cufile_support::stand(0);
+    for (engines, cores) in [(0, 0), (1, 5)] {
+        let mut first = None;
+        for seed in 0..12 {
+            with_engines(engines, cores);
+            stand.restart(seed);
+            // By cuFile, of itself or by name, or with the one copy of the upload.
+            let engine = [EngineKind::CuFile, EngineKind::Auto, EngineKind::Pread][seed as usize % 3];
+            let builder = on_device(builder()).decoder(DecoderKind::NvJpegDevice).engine(engine);
+            let (found, report) = run(builder).expect("on the device");
+            assert_eq!(stand.reports(), Vec::<String>::new(), "seed {seed}");
+            near(&found, &expected);
+            let (nvjpeg, host) = (routed(&report, Route::NvJpeg), routed(&report, Route::Jpeg));
+            let taken = 2 * if engines > 0 { FOR_BOTH } else { FOR_ITS_KERNELS };
+            assert_eq!((nvjpeg, host), (taken, 2 * TAKEN.len() as u64 - taken), "{report}");
+            assert_eq!(report.receipts.is_empty(), report.engine != "cufile", "{report}");
+            let first = first.get_or_insert_with(|| found.clone());
+            assert!(*first == found, "seed {seed}: other pixels");
         }
     }
 }

@@ -71,10 +71,11 @@ impl Route {
     }
 }
 
-/// Who decodes on a CUDA device, by the names that the command line uses: `auto`, `kernels`, `nvjpeg` or `host`.
+/// Who decodes on a CUDA device, by the names that the command line uses: `auto`, `kernels`, `nvjpeg`, `nvjpeg-device`
+/// or `host`.
 ///
-/// Whatever it is, samples that it does not take go to the host's decoders and are counted as theirs. The kernels and the
-/// host give the same tensors, to the bit; nvJPEG's pixels differ by a few levels.
+/// Whatever it is, samples that it does not take go to the host's decoders and are counted as theirs. The kernels and
+/// the host give the same tensors, to the bit; nvJPEG's pixels differ by a few levels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DecoderKind {
     /// The kernels for what an index describes, nvJPEG where it can be loaded for other JPEG.
@@ -84,17 +85,30 @@ pub enum DecoderKind {
     Kernels,
     /// nvJPEG alone, from whole files; refused where it cannot be loaded.
     NvJpeg,
+    /// nvJPEG alone, from whole files in device memory of which the host looks at no byte, for what an index describes;
+    /// refused where it cannot be loaded, or where the device has no such backend.
+    NvJpegDevice,
     /// The decode threads; the device gets finished tensors.
     Host,
 }
 
 impl DecoderKind {
-    const ALL: [(Self, &str); 4] =
-        [(Self::Auto, "auto"), (Self::Kernels, "kernels"), (Self::NvJpeg, "nvjpeg"), (Self::Host, "host")];
+    const ALL: [(Self, &str); 5] = [
+        (Self::Auto, "auto"),
+        (Self::Kernels, "kernels"),
+        (Self::NvJpeg, "nvjpeg"),
+        (Self::NvJpegDevice, "nvjpeg-device"),
+        (Self::Host, "host"),
+    ];
 
     /// Whether encoded bytes can land on the device without the host having seen them.
     pub(crate) fn lands_on_device(self) -> bool {
-        self.uses_kernels()
+        self.uses_kernels() || self == Self::NvJpegDevice
+    }
+
+    /// Whether it decodes by what an index says, and nothing else.
+    pub(crate) fn needs_index(self) -> bool {
+        matches!(self, Self::Kernels | Self::NvJpegDevice)
     }
 
     /// Whether samples that an index describes go to the kernels.
@@ -115,7 +129,8 @@ impl FromStr for DecoderKind {
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::ALL.iter().find(|(_, name)| *name == text);
         found.map(|(kind, _)| *kind).ok_or_else(|| {
-            Error::invalid_parameter("decoder", format_args!("{text:?}"), "auto, kernels, nvjpeg or host is allowed")
+            let allowed = "auto, kernels, nvjpeg, nvjpeg-device or host is allowed";
+            Error::invalid_parameter("decoder", format_args!("{text:?}"), allowed)
         })
     }
 }
@@ -287,4 +302,18 @@ fn not_an_image(bytes: &[u8]) -> Error {
     };
     Error::new(ErrorKind::NotAnImage, format!("begins with {seen}, which is no JPEG, PNG, WebP or .npy"))
         .with_remedy("remove the file from the data set, or give it its own extension")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decoders_are_known_by_their_names() {
+        for (kind, name) in DecoderKind::ALL {
+            assert_eq!((kind.to_string().as_str(), name.parse::<DecoderKind>().ok()), (name, Some(kind)));
+        }
+        let error = "nvjpeg_device".parse::<DecoderKind>().unwrap_err();
+        assert!(error.kind() == ErrorKind::InvalidParameter && error.to_string().contains("nvjpeg-device"), "{error}");
+    }
 }

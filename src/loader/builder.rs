@@ -10,7 +10,7 @@ use super::direct::CuFileChoice;
 use super::{Loader, Shared};
 use crate::decode::DecoderKind;
 use crate::decode::kernels::Capacity;
-use crate::decode::nvjpeg::NvJpeg;
+use crate::decode::nvjpeg::{NvJpeg, NvJpegDevice};
 use crate::device::cuda::Gpu;
 use crate::device::{Device, DeviceChoice};
 use crate::engine::{
@@ -371,8 +371,8 @@ impl LoaderBuilder {
         let (memory, arena, slots, cuda) = match gpu {
             None => self.host_memory(&augment)?,
             Some(gpu) => {
-                if self.decoder == DecoderKind::Kernels && indexed(&*source).all(|is_indexed| !is_indexed) {
-                    return Err(no_index());
+                if self.decoder.needs_index() && !self.can_plan(&*source) {
+                    return Err(no_index(self.decoder));
                 }
                 let nvjpeg = match self.nvjpeg(&gpu, &*source, threads) {
                     Some(Err(error)) if self.decoder == DecoderKind::Auto && error.kind() == ErrorKind::Unavailable => {
@@ -427,12 +427,13 @@ impl LoaderBuilder {
 
     /// Refuses a decoder that contradicts what else was asked for.
     fn check_decoder(&self) -> Result<()> {
-        let is_of_device = matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg);
+        let is_of_device =
+            matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg | DecoderKind::NvJpegDevice);
         if is_of_device && self.device == DeviceChoice::Exactly(Device::Host) {
             return Err(Error::invalid_parameter("decoder", self.decoder, "the device host has its own: use auto"));
         }
-        if self.index.mode == IndexMode::Off && self.decoder == DecoderKind::Kernels {
-            let allowed = "the kernels decode by an index: use auto";
+        if self.index.mode == IndexMode::Off && self.decoder.needs_index() && self.raw_shape.is_none() {
+            let allowed = "this decoder works by an index: use auto";
             return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
         Ok(())
@@ -456,7 +457,7 @@ impl LoaderBuilder {
             let allowed = "cuFile brings the bytes to the device, where the kernels decode them: use auto or kernels";
             return Err(Error::invalid_parameter("decoder", self.decoder, allowed));
         }
-        if self.index.mode == IndexMode::Off {
+        if self.index.mode == IndexMode::Off && self.raw_shape.is_none() {
             let allowed = "what the host does not see has to be indexed: use auto or required";
             return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
@@ -470,9 +471,14 @@ impl LoaderBuilder {
             (EngineKind::CuFile, require) | (EngineKind::Auto, require @ RequirePath::Direct) => {
                 CuFileChoice::Needed(require)
             }
-            (EngineKind::Auto, _) if can_land && indexed(source).any(|is_indexed| is_indexed) => CuFileChoice::IfDirect,
+            (EngineKind::Auto, _) if can_land && self.can_plan(source) => CuFileChoice::IfDirect,
             _ => CuFileChoice::No,
         }
+    }
+
+    /// Whether samples can be planned before they are read: by an index, or a shape that was told.
+    fn can_plan(&self, source: &dyn Source) -> bool {
+        self.raw_shape.is_some() || indexed(source).any(|is_indexed| is_indexed)
     }
 
     /// The device, if not the host, and why the host if it was left to us.
@@ -484,7 +490,7 @@ impl LoaderBuilder {
             device => device.open()?,
         };
         match (&gpu, self.decoder) {
-            (None, DecoderKind::Kernels | DecoderKind::NvJpeg) => {
+            (None, DecoderKind::Kernels | DecoderKind::NvJpeg | DecoderKind::NvJpegDevice) => {
                 let cause = fallback.map_or_else(String::new, |fallback| format!(": {}", fallback.cause));
                 let message = format!("the decoder {} is not to be had without a CUDA device{cause}", self.decoder);
                 Err(Error::new(ErrorKind::Unavailable, message).with_remedy("use the decoder auto"))
@@ -514,7 +520,7 @@ impl LoaderBuilder {
         let is_wanted = match self.decoder {
             DecoderKind::NvJpeg => true,
             DecoderKind::Auto => self.index.mode == IndexMode::Off || indexed(source).any(|is_indexed| !is_indexed),
-            DecoderKind::Kernels | DecoderKind::Host => false,
+            DecoderKind::Kernels | DecoderKind::NvJpegDevice | DecoderKind::Host => false,
         };
         is_wanted.then(|| NvJpeg::new(gpu, self.places(), threads))
     }
@@ -551,6 +557,10 @@ impl LoaderBuilder {
             upload,
             capacity: Capacity::new(self.scratch_bytes, places, side, upload.words()),
             may_have_fewer_slots: self.fewer_slots,
+            nvjpeg_device: match self.decoder {
+                DecoderKind::NvJpegDevice => Some(NvJpegDevice::new(&gpu, places)?),
+                _ => None,
+            },
             nvjpeg,
             cufile: self.cufile_choice(source),
         };
@@ -572,11 +582,12 @@ fn landing_bytes(places: usize, encoded_bytes: u64) -> usize {
     batch_bytes.clamp(LANDING_BYTES_MIN, LANDING_BYTES_MAX)
 }
 
-/// Whether an index describes them, of some samples from all over the data set.
+/// Whether an index describes them, or the shape of raw pixels, of some samples from all over the data set.
 fn indexed(source: &dyn Source) -> impl Iterator<Item = bool> {
     let (len, probes) = (source.len(), source.len().min(INDEX_PROBES));
     let samples = (0..probes).map(move |probe| (u128::from(probe) * u128::from(len) / u128::from(probes)) as u64);
-    samples.map(|sample| matches!(source.record(sample), Ok(Some(_))))
+    samples
+        .map(|sample| matches!(source.is_headerless(sample), Ok(true)) || matches!(source.record(sample), Ok(Some(_))))
 }
 
 fn own_sizes() -> Error {
@@ -584,8 +595,8 @@ fn own_sizes() -> Error {
     Error::invalid_parameter("geometry", "None", allowed)
 }
 
-fn no_index() -> Error {
-    let message = "the decoder kernels is not to be had: no index describes the data set";
+fn no_index(decoder: DecoderKind) -> Error {
+    let message = format!("the decoder {decoder} is not to be had: no index describes the data set");
     Error::new(ErrorKind::Unavailable, message)
         .with_remedy("build one with `forebay index DATASET`, or use the decoder auto")
 }

@@ -8,26 +8,29 @@ use cudarc::driver::{CudaEvent, CudaStream};
 use super::direct::{CuFileChoice, Opened};
 use super::landed::Landing;
 use super::launch::Bad;
-use super::tray::{Filled, Tray, WholeJpeg};
+use super::tray::{By, DeviceJpeg, Filled, Tray, WholeJpeg};
 use crate::augment::cuda::Resampler;
 use crate::decode::kernels::abi::Image;
 use crate::decode::kernels::cuda::{Images, Scratch, address};
-use crate::decode::kernels::{Capacity, Wave, cut};
-use crate::decode::nvjpeg::{self, NvJpeg, Refusal};
+use crate::decode::kernels::{Capacity, Needs, Wave, cut, samples_image};
+use crate::decode::nvjpeg::{self, Eligible, Kinds, NvJpeg, NvJpegDevice, Refusal};
 use crate::device::Device;
 use crate::device::cuda::{DeviceMemory, Gpu, Output, Registered, error, upload};
 use crate::engine::CuFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Arena, DeviceArena, Pinned, SlotPool, Statuses, Upload, UploadLayout};
-use crate::plan::Augment;
+use crate::pixels::Rect;
+use crate::plan::{Augment, SamplePlan};
 use crate::report::{Fallback, lock};
-use crate::source::Source;
+use crate::source::{Record, Source};
 
 /// A device as a loader uses it.
 pub(super) struct Cuda {
     gpu: Gpu,
     // Before the memory that it reads.
     nvjpeg: Option<Mutex<NvJpeg>>,
+    /// With the kinds of files that it takes.
+    nvjpeg_device: Option<(Mutex<NvJpegDevice>, Kinds)>,
     pub(super) capacity: Capacity,
     sample_bytes: usize,
     // Before the memory that it may write.
@@ -52,6 +55,7 @@ pub(super) struct Sizes<'a> {
     pub(super) capacity: Capacity,
     pub(super) may_have_fewer_slots: bool,
     pub(super) nvjpeg: Option<NvJpeg>,
+    pub(super) nvjpeg_device: Option<NvJpegDevice>,
     pub(super) cufile: CuFileChoice,
 }
 
@@ -135,9 +139,14 @@ impl Sizes<'_> {
         let Pinned { arena, uploads, statuses, slots: pool, .. } = pinned;
         let Self { capacity, sample_bytes, .. } = self;
         let nvjpeg = self.nvjpeg.map(Mutex::new);
+        let nvjpeg_device = self.nvjpeg_device.map(|nvjpeg| {
+            let kinds = nvjpeg.kinds();
+            (Mutex::new(nvjpeg), kinds)
+        });
         let cuda = Cuda {
             gpu,
             nvjpeg,
+            nvjpeg_device,
             capacity,
             sample_bytes,
             cufile,
@@ -201,6 +210,22 @@ impl Cuda {
             slot.used.synchronize().map_err(|code| error("cuEventSynchronize", code))?;
         }
         Ok(())
+    }
+
+    /// Whether nvJPEG decodes here what the index describes, from files in the device's memory.
+    pub(super) fn decodes_files(&self) -> bool {
+        self.nvjpeg_device.is_some()
+    }
+
+    /// What nvJPEG is told of a file in the device's memory, if it takes it: by the index alone.
+    pub(super) fn file_of(&self, record: &Record<'_>, plan: &SamplePlan) -> Result<Option<(Eligible, Needs, Image)>> {
+        let (Some((_, kinds)), Some(jpeg)) = (&self.nvjpeg_device, record.jpeg()) else { return Ok(None) };
+        let Ok(eligible) = kinds.takes(jpeg, record.len_bytes) else { return Ok(None) };
+        let (width, height) = (jpeg.facts.width, jpeg.facts.height);
+        let Ok((image, needs)) = samples_image(plan, (width, height), Rect::whole(width, height)) else {
+            return Ok(None);
+        };
+        Ok(self.capacity.holds(&needs).then_some((eligible, needs, image)))
     }
 
     /// Whether samples that no index describes are decoded here.
@@ -318,6 +343,7 @@ impl DeviceSlot {
             unsafe {
                 self.scratch.entropy(gpu, &self.stream, images, wave)?;
                 self.decode_whole(cuda, tray, wave)?;
+                self.decode_files(cuda, tray, wave)?;
                 if number + 1 == waves.len() {
                     // All statuses are known, and host memory was read for the last time.
                     self.scratch.download_status(&self.stream, places, statuses.start())?;
@@ -332,7 +358,10 @@ impl DeviceSlot {
             self.settled.record(&self.stream).map_err(|code| error("cuEventRecord", code))?;
         }
         self.waves = waves;
-        self.used.record(&self.stream).map_err(|code| error("cuEventRecord", code))
+        if cuda.cufile.is_some() {
+            self.used.record(&self.stream).map_err(|code| error("cuEventRecord", code))?;
+        }
+        Ok(())
     }
 
     /// Has nvJPEG decode the images of a wave that are its own.
@@ -346,8 +375,8 @@ impl DeviceSlot {
         let kept: Vec<_> = wave.places.clone().zip(tray.kept().skip(wave.places.start)).collect();
         let (mut numbers, mut images) = (Vec::new(), Vec::new());
         for (place, kept) in &kept {
-            let Some((kept, jpeg)) = kept.as_ref().and_then(|kept| Some((kept, kept.way.jpeg?))) else { continue };
-            let WholeJpeg { len_bytes, width, height, area } = jpeg;
+            let Some(kept) = kept.as_ref() else { continue };
+            let By::NvJpeg(WholeJpeg { len_bytes, width, height, area }) = kept.way.by else { continue };
             let Some(bytes) = kept.first.on_host().and_then(|bytes| bytes.get(..len_bytes)) else { continue };
             let (pitch, rows) = (area.width.next_multiple_of(8), area.height.next_multiple_of(8));
             let plane_bytes = u64::from(pitch) * u64::from(rows);
@@ -362,9 +391,43 @@ impl DeviceSlot {
         // SAFETY: the bytes are page-locked and kept until `settled`, which is recorded behind this. The planes are the
         // images' own parts of the sample buffer.
         unsafe { lock(nvjpeg).decode(&self.stream, &images, &mut verdicts)? };
-        let refused = numbers.iter().zip(&verdicts).filter_map(|(&place, verdict)| Some((place, verdict.err()?)));
-        self.refused.extend(refused);
+        self.refuse(&numbers, &verdicts);
         Ok(())
+    }
+
+    /// Has nvJPEG decode the images of a wave whose files lie on the device.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn decode_files(&mut self, cuda: &Cuda, tray: &Tray, wave: &Wave) -> Result<()> {
+        let Some((nvjpeg, _)) = &cuda.nvjpeg_device else { return Ok(()) };
+        let samples = self.scratch.samples(&self.stream);
+        let (mut numbers, mut images) = (Vec::new(), Vec::new());
+        for (place, kept) in wave.places.clone().zip(tray.kept().skip(wave.places.start)) {
+            let Some(By::NvJpegDevice(jpeg)) = kept.as_ref().map(|kept| kept.way.by) else { continue };
+            let DeviceJpeg { kind, at, len_bytes, width, height } = jpeg;
+            let (pitch, rows) = (width.next_multiple_of(8), height.next_multiple_of(8));
+            let plane_bytes = u64::from(pitch) * u64::from(rows);
+            let planes = [0, 1, 2].map(|number| samples + self.samples_at[place] + number * plane_bytes);
+            let address = self.upload.address() + u64::from(at);
+            numbers.push(place);
+            images.push(nvjpeg::DeviceImage { address, len_bytes, kind, width, height, planes, pitch: pitch as usize });
+        }
+        if images.is_empty() {
+            return Ok(());
+        }
+        let mut verdicts = vec![Ok(nvjpeg::Engine::Kernels); images.len()];
+        // SAFETY: the files were copied on this stream, or cuFile has read them before their samples were described. The
+        // planes are the images' own parts of the sample buffer.
+        unsafe { lock(nvjpeg).decode(&self.stream, &images, &mut verdicts)? };
+        self.refuse(&numbers, &verdicts);
+        Ok(())
+    }
+
+    /// Notes what nvJPEG has refused of the images of these places.
+    fn refuse(&mut self, places: &[usize], verdicts: &[nvjpeg::Verdict]) {
+        let refused = places.iter().zip(verdicts).filter_map(|(&place, verdict)| Some((place, verdict.err()?)));
+        self.refused.extend(refused);
     }
 }
 

@@ -55,6 +55,13 @@ impl Shared {
             check_identity(&record, len_bytes, file)?;
             let plan = self.plan_ranges(tray, index, &record.image, ranges)?;
             check_ranges(ranges, len_bytes)?;
+            if let Some(cuda) = self.cuda.as_ref().filter(|cuda| cuda.decodes_files())
+                && let Some((eligible, ..)) = cuda.file_of(&record, &plan)?
+            {
+                ranges.clear();
+                ranges.push(0..eligible.len_bytes);
+                return Ok(Some((plan, cuda.landing())));
+            }
             Ok(Some((plan, self.landing_of(&record.image, &plan)?)))
         });
         match planned {
@@ -68,13 +75,16 @@ impl Shared {
 
     /// Where an image lands that is planned before it is read: with the kernels, if they take it.
     fn landing_of(&self, image: &RecordedImage<'_>, plan: &SamplePlan) -> Result<Landing> {
-        let needs = match (&self.cuda, image) {
+        let landing = match (&self.cuda, image) {
             (Some(cuda), RecordedImage::Jpeg(jpeg)) if self.decoder.uses_kernels() => {
                 Needs::of(&jpeg.facts, plan)?.filter(|needs| cuda.capacity.holds(needs)).map(|_| cuda.landing())
             }
+            (Some(cuda), RecordedImage::Raw(facts)) if self.decoder.lands_on_device() => {
+                Needs::of_pixels(facts, plan)?.filter(|needs| cuda.capacity.holds(needs)).map(|_| cuda.landing())
+            }
             _ => None,
         };
-        Ok(needs.unwrap_or(Landing::Host))
+        Ok(landing.unwrap_or(Landing::Host))
     }
 
     /// Plans a sample of which an image is known, and replaces `ranges` by those that it needs.

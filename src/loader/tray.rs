@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use super::landed::Landed;
 use super::ready::Ready;
 use crate::decode::kernels::Needs;
+use crate::decode::nvjpeg;
 use crate::error::{Error, Result};
 use crate::memory::{FilledSlot, SampleOut, Slot};
 use crate::pixels::Rect;
@@ -49,8 +50,17 @@ pub(super) struct Kept {
 #[derive(Clone, Copy)]
 pub(super) struct Way {
     pub(super) needs: Needs,
-    /// For nvJPEG; none for the kernels.
-    pub(super) jpeg: Option<WholeJpeg>,
+    pub(super) by: By,
+}
+
+/// Who decodes it.
+#[derive(Clone, Copy)]
+pub(super) enum By {
+    Kernels,
+    /// nvJPEG, from host memory.
+    NvJpeg(WholeJpeg),
+    /// nvJPEG, from the memory of the device.
+    NvJpegDevice(DeviceJpeg),
 }
 
 /// What nvJPEG is told of a file beside its bytes.
@@ -60,6 +70,29 @@ pub(super) struct WholeJpeg {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) area: Rect,
+}
+
+/// What nvJPEG is told of a file that lies on the device.
+#[derive(Clone, Copy)]
+pub(super) struct DeviceJpeg {
+    pub(super) kind: nvjpeg::Kind,
+    /// Where it starts in the upload.
+    pub(super) at: u32,
+    pub(super) len_bytes: usize,
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+impl By {
+    /// Whether the bytes are read where they landed on the host.
+    pub(super) fn reads_host(self) -> bool {
+        matches!(self, Self::NvJpeg(_))
+    }
+
+    /// Whether nvJPEG decodes.
+    pub(super) fn is_nvjpeg(self) -> bool {
+        !matches!(self, Self::Kernels)
+    }
 }
 
 impl Tray {
@@ -155,11 +188,11 @@ impl Tray {
         self.kept.iter().for_each(|kept| drop(lock(kept).take()));
     }
 
-    /// Where the bytes that kernels read end in the landing area on the host.
+    /// Where the bytes that are to be copied end in the landing area on the host.
     pub(super) fn landed_bytes(&self) -> usize {
         let end_of = |kept: MutexGuard<'_, Option<Kept>>| {
-            let for_kernels = kept.iter().filter(|kept| kept.way.jpeg.is_none());
-            let landed = for_kernels.flat_map(|kept| std::iter::once(&kept.first).chain(&kept.more));
+            let copied = kept.iter().filter(|kept| !kept.way.by.reads_host());
+            let landed = copied.flat_map(|kept| std::iter::once(&kept.first).chain(&kept.more));
             landed.map(Landed::uploaded_end).max().unwrap_or(0)
         };
         self.kept().map(end_of).max().unwrap_or(0)

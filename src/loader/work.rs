@@ -12,16 +12,16 @@ use crossbeam_channel::Receiver;
 use super::Shared;
 use super::cuda::Cuda;
 use super::landed::{Landed, Landing};
-use super::tray::{Exit, Kept, Tray, Way, WholeJpeg};
+use super::tray::{By, DeviceJpeg, Exit, Kept, Tray, Way, WholeJpeg};
 use crate::augment::Resizer;
-use crate::decode::kernels::{Describer, Description, samples_image};
+use crate::decode::kernels::{Describer, Description, describe_pixels, samples_image};
 use crate::decode::{Decoder, ImageInfo, Route, nvjpeg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{Grain, Piece};
 use crate::memory::{FilledSlot, SampleOut, Slot, Upload};
 use crate::plan::SamplePlan;
 use crate::source::index::{Describer as Recording, Origin};
-use crate::source::{Extent, IndexMode};
+use crate::source::{Extent, IndexMode, RecordedImage};
 
 /// One sample whose bytes have landed.
 pub(super) struct Job {
@@ -152,6 +152,7 @@ impl<'a> Worker<'a> {
         {
             let upload = &cuda.uploads[slot.index()];
             let way = match sample.plan {
+                Some(plan) if cuda.decodes_files() => self.describe_file(&sample, plan, cuda, upload, &mut claim)?,
                 Some(plan) => self.describe(&sample, plan, (upload, job.landing), &mut claim)?,
                 None => self.describe_whole(&sample, cuda, upload, &mut claim)?,
             };
@@ -170,14 +171,15 @@ impl<'a> Worker<'a> {
         (upload, landing): (&Upload, Landing),
         claim: &mut Claim<'_>,
     ) -> Result<Option<Way>> {
-        let Some(record) = self.shared.source.record(sample.tray.samples[sample.index])? else { return Ok(None) };
-        let Some(jpeg) = record.jpeg() else { return Ok(None) };
-        let Ok(description) = self.describer.describe(jpeg, plan, |range| sample.find(range, upload)) else {
-            return Ok(None);
+        let find = |range| sample.find(range, upload);
+        let described = match self.shared.image(sample.tray.samples[sample.index])? {
+            RecordedImage::Jpeg(jpeg) => self.describer.describe(&jpeg, plan, find),
+            RecordedImage::Raw(facts) => describe_pixels(&facts, plan, find),
         };
+        let Ok(description) = described else { return Ok(None) };
         let out = claim.claim(sample.tray, sample.index, plan)?;
         if upload.put(out, &description) {
-            return Ok(Some(Way { needs: description.needs, jpeg: None }));
+            return Ok(Some(Way { needs: description.needs, by: By::Kernels }));
         }
         self.shared.leave_for_want_of_room(landing, "segments")?;
         Ok(None)
@@ -205,7 +207,30 @@ impl<'a> Worker<'a> {
             return Ok(None);
         }
         self.record(sample, bytes)?;
-        Ok(Some(Way { needs, jpeg: Some(WholeJpeg { len_bytes, width, height, area }) }))
+        Ok(Some(Way { needs, by: By::NvJpeg(WholeJpeg { len_bytes, width, height, area }) }))
+    }
+
+    /// The same of a file that landed on the device as a whole, of which only the index tells.
+    fn describe_file(
+        &mut self,
+        sample: &Sample<'_>,
+        plan: &SamplePlan,
+        cuda: &Cuda,
+        upload: &Upload,
+        claim: &mut Claim<'_>,
+    ) -> Result<Option<Way>> {
+        let Some(record) = self.shared.source.record(sample.tray.samples[sample.index])? else { return Ok(None) };
+        let Some((eligible, needs, image)) = cuda.file_of(&record, plan)? else { return Ok(None) };
+        let Some(at) = sample.find(0..eligible.len_bytes, upload) else { return Ok(None) };
+        let info = record.image.info();
+        let out = claim.claim(sample.tray, sample.index, plan)?;
+        if !upload.put(out, &Description { image, segments: &[], tables: &[], needs }) {
+            return Ok(None);
+        }
+        let nvjpeg::Eligible { kind, len_bytes } = eligible;
+        let (width, height) = (info.width, info.height);
+        let jpeg = DeviceJpeg { kind, at, len_bytes: len_bytes as usize, width, height };
+        Ok(Some(Way { needs, by: By::NvJpegDevice(jpeg) }))
     }
 
     /// Decodes and augments one sample.

@@ -27,7 +27,7 @@ pub struct Load {
     /// Where tensors are made: host, cuda:N or auto.
     #[arg(long, default_value_t = DeviceChoice::default())]
     pub device: DeviceChoice,
-    /// Who decodes on a CUDA device: auto, kernels, nvjpeg or host.
+    /// Who decodes on a CUDA device: auto, kernels, nvjpeg, nvjpeg-device or host.
     #[arg(long, default_value_t = DecoderKind::Auto)]
     pub decoder: DecoderKind,
     /// Page-locked memory for the encoded bytes of a batch on their way to a device [default: by the data set].

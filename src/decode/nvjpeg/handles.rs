@@ -98,6 +98,14 @@ impl Opened {
         Ok(Self { handle, library })
     }
 
+    /// Cores of all engines that the device has for JPEG.
+    pub(super) fn hardware_cores(&self) -> Result<u32, Error> {
+        let (mut engines, mut cores) = (0, 0);
+        // SAFETY: the handle is live, the pointers are valid for writes.
+        unsafe { self.library.nvjpegGetHardwareDecoderInfo(self.handle.raw(), &mut engines, &mut cores) }?;
+        Ok(engines.saturating_mul(cores))
+    }
+
     /// A state for batches.
     pub(super) fn state(&self) -> Result<State, Error> {
         // SAFETY: see above.

@@ -41,10 +41,7 @@ unsafe impl Send for Hardware {}
 impl Hardware {
     /// Of the device whose context is current; none where it has no engine.
     pub(super) fn new(gpu: &Gpu, opened: Opened, batch_size: usize) -> Result<Option<Self>, Failure> {
-        let (mut engines, mut cores) = (0, 0);
-        // SAFETY: the handle is live, the pointers are valid for writes.
-        unsafe { opened.library.nvjpegGetHardwareDecoderInfo(opened.handle.raw(), &mut engines, &mut cores) }?;
-        let cores = engines.saturating_mul(cores);
+        let cores = opened.hardware_cores()?;
         if cores == 0 {
             return Ok(None);
         }
@@ -77,8 +74,8 @@ impl Hardware {
         asked.is_ok() && answer == 0
     }
 
-    /// Decodes the images at some places, which it [`takes`](Self::takes). `stream` waits for the end of its work. The inner
-    /// result is for all of them: the library does not say which one it stumbled over.
+    /// Decodes the images at some places, which it [`takes`](Self::takes). `stream` waits for the end of its work. The
+    /// inner result is for all of them: the library does not say which one it stumbled over.
     ///
     /// # Errors
     ///
@@ -86,8 +83,8 @@ impl Hardware {
     ///
     /// # Safety
     ///
-    /// As [`NvJpeg::decode`](super::NvJpeg::decode); the context is current, and the host has waited for all that comes before:
-    /// the engine begins when it is called, whatever its stream is to wait for
+    /// As [`NvJpeg::decode`](super::NvJpeg::decode); the context is current, and the host has waited for all that comes
+    /// before: the engine begins when it is called, whatever its stream is to wait for
     /// (<https://github.com/meta-pytorch/torchcodec/pull/1634>).
     pub(super) unsafe fn decode(
         &mut self,

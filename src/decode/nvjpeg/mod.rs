@@ -2,7 +2,7 @@
 //!
 //! Two engines share a batch ([`split`]): the device's JPEG hardware, where it has some, takes its images in one call;
 //! the hybrid takes the others one at a time, Huffman decoding on host threads and the rest on the device. With the hybrid
-//! alone all devices serve.
+//! alone all devices serve. Files that lie in device memory have a decoder of their own ([`device`]).
 //!
 //! What nvJPEG sees has been checked by the host ([`takes`]). An image that it refuses all the same gets a verdict of its own
 //! and goes to the host decoder; where the hardware refuses a batch, without saying because of which image, the hybrid
@@ -30,9 +30,12 @@
 //! Which engine takes an image depends on the batch and the device alone, so that an epoch gives the same tensors again.
 
 mod area;
+mod device;
+mod facts;
 mod handles;
 mod hardware;
 mod hybrid;
+mod kinds;
 mod memory;
 mod round;
 mod split;
@@ -47,6 +50,11 @@ use nvjpeg_sys::sys::{self, nvjpegBackend_t, nvjpegStatus_t};
 
 pub(crate) use area::area;
 pub(crate) use takes::takes;
+pub(crate) use {
+    device::{DeviceImage, NvJpegDevice},
+    facts::Eligible,
+    kinds::{Kind, Kinds},
+};
 
 use crate::device::cuda::{Gpu, error};
 use crate::error::{Error, ErrorKind, Result};
@@ -56,6 +64,8 @@ use hardware::Hardware;
 use hybrid::{Failure, Hybrid};
 use memory::Memory;
 
+#[cfg(test)]
+mod device_tests;
 #[cfg(test)]
 mod tests;
 
@@ -86,6 +96,8 @@ pub(crate) enum Engine {
     Hardware,
     /// Host and device together.
     Hybrid,
+    /// Kernels of the library's, from files in device memory.
+    Kernels,
 }
 
 /// Why nvJPEG did not decode an image: the call, and its answer.
@@ -172,8 +184,7 @@ impl NvJpeg {
         // SAFETY: as the caller promises.
         unsafe { self.hybrid.decode(&self.begin, stream, images, &self.by_hybrid, verdicts) }?;
         // An image that there was no memory for is no fault of the image.
-        let starved =
-            verdicts.iter().filter_map(|verdict| verdict.err()).find(|refusal| refusal.is_for_want_of_memory());
+        let starved = verdicts.iter().filter_map(|verdict| verdict.err()).find(Refusal::is_for_want_of_memory);
         match starved {
             Some(Refusal(error)) => Err(explain(&self.gpu, &self.memory, error)),
             None => Ok(()),
@@ -280,13 +291,9 @@ fn open(
     threads: usize,
     memory: &mut Memory,
 ) -> Result<(Option<Hardware>, Hybrid, String), Failure> {
-    let [major, minor, patch] = library.version()?;
-    let mut flags = sys::NVJPEG_FLAGS_BITSTREAM_STRICT;
-    if [major, minor] >= INTERPOLATION {
-        flags |= sys::NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION;
-    }
+    let version = library.version()?;
     // SAFETY: the context is current; `NvJpeg` drops the memory last.
-    let mut open = |backend| unsafe { Opened::new(library, backend, memory, flags) };
+    let mut open = |backend| unsafe { Opened::new(library, backend, memory, flags(version)) };
     let hybrid = open(nvjpegBackend_t::NVJPEG_BACKEND_HYBRID)?;
     let hardware = match open(nvjpegBackend_t::NVJPEG_BACKEND_HARDWARE) {
         Ok(opened) => Hardware::new(gpu, opened, batch_size)?,
@@ -297,7 +304,17 @@ fn open(
             None
         }
     };
+    let [major, minor, patch] = version;
     Ok((hardware, Hybrid::new(gpu, hybrid, memory, threads)?, format!("nvJPEG {major}.{minor}.{patch}")))
+}
+
+/// What a library of this version is opened with.
+fn flags([major, minor, _]: [i32; 3]) -> u32 {
+    let interpolation = match [major, minor] >= INTERPOLATION {
+        true => sys::NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION,
+        false => 0,
+    };
+    sys::NVJPEG_FLAGS_BITSTREAM_STRICT | interpolation
 }
 
 /// The error for an answer that is no image's fault.

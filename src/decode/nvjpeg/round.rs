@@ -14,8 +14,8 @@ use crate::error::Result;
 
 const SAMPLING_444: nvjpegChromaSubsampling_t = nvjpegChromaSubsampling_t::NVJPEG_CSS_444;
 
-/// A state for batches. With two of them a batch can be handed over while the last one is decoded. Fields are in the order in
-/// which they may be dropped.
+/// A state for batches. With two of them a batch can be handed over while the last one is decoded. Fields are in the
+/// order in which they may be dropped.
 pub(super) struct Round {
     state: State,
     /// The size of the batches that the state is prepared for; 0 after a failure.
@@ -31,13 +31,15 @@ pub(super) struct Arrays {
     pub(super) destinations: Vec<nvjpegImage_t>,
 }
 
+// SAFETY: the pointers are used during a call alone.
+unsafe impl Send for Arrays {}
+
 impl Round {
     /// The context is current.
     pub(super) fn new(gpu: &Gpu, opened: &Opened) -> Result<Self, Failure> {
         let state = opened.state()?;
-        // However small, it makes the library keep its memory from batch to batch; DALI's authors measured a gain. Where
-        // it fails nothing is lost.
-        // SAFETY: both are live, and nothing decodes with the state.
+        // However small, it makes the library keep its memory from batch to batch; DALI's authors measured a gain.
+        // Where it fails nothing is lost. SAFETY: both are live, and nothing decodes with the state.
         let _ = unsafe {
             opened.library.nvjpegDecodeBatchedPreAllocate(
                 opened.handle.raw(),
@@ -52,8 +54,8 @@ impl Round {
         Ok(Self { state, prepared: 0, decoded: gpu.host_event()? })
     }
 
-    /// Has `call` decode a batch of a size with the state, on `stream`, once what the state decoded before has ended. The inner
-    /// result is the library's.
+    /// Has `call` decode a batch of a size with the state, on `stream`, once what the state decoded before has ended.
+    /// The inner result is the library's.
     ///
     /// # Errors
     ///
@@ -61,7 +63,8 @@ impl Round {
     ///
     /// # Safety
     ///
-    /// The context is current. `call` uses the state on `stream` alone, and what it is given lives until that has come past it.
+    /// The context is current. `call` uses the state on `stream` alone, and what it is given lives until that has come
+    /// past it.
     pub(super) unsafe fn decode(
         &mut self,
         opened: &Opened,

@@ -6,10 +6,8 @@
 
 use memchr::memchr;
 
-use crate::jpeg::{ColourModel, Component, Decodability, Header, HuffmanSpec, Process};
-
-/// Sampling factors of luma that nvJPEG has a name for, chroma being 1x1: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1.
-const SAMPLINGS: [(u8, u8); 5] = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)];
+use super::kinds::Sampling;
+use crate::jpeg::{Decodability, Header, HuffmanSpec, Process};
 
 /// The largest category of a DC difference of 8-bit samples (T.81, table F.1).
 const DC_CATEGORY_MAX: u8 = 11;
@@ -36,20 +34,15 @@ fn structure(header: &Header) -> Result<(), &'static str> {
     if header.process != Process::Baseline {
         return Err("extended sequential DCT");
     }
-    let is_chroma = |component: &Component| (component.h, component.v) == (1, 1);
-    match (header.colour, header.components()) {
-        (ColourModel::Grey, [grey]) if (grey.h, grey.v) == (1, 1) => Ok(()),
-        (ColourModel::YCbCr, [luma, chroma @ ..]) => {
-            let is_known = SAMPLINGS.contains(&(luma.h, luma.v)) && chroma.iter().all(is_chroma);
-            if is_known { Ok(()) } else { Err("sampling factors without a name") }
-        }
-        (ColourModel::Grey, _) => Err("sampling factors without a name"),
-        // Whether nvJPEG would convert it, NVIDIA does not say.
-        _ => Err("components that are red, green and blue"),
-    }
+    Sampling::of(header).map(drop)
 }
 
-fn tables(header: &Header) -> Result<(), &'static str> {
+/// Whether the tables of a scan are there, and codes of what baseline JPEG codes.
+///
+/// # Errors
+///
+/// Why the file is for another decoder.
+pub(super) fn tables(header: &Header) -> Result<(), &'static str> {
     let tables = &header.tables;
     for scanned in header.scan.components() {
         let quant = header.components().get(usize::from(scanned.index)).map_or(u8::MAX, |component| component.quant);
@@ -108,12 +101,12 @@ fn restarts_expected(header: &Header) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
     /// A 70x50 photo-like image.
-    fn encode(colour: ColorType, configure: impl FnOnce(&mut Encoder<&mut Vec<u8>>)) -> Vec<u8> {
+    pub(in super::super) fn encode(colour: ColorType, configure: impl FnOnce(&mut Encoder<&mut Vec<u8>>)) -> Vec<u8> {
         let channels = match colour {
             ColorType::Luma => 1,
             ColorType::Cmyk => 4,

@@ -1,7 +1,7 @@
 //! The decoder over the stand-in for nvJPEG, on the simulated driver. Each test runs [`batches`] in a process of its own
 //! and looks at what it prints and at what the simulation reports.
 
-use std::process::Output;
+use std::process::{Command, Output};
 use std::ptr::NonNull;
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
@@ -23,35 +23,38 @@ const THREADS: usize = 2;
 /// Bytes between the rows of every second image.
 const ROW_GAP: usize = 8;
 
-fn with_nvjpeg(seed: u64) -> Simulator {
+pub(super) fn with_nvjpeg(seed: u64) -> Simulator {
     simulator().library("libsimnvjpeg.so", &["libnvjpeg.so", "libnvjpeg.so.12"]).seed(seed)
 }
 
 /// Runs [`batches`] on the simulator, with engines or without.
 fn run(simulator: &Simulator, engines: Option<&str>) -> Output {
+    program(simulator, "tests::batches", engines).output().unwrap()
+}
+
+/// A test of this module as a program on the simulator, with engines or without.
+pub(super) fn program(simulator: &Simulator, name: &str, engines: Option<&str>) -> Command {
     let mut command = simulator.command(std::env::current_exe().unwrap());
-    command.args(["--exact", "decode::nvjpeg::tests::batches", "--ignored", "--nocapture"]);
+    command.args(["--exact", &format!("decode::nvjpeg::{name}"), "--ignored", "--nocapture"]);
     match engines {
         Some(engines) => command.env("SIMNVJPEG_ENGINES", engines),
         None => command.env_remove("SIMNVJPEG_ENGINES"),
     };
-    command.output().unwrap()
+    command
 }
 
 /// Runs [`opens`] on the simulator, with a library of this version if it has one.
 fn run_opens(simulator: &Simulator, version: &str) -> Output {
-    let mut command = simulator.command(std::env::current_exe().unwrap());
-    command.args(["--exact", "decode::nvjpeg::tests::opens", "--ignored", "--nocapture"]);
-    command.env("SIMNVJPEG_VERSION", version).output().unwrap()
+    program(simulator, "tests::opens", None).env("SIMNVJPEG_VERSION", version).output().unwrap()
 }
 
 /// The lines that it printed which begin with a word, without it.
-fn said(output: &Output, word: &str) -> Vec<String> {
+pub(super) fn said(output: &Output, word: &str) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().filter_map(|line| line.strip_prefix(word)).map(|line| line.trim().to_owned()).collect()
 }
 
-fn succeeded(output: &Output) {
+pub(super) fn succeeded(output: &Output) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
 }
@@ -260,7 +263,9 @@ fn decode_batch(
         match verdict {
             Ok(engine) => {
                 println!("{engine:?} {}x{}", image.width, image.height);
-                compare(image, *region, &planes, start);
+                let (bytes, area, pitch) = (image.bytes, image.area, image.pitch);
+                let planes = image.planes.map(|plane| &planes[(plane - start) as usize..]);
+                Decoded { bytes, area, planes, pitch }.compare(*region);
             }
             Err(refusal) => println!("refused {refusal}"),
         }
@@ -268,26 +273,36 @@ fn decode_batch(
     Ok(())
 }
 
-/// The region against the host's decoder.
-fn compare(image: &Image<'_>, region: Rect, planes: &[u8], start: CUdeviceptr) {
-    let header = Header::parse(image.bytes).unwrap();
-    let mut sink = Rows { width: region.width as usize, planes: Default::default() };
-    Decoder::new().decode(image.bytes, &header, region, &mut sink).unwrap();
-    let (mut sum, mut count) = (0, 0);
-    for (channel, expected) in sink.planes.iter().enumerate() {
-        let plane = &planes[(image.planes[channel] - start) as usize..];
-        for (row, expected) in expected.chunks(sink.width + crate::pixels::ROW_PADDING_BYTES).enumerate() {
-            let (y, x) = (row + (region.y - image.area.y) as usize, (region.x - image.area.x) as usize);
-            let got = &plane[y * image.pitch + x..][..sink.width];
-            for (&got, &expected) in got.iter().zip(expected) {
-                assert!(got.abs_diff(expected) <= DIFFERENCE_MAX, "{got} for {expected} of {:?} at {row}", image.area);
-                sum += u64::from(got.abs_diff(expected));
-                count += 1;
+/// Decoded pixels: an area of an image, and where its planes are.
+pub(super) struct Decoded<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) area: Rect,
+    pub(super) planes: [&'a [u8]; 3],
+    pub(super) pitch: usize,
+}
+
+impl Decoded<'_> {
+    /// A region of them against the host's decoder.
+    pub(super) fn compare(&self, region: Rect) {
+        let header = Header::parse(self.bytes).unwrap();
+        let mut sink = Rows { width: region.width as usize, planes: Default::default() };
+        Decoder::new().decode(self.bytes, &header, region, &mut sink).unwrap();
+        let (mut sum, mut count) = (0, 0);
+        for (plane, expected) in self.planes.iter().zip(&sink.planes) {
+            for (row, expected) in expected.chunks(sink.width + crate::pixels::ROW_PADDING_BYTES).enumerate() {
+                let (y, x) = (row + (region.y - self.area.y) as usize, (region.x - self.area.x) as usize);
+                let got = &plane[y * self.pitch + x..][..sink.width];
+                for (&got, &expected) in got.iter().zip(expected) {
+                    let difference = got.abs_diff(expected);
+                    assert!(difference <= DIFFERENCE_MAX, "{got} for {expected} of {:?} at {row}", self.area);
+                    sum += u64::from(difference);
+                    count += 1;
+                }
             }
         }
+        assert!(sum as f64 <= DIFFERENCE_MEAN * count as f64, "{sum} over {count} samples");
+        assert!(sum > 0, "the stand-in is less exact than this");
     }
-    assert!(sum as f64 <= DIFFERENCE_MEAN * count as f64, "{sum} over {count} samples");
-    assert!(sum > 0, "the stand-in is less exact than this");
 }
 
 /// Rows one behind the other, with their padding.
@@ -318,7 +333,7 @@ fn files() -> Vec<Vec<u8>> {
     files.chain([include_bytes!("../../../tests/fixtures/jpeg/411_33x31.jpg").to_vec()]).collect()
 }
 
-fn file(width: u16, height: u16, sampling: Option<SamplingFactor>, restarts: u16) -> Vec<u8> {
+pub(super) fn file(width: u16, height: u16, sampling: Option<SamplingFactor>, restarts: u16) -> Vec<u8> {
     let channels = if sampling.is_some() { 3 } else { 1 };
     let sample = |x: f32, y: f32, channel: f32| {
         128.0 + 60.0 * (x / 9.0 + channel).sin() + 50.0 * (y / 13.0 - channel).cos() + (x * 7.0 + y * 5.0) % 9.0

@@ -183,8 +183,8 @@ impl Library {
         Err(OpenError(tried))
     }
 
-    /// The library's version as it says it: 1000 times the major number and 10 times the minor, 1200 for 1.20. It needs no
-    /// driver.
+    /// The library's version as it says it: 1000 times the major number and 10 times the minor, 1200 for 1.20. It needs
+    /// no driver.
     ///
     /// # Errors
     ///
@@ -299,7 +299,9 @@ functions! {
     /// # Safety
     /// `version` is valid for a write.
     cuFileGetVersion(version: *mut c_int);
-    /// Opens the library, once for the process; each further call counts. It reads its settings now.
+    /// Opens the library, once for the process; each further call counts. It reads its settings now, and writes a log
+    /// to the current folder unless `CUFILE_LOGFILE_PATH` says where. Since 1.16 it also opens where there is no driver
+    /// or no device.
     /// # Safety
     /// `/proc/modules` exists: where it does not and libcuda loads, the call never returns. No other thread changes the
     /// environment.
@@ -345,7 +347,8 @@ functions! {
     /// `bar_kib` is valid for a write.
     cuFileGetBARSizeInKB(gpu: c_int, bar_kib: *mut usize);
 
-    /// Makes a file known. The library keeps no descriptor of its own.
+    /// Makes a file known, by the number of its descriptor. It refuses a number that is registered already, and a file
+    /// of which udev's folder `/run/udev/data` says nothing.
     /// # Safety
     /// Both pointers are valid, for a write and a read. The descriptor stays open until the handle is given back.
     cuFileHandleRegister(handle: *mut CUfileHandle_t, descriptor: *mut CUfileDescr_t);
@@ -370,11 +373,11 @@ functions! {
     /// As for [`Self::cuFileRead`], for each of the `count` buffers.
     cuFileReadv(handle: CUfileHandle_t, buffers: *const CUfileIOVec_t, count: usize, file_offset: off_t,
         flags: c_uint) -> usize;
-    /// Reads in the order of a CUDA stream.
+    /// Reads in the order of a CUDA stream. It may succeed and `read` say at once why nothing will be read.
     /// # Safety
-    /// As for [`Self::cuFileRead`], but that the memory is the read's at its turn in the stream. The four numbers, page-locked
-    /// or registered with the stream as fixed, stay until then, and `read` until the stream has come past: it holds
-    /// what [`bytes_read`] takes.
+    /// As for [`Self::cuFileRead`], but that the memory is the read's at its turn in the stream. The four numbers,
+    /// page-locked or registered with the stream as fixed, stay until then, and `read` until the stream has come past:
+    /// it holds what [`bytes_read`] takes.
     cuFileReadAsync(handle: CUfileHandle_t, base: *mut c_void, size: *mut usize, file_offset: *mut off_t,
         base_offset: *mut off_t, read: *mut isize, stream: CUstream);
     /// Prepares a CUDA stream for asynchronous reads; `flags` are `CU_FILE_STREAM_*`.
@@ -389,18 +392,21 @@ functions! {
     /// # Safety
     /// `batch` is valid for a write.
     cuFileBatchIOSetUp(batch: *mut CUfileBatchHandle_t, entries_max: c_uint);
-    /// Submits reads.
+    /// Submits reads. Where it fails, what was submitted to the batch before is cancelled too, and gives no events. An
+    /// entry of no bytes never gives one.
     /// # Safety
-    /// The batch is live; `entries` is valid for reading `count` of them. Each is as [`Self::cuFileRead`] asks, until its
-    /// event has been taken.
+    /// The batch is live; `entries` is valid for reading `count` of them. Each is as [`Self::cuFileRead`] asks, until
+    /// its event has been taken.
     cuFileBatchIOSubmit(batch: CUfileBatchHandle_t, count: c_uint, entries: *mut CUfileIOParams_t, flags: c_uint);
-    /// Takes the events of reads that have ended, waiting for at least `count_min` of them or the time.
+    /// Takes the events of reads that have ended, waiting for at least `count_min` of them or the time, and no longer
+    /// than reads run. Where a read has failed it fails, and has written events all the same: `count` is as it was, and
+    /// those that are none are zeros.
     /// # Safety
     /// The batch is live; `events` is valid for writing as many as `count` says, which becomes how many there are.
     /// `timeout` is null or valid for a read.
     cuFileBatchIOGetStatus(batch: CUfileBatchHandle_t, count_min: c_uint, count: *mut c_uint,
         events: *mut CUfileIOEvents_t, timeout: *mut timespec);
-    /// Asks that what was submitted be not read.
+    /// Cancels what was submitted, of which there will be no events. The batch can be used again.
     /// # Safety
     /// The batch is live.
     cuFileBatchIOCancel(batch: CUfileBatchHandle_t);

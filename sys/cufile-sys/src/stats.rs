@@ -8,13 +8,13 @@ use crate::sys::CUfileStatsLevel3_t;
 
 /// What the library has read into one GPU since its statistics began or were reset.
 ///
-/// `p2p`, `nvfs` and `posix` count reads by their path. The first two are direct, PCI peer-to-peer DMA of the kernel and
-/// nvidia-fs; `posix` reads went through the host's memory.
+/// `p2p`, `nvfs` and `posix` count reads by their path. The first two are direct, PCI peer-to-peer DMA of the kernel
+/// and nvidia-fs; `posix` reads went through the host's memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GpuReads {
     /// The GPU's UUID, as `cuDeviceGetUuid` says it.
     pub uuid: [u8; 16],
-    /// Bytes that were read.
+    /// Bytes that were asked for: of a read over the end of its file all count.
     pub bytes: u64,
     /// All reads.
     pub total: u64,
@@ -28,17 +28,18 @@ pub struct GpuReads {
     pub unaligned: u64,
     /// Reads that took another GPU's memory for the crossing of the bus.
     pub dynamic_routing: u64,
-    /// Reads that failed.
+    /// Reads that failed, which nothing else counts.
     pub errors: u64,
 }
 
-/// What batches have read into all GPUs since the library's statistics began or were reset. The library counts what a batch
-/// reads here alone, none of it in [`GpuReads`].
+/// What batches have read into all GPUs since the library's statistics began or were reset. The library counts what a
+/// batch reads here alone, none of it in [`GpuReads`].
 ///
-/// All but `bytes` count entries, as `cuFileBatchIOSubmit` took them.
+/// All but `bytes` count entries, as `cuFileBatchIOSubmit` took them. Those that came on a direct path are `p2p` and
+/// `nvfs`, whatever the rest is called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchReads {
-    /// Bytes that were read.
+    /// Bytes that were read, of an entry over the end of its file those that were there.
     pub bytes: u64,
     /// All entries. Writes count too, where there are any.
     pub total: u64,
@@ -46,15 +47,17 @@ pub struct BatchReads {
     pub p2p: u64,
     /// By nvidia-fs.
     pub nvfs: u64,
-    /// By way of the host's memory: Linux AIO's, and io_uring's.
+    /// By way of the host's memory: by Linux AIO, by io_uring, and by threads of the library's own. The last are in
+    /// compatibility mode those of which offset or size is no multiple of 4096, and of descriptors without `O_DIRECT`.
     pub posix: u64,
-    /// By more than one path.
+    /// What the library calls mixed: in compatibility mode what its threads read, which `posix` counts too.
     pub mixed: u64,
     /// That were refused, by whichever path.
     pub errors: u64,
 }
 
-/// Where one version's `CUfileStatsLevel3_t` has its fields, all in bytes. Those of a GPU begin at its part of the struct.
+/// Where one version's `CUfileStatsLevel3_t` has its fields, all in bytes. Those of a GPU begin at its part of the
+/// struct.
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub version: c_int,
@@ -78,6 +81,7 @@ pub(crate) struct Layout {
     pub batch_nvfs: usize,
     pub batch_aio: usize,
     pub batch_uring: usize,
+    pub batch_threads: usize,
     pub batch_mixed: usize,
     /// A number, again from the beginning.
     pub batch_bytes: usize,
@@ -89,13 +93,13 @@ const BUFFER_WORDS: usize = 4096;
 const UNTOUCHED: u64 = 0xa5a5_a5a5_a5a5_a5a5;
 
 impl Library {
-    /// What was read into each GPU that the library has seen, by other calls than those of batches, if its statistics are at
-    /// level 3 and started.
+    /// What was read into each GPU that the library has seen, by other calls than those of batches, if its statistics
+    /// are at level 3 and started.
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`] before 1.15 (CUDA 13.0), [`Error::UnknownLayout`] for a version that is newer than this code, what
-    /// the library answers otherwise.
+    /// [`Error::Missing`] before 1.15 (CUDA 13.0), [`Error::UnknownLayout`] for a version that is newer than this code,
+    /// what the library answers otherwise.
     pub fn gpu_reads(&self) -> Result<Vec<GpuReads>, Error> {
         self.statistics(Layout::gpu_reads)
     }
@@ -147,12 +151,13 @@ impl Layout {
         let word = |offset: usize| written.get(offset / 8).copied();
         let paths = [self.batch_p2p, self.batch_nvfs, self.batch_aio, self.batch_uring, self.batch_mixed];
         let errors = paths.map(|offset| word(offset + 8));
+        let by_host = [self.batch_aio, self.batch_uring, self.batch_threads].map(word);
         Some(BatchReads {
             bytes: word(self.batch_bytes)?,
             total: word(self.batch_total)?,
             p2p: word(self.batch_p2p)?,
             nvfs: word(self.batch_nvfs)?,
-            posix: word(self.batch_aio)?.saturating_add(word(self.batch_uring)?),
+            posix: by_host.into_iter().try_fold(0_u64, |sum, count| Some(sum.saturating_add(count?)))?,
             mixed: word(self.batch_mixed)?,
             errors: errors.into_iter().try_fold(0_u64, |sum, errors| Some(sum.saturating_add(errors?)))?,
         })
@@ -194,7 +199,7 @@ mod tests {
                 assert!(offset % 8 == 0 && offset + 8 <= layout.gpu_bytes, "{layout:?}");
             }
             let batches = [layout.batch_total, layout.batch_p2p, layout.batch_nvfs, layout.batch_aio];
-            let batches = batches.into_iter().chain([layout.batch_uring, layout.batch_mixed, layout.batch_bytes]);
+            let batches = batches.into_iter().chain([layout.batch_uring, layout.batch_threads, layout.batch_mixed]);
             let all = [layout.bytes, layout.gpu_count, layout.first_gpu, layout.gpu_bytes].into_iter().chain(batches);
             for offset in all {
                 assert!(offset % 8 == 0 && offset <= layout.bytes, "{layout:?}");
@@ -241,8 +246,8 @@ mod tests {
         (basic.batch_p2p_submit_ops, basic.batch_nvfs_submit_ops) = (count(1, 10), count(2, 20));
         (basic.batch_aio_submit_ops, basic.batch_iouring_submit_ops) = (count(3, 30), count(4, 40));
         (basic.batch_mixed_io_submit_ops, basic.batch_total_submit_ops) = (count(5, 50), count(6, 60));
-        (basic.batch_read_bytes, basic.read_bytes) = (7, 8);
-        let expected = BatchReads { bytes: 7, total: 6, p2p: 1, nvfs: 2, posix: 7, mixed: 5, errors: 150 };
+        (basic.batch_posix_enqueued_ops, basic.batch_read_bytes) = (count(8, 80), 7);
+        let expected = BatchReads { bytes: 7, total: 6, p2p: 1, nvfs: 2, posix: 15, mixed: 5, errors: 150 };
         assert_eq!(layout.batch_reads(&words), Some(expected));
     }
 

@@ -248,11 +248,12 @@ functions! {
     /// The handles are live, the stream's header was parsed; `supported` is valid for a write.
     nvjpegDecodeBatchedSupported(handle: nvjpegHandle_t, stream: nvjpegJpegStream_t, supported: *mut c_int);
     /// Decodes a batch of whole images, in the order of the CUDA stream; the hardware does not keep to it, and the host
-    /// must have waited for what the call reads and writes. The backends for bitstreams in device memory know this one alone.
+    /// must have waited for what the call reads and writes. The backends for bitstreams in device memory know this
+    /// one alone.
     /// # Safety
-    /// Handle and state are live. The arrays hold as many entries as the state was prepared for; the bytes, in device memory for
-    /// the backends of that name, stay until the CUDA stream has come past the call, and the destinations are device memory
-    /// large enough.
+    /// Handle and state are live. The arrays hold as many entries as the state was prepared for; the bytes, in device
+    /// memory for the backends of that name, stay until the CUDA stream has come past the call, and the destinations
+    /// are device memory large enough.
     nvjpegDecodeBatched(handle: nvjpegHandle_t, state: nvjpegJpegState_t, data: *const *const u8,
         lengths: *const usize, destinations: *mut nvjpegImage_t, stream: cudaStream_t);
     /// Decodes a batch, in the order of the CUDA stream. The hardware and the lossless decoder know it.

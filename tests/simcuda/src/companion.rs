@@ -18,8 +18,8 @@ pub struct CRange {
     bytes: u64,
 }
 
-/// Gets a host pointer for each range, in order; null instead of the arrays if the context is lost and the work will not
-/// be done. Returns 0, or the `CUresult` that breaks the context.
+/// Gets a host pointer for each range, in order; null instead of the arrays if the context is lost and the work will
+/// not be done. Returns 0, or the `CUresult` that breaks the context.
 pub type Run = unsafe extern "C" fn(*mut c_void, *const *const c_void, *const *mut c_void) -> c_int;
 
 /// Queued work of a companion library.
@@ -109,8 +109,9 @@ pub unsafe extern "C" fn simcuda_enqueue(
     })
 }
 
-/// Makes a stream that the program does not see, in the context of one of its own: for work of a companion that keeps to
-/// no order but what the host has waited for, as that of an engine beside the streams does. [`simcuda_join`] ends it.
+/// Makes a stream that the program does not see, in the context of one of its own: for work of a companion that keeps
+/// to no order but what the host has waited for, as that of an engine beside the streams does. [`simcuda_join`] ends
+/// it.
 ///
 /// # Safety
 /// `side` may be written.
@@ -141,8 +142,8 @@ pub extern "C" fn simcuda_join(stream: u64, side: u64) -> Code {
     })
 }
 
-/// Runs all that is queued on a stream before it returns. Unlike a wait of the program's it teaches the host nothing: for a
-/// library that waits within a call, and makes no promise that it does.
+/// Runs all that is queued on a stream before it returns. Unlike a wait of the program's it teaches the host nothing:
+/// for a library that waits within a call, and makes no promise that it does.
 #[unsafe(no_mangle)]
 pub extern "C" fn simcuda_run(stream: u64) -> Code {
     driver::enter(|driver| {

@@ -1,5 +1,5 @@
-//! Values in memory by which streams and the host wait for one another. Whoever waits for one takes what came before it as
-//! done; the place itself is no race, however many look and write at once.
+//! Values in memory by which streams and the host wait for one another. Whoever waits for one takes what came before it
+//! as done; the place itself is no race, however many look and write at once.
 
 use std::ffi::c_uint;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

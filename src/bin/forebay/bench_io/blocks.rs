@@ -92,7 +92,7 @@ pub fn create(path: &Path, len_bytes: u64, seed: u64) -> Result<()> {
     };
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(failed)?;
     let blocks = len_bytes.div_ceil(BLOCK_BYTES as u64);
-    let bar = ui::bar(blocks * BLOCK_BYTES as u64 >> 20, "MiB written");
+    let bar = ui::bar((blocks * BLOCK_BYTES as u64) >> 20, "MiB written");
     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
     for block in 0..blocks {
         let words = expected(seed, block * BLOCK_BYTES as u64);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use forebay::device::Device;
+use forebay::device::cuda::{self, CudaDevice};
 use forebay::engine::{CuFileApi, Direct, EngineKind, RequirePath};
 use forebay::{Error, ErrorKind};
 
@@ -133,7 +134,12 @@ impl BenchIo {
         let blocks = self.blocks(path, pattern)?;
         let cases = self.cases(pattern)?;
         let mut outcome = Outcome::new(path);
-        for to in self.destinations()? {
+        let destinations = self.destinations()?;
+        if let (Device::Cuda(ordinal), true) = (self.device, destinations != [Destination::Host]) {
+            let probe = cuda::probe();
+            outcome.is_simulated = probe.devices().get(ordinal as usize).is_some_and(CudaDevice::is_simulated);
+        }
+        for to in destinations {
             for &(block, depth) in &cases {
                 let setup = Setup { depth, ..self.setup()? };
                 match self.measure(path, pattern, to, block, setup, seconds, blocks.as_ref()) {

@@ -91,7 +91,7 @@ pub fn to(destination: Destination, setup: &Setup, device: Device) -> Result<Box
     match destination {
         Destination::Host => Ok(Box::new(ToHost::new(setup)?)),
         Destination::GpuViaHost => Ok(Box::new(ViaHost::new(setup, ordinal(device)?)?)),
-        Destination::Gpu => Ok(Box::new(ToGpu::new(setup, device)?)),
+        Destination::Gpu => Ok(Box::new(ToGpu::new(setup, Device::Cuda(ordinal(device)?))?)),
     }
 }
 
@@ -106,7 +106,9 @@ fn ordinal(device: Device) -> Result<u32> {
 pub const REAP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a reap sleeps on reads while copies are in flight too.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
-/// The memory that reads of a data set land in, at least.
+/// The memory that reads land in, at least: as in a loader enough for huge pages, which storage fills faster.
+const ARENA_BYTES_MIN: u64 = 16 << 20;
+/// The same for samples of many sizes.
 const DATA_SET_ARENA_BYTES_MIN: u64 = 64 << 20;
 
 /// The engine, into host memory.
@@ -311,8 +313,8 @@ pub fn arena_bytes(setup: &Setup) -> Result<usize> {
     let align = REGION_ALIGN_BYTES as u64;
     // An unaligned piece is rounded outward on both sides.
     let piece = setup.piece_bytes.max(1).next_multiple_of(align).saturating_add(align);
-    let asked = piece.saturating_mul(setup.depth as u64).saturating_mul(2);
-    let asked = if setup.is_uniform { asked } else { asked.max(DATA_SET_ARENA_BYTES_MIN) };
+    let least = if setup.is_uniform { ARENA_BYTES_MIN } else { DATA_SET_ARENA_BYTES_MIN };
+    let asked = piece.saturating_mul(setup.depth as u64).saturating_mul(2).max(least);
     let available = memory_bytes("MemAvailable:").unwrap_or(u64::MAX);
     // A few large samples make no reason to refuse a data set: reads wait for memory instead.
     let bytes = if setup.is_uniform { asked } else { asked.min((available / 4).max(piece)) };

@@ -70,7 +70,7 @@ struct Way {
 
 /// The kernels and the host promise the same bits. nvJPEG rounds in its own way, within the bound of src/decode/nvjpeg and
 /// one level more for the resampling.
-const WAYS: [Way; 3] = [
+const WAYS: [Way; 4] = [
     Way {
         name: "kernels",
         decoder: DecoderKind::Kernels,
@@ -79,6 +79,13 @@ const WAYS: [Way; 3] = [
         mean_difference: 0.0,
     },
     Way { name: "nvJPEG", decoder: DecoderKind::NvJpeg, route: Route::NvJpeg, max_difference: 6, mean_difference: 1.0 },
+    Way {
+        name: "nvJPEG, device files",
+        decoder: DecoderKind::NvJpegDevice,
+        route: Route::NvJpeg,
+        max_difference: 6,
+        mean_difference: 1.0,
+    },
     Way { name: "host", decoder: DecoderKind::Host, route: Route::Jpeg, max_difference: 0, mean_difference: 0.0 },
 ];
 

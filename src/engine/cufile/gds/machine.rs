@@ -13,12 +13,15 @@ const NAMES_MAX: usize = 4096;
 /// What is read of the list of the kernel's symbols, which has about 10 MiB.
 const SYMBOLS_BYTES_MAX: u64 = 64 << 20;
 
+/// Environment variables, by name.
+type Variables = Box<dyn Fn(&str) -> Option<OsString>>;
+
 /// A machine as it is looked at: files below a root, environment variables, the processor's family.
 ///
 /// [`this`](Self::this) is the machine that runs; [`at`](Self::at) makes one up of a directory.
 pub struct Machine {
     root: PathBuf,
-    variable: Box<dyn Fn(&str) -> Option<OsString>>,
+    variable: Variables,
     pub(super) architecture: String,
 }
 

@@ -76,31 +76,32 @@ pub fn decode(all: &mut Objects, call: Call, handle: usize, state: usize, batch:
     if driver.join(call.stream, side) { decoded } else { decoded.and(Err(EXECUTION_FAILED)) }
 }
 
+/// A batch that fails at one of its images is decoded up to that one, as a library may that finds out on its way.
 fn decode_on(all: &mut Objects, call: Call, library: &Handle, state: usize, batch: &Batch<'_>) -> Answer {
     let frames = match is_device(library.backend) {
         true => frames_on_device(call, batch)?,
-        false => batch
-            .data
-            .iter()
-            .zip(batch.lengths)
-            .map(|(&data, &length)| frame(call.name, bytes(call.name, (data, length))?))
-            .collect::<Answer<_>>()?,
-    };
-    let (mut writes, mut regions) = (Vec::new(), Vec::new());
-    for (i, frame) in frames.iter().enumerate() {
-        let part = match batch.params {
-            Some(params) => region(call.name, all.params(call.name, params[i].addr())?, frame)?,
-            None => frame.whole(),
-        };
-        if !takes(library.backend, frame) {
-            return Err(JPEG_NOT_SUPPORTED);
+        false => {
+            let files = batch.data.iter().zip(batch.lengths);
+            files.map(|(&data, &length)| frame(call.name, bytes(call.name, (data, length))?)).collect()
         }
-        check_destination(call.name, &batch.destinations[i], part)?;
-        let rows = work::rows(&batch.destinations[i], part);
-        regions.push((part, rows.len()));
-        writes.extend(rows);
+    };
+    let (mut writes, mut regions, mut outcome) = (Vec::new(), Vec::new(), Ok(()));
+    for (i, frame) in frames.iter().enumerate() {
+        match image(all, call, library, batch, (i, frame)) {
+            Ok((region, rows)) => {
+                regions.push((region, rows.len()));
+                writes.extend(rows);
+            }
+            Err(status) => {
+                outcome = Err(status);
+                break;
+            }
+        }
     }
-    let files = ranges(batch);
+    if regions.is_empty() {
+        return outcome;
+    }
+    let files: Vec<_> = ranges(batch).into_iter().take(regions.len()).collect();
     let interpolate = library.interpolate;
     let pending = if is_hardware(library.backend) {
         queue(call.name, call.stream, &files, &writes, move |reads, writes| {
@@ -112,7 +113,27 @@ fn decode_on(all: &mut Objects, call: Call, library: &Handle, state: usize, batc
         through_scratch(all, call, library, state, (&files, &writes), regions)?
     };
     all.state(call.name, state)?.pending = pending;
-    Ok(())
+    outcome
+}
+
+/// What of an image is decoded, and where its rows go.
+fn image(
+    all: &mut Objects,
+    call: Call,
+    library: &Handle,
+    batch: &Batch<'_>,
+    (i, frame): (usize, &Answer<Frame>),
+) -> Answer<(Region, Vec<Range>)> {
+    let frame = frame.as_ref().map_err(|status| *status)?;
+    let part = match batch.params {
+        Some(params) => region(call.name, all.params(call.name, params[i].addr())?, frame)?,
+        None => frame.whole(),
+    };
+    if !takes(library.backend, frame) {
+        return Err(JPEG_NOT_SUPPORTED);
+    }
+    check_destination(call.name, &batch.destinations[i], part)?;
+    Ok((part, work::rows(&batch.destinations[i], part)))
 }
 
 /// In two steps with memory of the library's own between them, as kernels do it.
@@ -148,8 +169,9 @@ fn ranges(batch: &Batch<'_>) -> Vec<Range> {
     files.map(|(data, &bytes)| Range { address: data.expose_provenance() as u64, bytes: bytes as u64 }).collect()
 }
 
-/// Reads the headers within the call, at its turn in the stream; the program does not learn from it that its turn has come.
-fn frames_on_device(call: Call, batch: &Batch<'_>) -> Answer<Vec<Frame>> {
+/// Reads the headers within the call, at its turn in the stream; the program does not learn from it that its turn has
+/// come.
+fn frames_on_device(call: Call, batch: &Batch<'_>) -> Answer<Vec<Answer<Frame>>> {
     let driver = driver().ok_or(EXECUTION_FAILED)?;
     for (data, &length) in batch.data.iter().zip(batch.lengths) {
         if length == 0 || !driver.is_device_memory(data.addr() as u64) {
@@ -166,14 +188,13 @@ fn frames_on_device(call: Call, batch: &Batch<'_>) -> Answer<Vec<Frame>> {
         return Err(EXECUTION_FAILED);
     }
     let read = std::mem::take(&mut *read.lock().unwrap_or_else(PoisonError::into_inner));
-    read.into_iter()
-        .map(|frame| {
-            if frame.is_none() {
-                report("input", &format!("{}: a file whose header is malformed", call.name));
-            }
-            frame.ok_or(BAD_JPEG)
-        })
-        .collect()
+    let frames = read.into_iter().map(|frame| {
+        if frame.is_none() {
+            report("input", &format!("{}: a file whose header is malformed", call.name));
+        }
+        frame.ok_or(BAD_JPEG)
+    });
+    Ok(frames.collect())
 }
 
 /// The planes of all images, one behind the other.

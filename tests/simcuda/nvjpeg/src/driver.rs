@@ -118,8 +118,8 @@ impl Driver {
         unsafe { (self.stream_done)(stream) != 0 }
     }
 
-    /// A stream beside one of the program's, for work that keeps to no order but what the host has waited for. None where
-    /// the context is lost.
+    /// A stream beside one of the program's, for work that keeps to no order but what the host has waited for. None
+    /// where the context is lost.
     pub fn side_stream(&self, stream: u64) -> Option<u64> {
         let mut side = 0;
         // SAFETY: the pointer is valid for a write.
