@@ -94,6 +94,8 @@ impl<'a> Feed<'a> {
         let done = self.engine.counters();
         counters.bytes_read.fetch_add(done.bytes_read, Relaxed);
         counters.reads.fetch_add(done.reads, Relaxed);
+        counters.retries.fetch_add(done.retries, Relaxed);
+        counters.timeouts.fetch_add(done.timeouts, Relaxed);
         self.ready.end_at(batches?);
         Ok(())
     }
@@ -137,9 +139,19 @@ impl<'a> Feed<'a> {
                 self.engine.reap(1, LOOK_EVERY, &mut self.completions)?;
                 clock.add_starved(waiting);
                 self.complete();
-            } else if let Some(&first) = self.starting.front() {
+                continue;
+            }
+            if self.engine.overdue() > 0 {
+                // Whether anything of it is back, which nobody waits for.
+                self.engine.reap(0, Duration::ZERO, &mut self.completions)?;
+                if self.engine.room() == 0 && self.engine.in_flight() == 0 {
+                    return Err(self.engine.stuck());
+                }
+            }
+            if let Some(&first) = self.starting.front() {
                 let lens_bytes = self.seats[first].region_lens(&self.engine);
-                self.shared.arena.wait_for_space(lens_bytes, LOOK_EVERY)?;
+                // What can never fit is the sample's error, when it is started.
+                let _ = self.shared.arena.wait_for_space(lens_bytes, LOOK_EVERY);
                 clock.add_blocked(waiting);
             } else if let Some(samples) = slot_wanted {
                 // Taken and given back at once: the loop above takes it again.
