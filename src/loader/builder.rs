@@ -24,6 +24,7 @@ use crate::raw::Shape;
 use crate::report::{Counters, Fallback};
 use crate::source::index::{BuildOptions, Part, Recorder};
 use crate::source::{self, IndexMode, IndexOptions, Source};
+use crate::storage::RateLimits;
 
 /// Bytes for images of their own size in one slot, unless told otherwise.
 const RAGGED_SLOT_BYTES: usize = 256 << 20;
@@ -52,6 +53,7 @@ pub struct LoaderBuilder {
     seed: u64,
     threads: usize,
     depth: usize,
+    rate_limits: RateLimits,
     slots: usize,
     arena_bytes: usize,
     ragged_slot_bytes: usize,
@@ -116,6 +118,7 @@ impl LoaderBuilder {
             seed: 0,
             threads: 0,
             depth: 32,
+            rate_limits: RateLimits::default(),
             slots: 3,
             arena_bytes: 64 << 20,
             ragged_slot_bytes: RAGGED_SLOT_BYTES,
@@ -174,6 +177,16 @@ impl LoaderBuilder {
     /// Files being opened or read at once. Default 32.
     pub fn depth(mut self, reads: usize) -> Self {
         self.depth = reads;
+        self
+    }
+
+    /// How much may be asked of each root in a second: of each file system that samples lie on. Default: no limit.
+    ///
+    /// For sharing a file system with others, and for finding out what a slower one would do. What the page cache holds counts
+    /// too; what a failed read is repeated for does not. Time that reads are held back for is the report's
+    /// [`limited`](crate::report::StageReport::limited), not storage's.
+    pub fn limit_mbps(mut self, limits: RateLimits) -> Self {
+        self.rate_limits = limits;
         self
     }
 
@@ -329,6 +342,7 @@ impl LoaderBuilder {
         }
         self.check_decoder()?;
         self.check_path()?;
+        let rate_limits = self.rate_limits.resolve()?;
         let (gpu, fallback) = self.open_device(&augment)?;
         let (source, recorder) = self.origin.open(&self.index)?;
         let steps = EpochSteps::new(source.len(), self.batch_size, self.last_batch)?;
@@ -385,6 +399,7 @@ impl LoaderBuilder {
                 engine: self.engine,
                 engine_options,
                 depth: self.depth,
+                rate_limits,
                 threads,
                 held_timeout: self.held_timeout,
                 memory,

@@ -36,6 +36,7 @@ mod cuda;
 mod direct;
 mod feed;
 mod landed;
+mod lanes;
 mod launch;
 mod push_down;
 mod ready;
@@ -68,6 +69,7 @@ use crate::raw::Shape;
 use crate::report::{Counters, Fallback, Report, Setting, lock};
 use crate::source::index::Recorder;
 use crate::source::{Extent, IndexMode, Source};
+use crate::storage::ResolvedLimits;
 
 /// Loads batches of a data set, epoch by epoch.
 ///
@@ -110,6 +112,7 @@ struct Shared {
     engine: EngineKind,
     engine_options: EngineOptions,
     depth: usize,
+    rate_limits: ResolvedLimits,
     threads: usize,
     held_timeout: Duration,
     memory: MemoryPlan,
