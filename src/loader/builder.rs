@@ -22,7 +22,7 @@ use crate::order::{EpochSteps, LastBatch, Order, Shuffle};
 use crate::plan::{Augment, Geometry};
 use crate::raw::Shape;
 use crate::report::{Counters, Fallback};
-use crate::source::index::{BuildOptions, Part, Recorder};
+use crate::source::index::{BuildOptions, Part, Recorders};
 use crate::source::{self, IndexMode, IndexOptions, Source};
 use crate::storage::RateLimits;
 
@@ -74,18 +74,17 @@ pub struct LoaderBuilder {
 
 /// Where the samples come from.
 pub(super) enum Origin {
-    /// A data set that is not opened yet.
-    Path(PathBuf),
+    /// Data sets that are not opened yet.
+    Paths(Vec<PathBuf>),
     Source(Arc<dyn Source>),
 }
 
 impl Origin {
     /// The samples, and what builds their index if that is wanted.
-    fn open(&self, index: &IndexOptions) -> Result<(Arc<dyn Source>, Option<Recorder>)> {
+    fn open(&self, index: &IndexOptions) -> Result<(Arc<dyn Source>, Option<Recorders>)> {
         let wants_index = index.mode == IndexMode::Build;
         match self {
-            Self::Path(path) => {
-                let source = source::open_with(path, index)?;
+            Self::Paths(paths) if wants_index => {
                 let options = BuildOptions {
                     grain: Grain::default(),
                     part: Part::WHOLE,
@@ -94,9 +93,12 @@ impl Origin {
                     threads: 1,
                     force: false,
                 };
-                let recorder = wants_index.then(|| Recorder::new(path.clone(), options, source.len()));
-                Ok((source, recorder))
+                let opened = source::open_each(paths, index)?;
+                let recorders = Recorders::new(&opened, &options);
+                let source = source::join(opened.into_iter().map(|opened| opened.source).collect())?;
+                Ok((source, Some(recorders)))
             }
+            Self::Paths(paths) => Ok((source::open_all(paths, index)?, None)),
             Self::Source(_) if wants_index => {
                 let allowed = "of a source of your own no index can be built";
                 Err(Error::invalid_parameter("index", index.mode, allowed))

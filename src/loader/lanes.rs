@@ -226,3 +226,145 @@ impl Lane {
         self.bucket.as_mut().is_none_or(|bucket| bucket.wait(now).is_none())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use super::super::tray::Tray;
+    use super::*;
+    use crate::error::Result;
+    use crate::memory::SlotPool;
+    use crate::plan::Augment;
+    use crate::source::Extent;
+    use crate::storage::RateLimits;
+
+    /// Even samples lie in the folder of the system's temporary files, odd ones among the kernel's.
+    struct TwoRoots;
+
+    impl Source for TwoRoots {
+        fn len(&self) -> u64 {
+            1000
+        }
+
+        fn extent(&self, sample: u64) -> Result<Extent> {
+            Ok(Extent::Object(sample))
+        }
+
+        fn object_path(&self, object: u64, path: &mut PathBuf) -> Result<()> {
+            *path = if object.is_multiple_of(2) { std::env::temp_dir() } else { "/proc".into() }.join("sample");
+            Ok(())
+        }
+
+        fn label(&self, _: u64) -> Result<i64> {
+            Ok(0)
+        }
+
+        fn key(&self, _: u64, _: &mut String) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Lanes in which these samples wait, as those of one batch.
+    fn lanes(depth: usize, limits: &RateLimits, samples: impl Iterator<Item = u64>) -> Lanes {
+        let augment = Augment::imagenet_train(8).build().unwrap();
+        let mut tray = Tray::new(0, (0, 0), augment);
+        tray.fill(&TwoRoots, samples).unwrap();
+        let tray = Arc::new(tray);
+        let slot = SlotPool::new(2, tray.samples.len(), 1).unwrap().try_acquire(tray.samples.len()).unwrap();
+        let mut lanes = Lanes::new(depth, limits.resolve().unwrap());
+        for index in 0..tray.samples.len() {
+            lanes.push(&TwoRoots, Waiting { tray: Arc::clone(&tray), slot: slot.clone(), index });
+        }
+        lanes
+    }
+
+    /// Admits and opens as long as the engine has room: the samples, in that order.
+    fn admit(lanes: &mut Lanes, depth: usize) -> Vec<u64> {
+        let mut admitted = Vec::new();
+        while in_flight(lanes).iter().sum::<usize>() < depth
+            && let Some((lane, waiting)) = lanes.next_to_admit(Instant::now())
+        {
+            lanes.opens(lane);
+            admitted.push(waiting.tray.samples[waiting.index]);
+        }
+        admitted
+    }
+
+    fn in_flight(lanes: &Lanes) -> Vec<usize> {
+        lanes.lanes.iter().map(|lane| lane.in_flight).collect()
+    }
+
+    fn end(lanes: &mut Lanes, lane: usize) {
+        lanes.ended(lane);
+        lanes.leave(lane);
+    }
+
+    #[test]
+    fn roots_share_the_depth_evenly_whatever_the_order() {
+        // Ten of one root before the first of the other.
+        let order = (0..10).map(|n| 2 * n).chain((0..10).map(|n| 2 * n + 1));
+        let mut lanes = lanes(8, &RateLimits::default(), order);
+        assert_eq!(admit(&mut lanes, 8), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(in_flight(&lanes), [4, 4]);
+        // What one has done, it may do again.
+        end(&mut lanes, 1);
+        assert_eq!(admit(&mut lanes, 8), [9]);
+    }
+
+    #[test]
+    fn a_root_that_hangs_never_takes_the_last_operation_of_another() {
+        let mut lanes = lanes(8, &RateLimits::default(), 0..100);
+        admit(&mut lanes, 8);
+        // The first root answers nothing any more, the second at once.
+        for _ in 0..46 {
+            end(&mut lanes, 1);
+            assert_eq!(admit(&mut lanes, 8).len(), 1);
+            assert_eq!(in_flight(&lanes), [4, 4]);
+        }
+        // Then it has nothing left, and the other takes what is free, but for one.
+        for _ in 0..4 {
+            end(&mut lanes, 1);
+            admit(&mut lanes, 8);
+        }
+        assert_eq!(in_flight(&lanes), [7, 0]);
+        assert!(lanes.is_hungry() && !lanes.is_idle());
+    }
+
+    #[test]
+    fn a_root_alone_has_all_of_the_depth_and_its_own_order() {
+        let mut lanes = lanes(8, &RateLimits::default(), (0..50).map(|n| 2 * (49 - n)));
+        let expected: Vec<u64> = (0..8).map(|n| 2 * (49 - n)).collect();
+        assert_eq!(admit(&mut lanes, 8), expected);
+        assert_eq!(in_flight(&lanes), [8]);
+        assert!(!lanes.is_hungry());
+        // With one operation in all, two roots take turns.
+        let mut lanes = super::tests::lanes(1, &RateLimits::default(), 0..10);
+        for expected in 0..4 {
+            assert_eq!(admit(&mut lanes, 1), [expected]);
+            end(&mut lanes, expected as usize % 2);
+        }
+    }
+
+    #[test]
+    fn a_limit_holds_its_own_root_and_is_counted_as_one() {
+        let limits = RateLimits::default().root("/proc", 1.0).unwrap();
+        let mut lanes = lanes(8, &limits, 0..40);
+        let now = Instant::now();
+        assert_eq!((lanes.limited_for(now), lanes.may_read(0, now), lanes.may_read(1, now)), (None, true, true));
+        // Half a megabyte is half a second's.
+        lanes.reads(1, 500_000, now);
+        lanes.ended(1);
+        assert!(lanes.may_read(0, now) && !lanes.may_read(1, now));
+        let wait = lanes.limited_for(now).unwrap().as_secs_f64();
+        assert!((0.49..=0.5).contains(&wait), "{wait}");
+        assert!(admit(&mut lanes, 8).iter().all(|sample| sample.is_multiple_of(2)));
+        assert_eq!(in_flight(&lanes), [7, 0], "what is kept for the other root stays free");
+        lanes.count_time(now + Duration::from_millis(300), true);
+        let later = now + Duration::from_millis(510);
+        assert!(lanes.may_read(1, later) && lanes.limited_for(later).is_none());
+        let limited: Vec<_> = lanes.lanes.iter().map(|lane| lane.counters.limited.as_millis()).collect();
+        assert!(limited[0] == 0 && (299..=320).contains(&limited[1]), "{limited:?}");
+    }
+}

@@ -67,7 +67,7 @@ use crate::order::{EpochSteps, Order};
 use crate::plan::Augment;
 use crate::raw::Shape;
 use crate::report::{Counters, Fallback, Report, Setting, lock};
-use crate::source::index::Recorder;
+use crate::source::index::Recorders;
 use crate::source::{Extent, IndexMode, Source};
 use crate::storage::ResolvedLimits;
 
@@ -107,7 +107,7 @@ struct Shared {
     raw_shape: Option<Shape>,
     index: IndexMode,
     /// What builds the index of what has none, if that is wanted.
-    recorder: Option<Recorder>,
+    recorder: Option<Recorders>,
     decoder: DecoderKind,
     engine: EngineKind,
     engine_options: EngineOptions,
@@ -136,7 +136,21 @@ impl Loader {
     /// (`shards/`, `train-{000..146}.tar`, `train-*.tar`), or a list file. See [`source::open`](crate::source::open).
     /// [`LoaderBuilder::build`] opens it.
     pub fn open(data_set: impl AsRef<Path>) -> LoaderBuilder {
-        LoaderBuilder::new(Origin::Path(data_set.as_ref().to_owned()))
+        Self::open_all([data_set])
+    }
+
+    /// Describes a loader of several data sets as one, such as the parts of one that is spread over drives or mounts. All of
+    /// them are read at once. See [`source::open_all`](crate::source::open_all).
+    ///
+    /// ```no_run
+    /// # fn main() -> forebay::Result<()> {
+    /// let loader = forebay::Loader::open_all(["/mnt/a/train-*.tar", "/mnt/b/train-*.tar"]).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open_all(data_sets: impl IntoIterator<Item = impl AsRef<Path>>) -> LoaderBuilder {
+        let paths = data_sets.into_iter().map(|data_set| data_set.as_ref().to_owned());
+        LoaderBuilder::new(Origin::Paths(paths.collect()))
     }
 
     /// Describes a loader of a source of your own.
