@@ -122,7 +122,7 @@ fn an_index_is_built_of_each_data_set_and_used() {
     let (built, _) = digest(spread.open().index(IndexMode::Build));
     let (used, report) = digest(spread.open().index(IndexMode::Required));
     assert_eq!((&built, &used), (&expected, &expected));
-    assert_eq!(report.indexed, 64);
+    assert!(report.fallbacks.is_empty() && spread.parts.iter().all(|part| part.join(".forebay").is_dir()), "{report}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod files;
 mod options;
 mod page_cache;
 mod pread;
+pub mod probe;
 mod transfer;
 mod uring;
 

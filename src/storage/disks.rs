@@ -42,6 +42,8 @@ pub struct Disk {
     pub scheduler: Option<String>,
     /// Requests that its queues hold.
     pub queue_requests: Option<u64>,
+    /// Whether it has queues whose completions can be polled for (IOPOLL).
+    pub has_polling: Option<bool>,
     /// The directory of its controller.
     pub(crate) controller: Option<PathBuf>,
 }
@@ -98,6 +100,7 @@ impl Disks {
                 is_rotational: queue("rotational").map(|word| word != "0"),
                 scheduler: queue("scheduler").as_deref().map(chosen),
                 queue_requests: queue("nr_requests").and_then(|word| word.parse().ok()),
+                has_polling: queue("io_poll").map(|word| word == "1"),
                 controller: controller(machine, &place),
                 name,
             });

@@ -54,12 +54,12 @@ impl Machine {
     }
 
     /// The start of a file as text; what is no UTF-8 is replaced.
-    pub(crate) fn text(&self, path: impl AsRef<Path>) -> io::Result<String> {
+    pub fn text(&self, path: impl AsRef<Path>) -> io::Result<String> {
         Ok(String::from_utf8_lossy(&self.bytes(path, TEXT_BYTES_MAX)?).into_owned())
     }
 
     /// The text of a file of one word; none if there is no such file.
-    pub(crate) fn word(&self, path: impl AsRef<Path>) -> Option<String> {
+    pub fn word(&self, path: impl AsRef<Path>) -> Option<String> {
         Some(self.text(path).ok()?.trim().to_owned())
     }
 
@@ -101,7 +101,7 @@ impl Machine {
     }
 
     /// The names in a directory, in order; none where it cannot be listed.
-    pub(crate) fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
+    pub fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.place(path.as_ref())) else { return Vec::new() };
         let entries = entries.take(NAMES_MAX).flatten();
         let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
