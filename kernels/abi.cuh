@@ -20,6 +20,7 @@ enum Source : u32 {
     SOURCE_NONE = 0,    // not from a kernel: every kernel passes it by
     SOURCE_BITS = 1,    // entropy-coded segments
     SOURCE_SAMPLES = 2, // decoded samples that another decoder left in the sample buffer: taps and resize only
+    SOURCE_PIXELS = 3,  // decoded pixels that landed in the upload: taps and resize only
 };
 
 enum Colour : u32 { COLOUR_GREY = 0, COLOUR_YCBCR = 1, COLOUR_RGB = 2 };
@@ -120,7 +121,10 @@ struct alignas(16) Image {
     u8 reserved0[3];
     u32 region_x, region_y, region_width, region_height; // in pixels of the image: what the taps touch
     u32 tile;           // outputs along x that are made at a time, so that their taps span at most TILE_COLUMNS columns
-    u32 reserved1[3];
+    // Of SOURCE_PIXELS, which has no planes: interleaved bytes of each row of the region, the row's whole width.
+    u32 pixels;         // upload offset, of any alignment, of the first byte of row region_y; all rows end below 2^31
+    u32 row_bytes;      // from a row to the next: the image's width times the channels
+    u32 channels;       // 3: red, green, blue; 1: grey, which stands for all three
 };
 
 // Columns of the region that the resize kernel holds at a time.
@@ -153,7 +157,8 @@ static_assert(sizeof(Image) == 320, "Image");
 //       block 256: eight threads a block; grid (ceil(blocks / 32), 3 planes, images)
 //   forebay_taps(const Image* images, u32* taps)
 //       block 256; grid (2 axes, images)
-//   forebay_resize_u8, _f16, _bf16, _f32(const Image* images, const u8* samples, const u32* taps, u8* output, Affine, u32 layout)
+//   forebay_resize_u8, _f16, _bf16, _f32(const u8* upload, const Image* images, const u8* samples, const u32* taps, u8* output,
+//                                        Affine, u32 layout)
 //       block 128; x = the stored frame's output rows (y.output_len)
 //
 // Memory is read in units of up to 16 bytes, of which some may not be needed: each buffer starts at a multiple of 16 and

@@ -50,13 +50,13 @@ forebay_taps(const Image* images, u32* taps) {
     for (u32 j = threadIdx.x; j < axis.output_len; j += TAPS_THREADS) tabulate(axis, tables, j);
 }
 
-#define RESIZE(name, Element)                                                                                     \
-    KERNEL(RESIZE_THREADS)                                                                                        \
-    name(const Image* images, const u8* samples, u32* taps, u8* output, Affine affine, u32 layout) {              \
-        __shared__ ResizeShared shared;                                                                           \
-        const Image& image = images[blockIdx.y];                                                                  \
-        if (image.source == SOURCE_NONE || blockIdx.x >= image.y.output_len) return;                              \
-        resize<Element>(image, samples, taps, output, affine, layout, shared);                                    \
+#define RESIZE(name, Element)                                                                                          \
+    KERNEL(RESIZE_THREADS)                                                                                             \
+    name(const u8* upload, const Image* images, const u8* samples, u32* taps, u8* output, Affine affine, u32 layout) { \
+        __shared__ ResizeShared shared;                                                                                \
+        const Image& image = images[blockIdx.y];                                                                       \
+        if (image.source == SOURCE_NONE || blockIdx.x >= image.y.output_len) return;                                   \
+        resize<Element>(upload, image, samples, taps, output, affine, layout, shared);                                 \
     }
 
 RESIZE(forebay_resize_u8, ElementU8)

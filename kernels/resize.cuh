@@ -1,8 +1,9 @@
-// Samples to the finished tensor: upsampling, colour, crop, resampling, normalisation, flips, layout and cast in one pass,
+// Samples or pixels to the finished tensor: upsampling, colour, crop, resampling, normalisation, flips, layout and cast in one pass,
 // a block of threads an output row. The arithmetic is that of src/augment/mod.rs.
 #pragma once
 #include "abi.cuh"
 #include "colour.cuh"
+#include "pixels.cuh"
 #include "store.cuh"
 #include "taps.cuh"
 #include "upsample.cuh"
@@ -29,13 +30,19 @@ __device__ __forceinline__ void add_four(Sums& sums, float weight, u32 colour, u
     }
 }
 
-// Resamples four columns of the image down to the row that entry `entry` of y's table describes.
+// The taps of one row of the stored frame: rows of the region, and what they weigh.
+struct RowTaps {
+    u32 first, end;
+    const float* weights;
+    u32 stride;
+};
+
+// Resamples four columns of the image down to a row.
 __device__ __forceinline__ Sums
-resample_down(const Image& image, const Taps& down, const u8* samples, u32 column, u32 entry) {
+resample_samples_down(const Image& image, const RowTaps& taps, const u8* samples, u32 column) {
     Sums sums = {};
-    const u32 first = down.first[entry], end = down.end[entry];
-    const float* weight = down.weights + entry;
-    for (u32 row = image.region_y + first; row < image.region_y + end; row++, weight += down.stride) {
+    const float* weight = taps.weights;
+    for (u32 row = image.region_y + taps.first; row < image.region_y + taps.end; row++, weight += taps.stride) {
         // A grey image is one with neutral chroma. The planes take their places by moving up, so that none is indexed.
         u32 a = 0x80808080u, b = a, c = a;
 #pragma unroll 1
@@ -49,25 +56,57 @@ resample_down(const Image& image, const Taps& down, const u8* samples, u32 colum
     return sums;
 }
 
-// Makes the outputs `from..to` of the row that entry `entry` of y's table describes.
-template <class Element>
-__device__ __forceinline__ void resize_tile(
-    const u8* samples, u32* taps, typename Element::Bits* out, const Affine& affine, const Place& place, u32 entry, u32 from,
-    u32 to, ResizeShared& shared) {
+// The same of an image of pixels, whose columns from `stop` on are not needed.
+__device__ __forceinline__ Sums
+resample_pixels_down(const Image& image, const RowTaps& taps, const u8* upload, u32 column, u32 stop) {
+    Sums sums = {};
+    const u32 channels = image.channels;
+    const float* weight = taps.weights;
+    u32 row = image.pixels + taps.first * image.row_bytes;
+    for (u32 i = taps.first; i < taps.end; i++, weight += taps.stride, row += image.row_bytes) {
+        const FourPixels pixels = four_pixels(upload, row + column * channels, row + stop * channels, channels);
+        add_four(sums, *weight, COLOUR_RGB, pixels.red, pixels.green, pixels.blue);
+    }
+    return sums;
+}
+
+// Resamples a thread's columns, from `column` on, of the columns `start..stop` of the image down to a row. Pixels have a loop of
+// their own, so that the samples' is as fast as if there were none.
+template <bool IsPixels>
+__device__ __forceinline__ void
+resample_columns_down(const RowTaps& taps, const u8* data, u32 column, u32 start, u32 stop, ResizeShared& shared) {
     const Image& image = shared.image;
-    const Taps across = taps_of(image.x, taps), down = taps_of(image.y, taps);
-    // The table runs either way.
-    const u32 left = min(across.first[from], across.first[to - 1]), right = max(across.end[from], across.end[to - 1]);
-    // Columns of the image, in groups that start at multiples of four.
-    const u32 start = image.region_x + left, stop = image.region_x + right;
-    for (u32 column = start / 4 * 4 + 4 * threadIdx.x; column < stop; column += 4 * RESIZE_THREADS) {
-        const Sums sums = resample_down(image, down, samples, column, entry);
+    for (; column < stop; column += 4 * RESIZE_THREADS) {
+        const Sums sums = IsPixels ? resample_pixels_down(image, taps, data, column, stop)
+                                   : resample_samples_down(image, taps, data, column);
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
             if (column + i < start || column + i >= stop) continue;
             shared.columns[0][column + i - start] = sums.red[i];
             shared.columns[1][column + i - start] = sums.green[i];
             shared.columns[2][column + i - start] = sums.blue[i];
+        }
+    }
+}
+
+// Makes the outputs `from..to` of the row that entry `entry` of y's table describes.
+template <class Element>
+__device__ __forceinline__ void resize_tile(
+    const u8* upload, const u8* samples, u32* taps, typename Element::Bits* out, const Affine& affine, const Place& place,
+    u32 entry, u32 from, u32 to, ResizeShared& shared) {
+    const Image& image = shared.image;
+    const Taps across = taps_of(image.x, taps), down = taps_of(image.y, taps);
+    // The table runs either way.
+    const u32 left = min(across.first[from], across.first[to - 1]), right = max(across.end[from], across.end[to - 1]);
+    const u32 start = image.region_x + left, stop = image.region_x + right;
+    // In groups that start at multiples of four.
+    const u32 column = start / 4 * 4 + 4 * threadIdx.x;
+    if (column < stop) {
+        const RowTaps row = {down.first[entry], down.end[entry], down.weights + entry, down.stride};
+        if (image.source == SOURCE_PIXELS) {
+            resample_columns_down<true>(row, upload, column, start, stop, shared);
+        } else {
+            resample_columns_down<false>(row, samples, column, start, stop, shared);
         }
     }
     __syncthreads();
@@ -90,8 +129,9 @@ __device__ __forceinline__ void resize_tile(
 
 // One block of threads, one row of one image.
 template <class Element>
-__device__ __forceinline__ void
-resize(const Image& source, const u8* samples, u32* taps, u8* output, const Affine& affine, u32 layout, ResizeShared& shared) {
+__device__ __forceinline__ void resize(
+    const u8* upload, const Image& source, const u8* samples, u32* taps, u8* output, const Affine& affine, u32 layout,
+    ResizeShared& shared) {
     for (u32 i = threadIdx.x; i < sizeof(Image) / 16; i += RESIZE_THREADS) {
         ((uint4*)&shared.image)[i] = ((const uint4*)&source)[i];
     }
@@ -102,6 +142,6 @@ resize(const Image& source, const u8* samples, u32* taps, u8* output, const Affi
     const Place place = place_of_row(image, layout, row);
     typename Element::Bits* out = (typename Element::Bits*)(output + image.output);
     for (u32 from = 0; from < across; from += image.tile) {
-        resize_tile<Element>(samples, taps, out, affine, place, entry, from, min(from + image.tile, across), shared);
+        resize_tile<Element>(upload, samples, taps, out, affine, place, entry, from, min(from + image.tile, across), shared);
     }
 }

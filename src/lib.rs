@@ -49,7 +49,8 @@
 //!
 //! A data set with an [index](source::index) beside it (`forebay index`) is read only where its crops lie: from the
 //! plan of a crop follow the entry points to start decoding at, and from those the bytes to read. The tensors
-//! are the same to the bit.
+//! are the same to the bit. Images may also be stored decoded, as arrays of bytes ([`raw`]; `forebay pack --raw` makes
+//! such data sets): of these a crop reads its rows.
 //!
 //! # What is promised
 //!

@@ -24,12 +24,13 @@ fn paths_that_are_there_give_the_hosts_pixels_and_others_are_named() {
     let paths = test["paths"].as_array().unwrap();
     assert_eq!(
         paths.iter().map(|path| path["path"].as_str().unwrap()).collect::<Vec<_>>(),
-        ["kernels", "nvJPEG", "host"]
+        ["kernels", "nvJPEG", "nvJPEG, device files", "host"]
     );
     for path in paths {
+        let is_nvjpeg = path["path"].as_str().unwrap().starts_with("nvJPEG");
         let filled = |key: &str| path[key].as_str().is_some_and(|text| !text.is_empty());
         match path["verdict"].as_str().unwrap() {
-            "not_available" => assert!(path["path"] == "nvJPEG" && filled("cause") && filled("remedy"), "{path}"),
+            "not_available" => assert!(is_nvjpeg && filled("cause") && filled("remedy"), "{path}"),
             verdict => {
                 assert_eq!(verdict, "ok", "{path}");
                 assert_eq!(
@@ -37,7 +38,7 @@ fn paths_that_are_there_give_the_hosts_pixels_and_others_are_named() {
                     (test["photos"].as_u64(), &Value::Null),
                     "{path}"
                 );
-                assert!(path["path"] == "nvJPEG" || path["max_difference"] == 0, "{path}");
+                assert!(is_nvjpeg || path["max_difference"] == 0, "{path}");
             }
         }
     }

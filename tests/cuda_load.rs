@@ -8,7 +8,7 @@ mod loader_index_support;
 use std::path::Path;
 
 use cuda_load_support::{
-    FIXTURES, fixture, index, indexed_folder, load, on_device, routed, run, samples, small, turned,
+    FIXTURES, fallbacks, fixture, index, indexed_folder, load, on_device, routed, run, samples, small, turned,
 };
 use forebay::decode::{DecoderKind, Route};
 use forebay::engine::EngineKind;
@@ -36,7 +36,7 @@ fn kernels_alone(report: &Report) -> bool {
         report.routes.iter().filter(|(route, _)| (*route == Route::Kernels) == of_kernels).map(|(_, count)| count).sum()
     });
     let (kernels, others): (u64, u64) = (kernels, others);
-    kernels == report.images && others == 0 && report.fallbacks.is_empty()
+    kernels == report.images && others == 0 && fallbacks(report).is_empty()
 }
 
 #[test]

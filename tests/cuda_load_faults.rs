@@ -9,11 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cuda_load_support::{FEW, FIXTURES, indexed_folder, load, on_device, run, samples, small, tensor, within};
-use cudarc::driver::{CudaContext, CudaSlice};
+use cuda_load_support::{FEW, FIXTURES, consume, indexed_folder, load, on_device, run, samples, small, tensor, within};
 use forebay::decode::DecoderKind;
 use forebay::jpeg::Grain;
-use forebay::report::Fallback;
 use forebay::{ErrorKind, Loader, LoaderBuilder, Result};
 use loader_index_support::Indexed;
 
@@ -26,30 +24,6 @@ fn few_samples() -> (tempfile::TempDir, PathBuf) {
     let root = tempfile::tempdir().expect("folder");
     let folder = indexed_folder(root.path(), &FEW);
     (root, folder)
-}
-
-/// The tensors of two epochs as a consumer sees them that copies each on a stream of its own and drops the batch at
-/// once; and what the loader fell back to.
-fn consume(builder: LoaderBuilder) -> Result<(Vec<Vec<f32>>, Vec<Fallback>)> {
-    within(Duration::from_secs(60), move || {
-        let mut loader = builder.build()?;
-        let context = CudaContext::new(0).expect("context");
-        // SAFETY: everything here is on one stream. cudarc would wait for its own events too, which are not at issue.
-        unsafe { context.disable_event_tracking() };
-        let stream = context.new_stream().expect("stream");
-        let mut copies: Vec<CudaSlice<f32>> = vec![];
-        for batch in loader.epochs(0..2) {
-            let batch = batch?;
-            let images = batch.on(&stream)?;
-            let images = images.view::<f32>().expect("floats");
-            let mut copy = stream.alloc_zeros::<f32>(images.len()).expect("memory");
-            stream.memcpy_dtod(&images, &mut copy).expect("copy");
-            copies.push(copy);
-        }
-        let fallbacks = loader.report().fallbacks;
-        drop(loader);
-        Ok((copies.iter().map(|copy| stream.clone_dtoh(copy).expect("copy")).collect(), fallbacks))
-    })
 }
 
 fn on_host(folder: &Path) -> Vec<Vec<f32>> {
@@ -106,25 +80,27 @@ fn a_wait_that_is_left_out_is_caught() {
 fn memory_that_is_not_to_be_had_is_an_error_or_fewer_slots() {
     let (_root, folder) = few_samples();
     let session = cuda_support::session(1);
-    let mut allocations = 0;
-    for number in 1.. {
-        session.set("fail", format!("cuMemAllocAsync#{number}:2"));
-        session.restart(1);
-        let built = on_device(few(&folder)).build();
-        let Err(error) = built else { break };
-        session.finish();
-        assert_eq!(session.reports(), Vec::<String>::new(), "allocation {number}");
-        assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
-        assert!(error.to_string().contains("are free") && error.remedy().is_some(), "{error}");
-        allocations = number;
+    // Six and one a slot, of which there are three.
+    for (call, expected) in [("cuMemAllocAsync", 18), ("cuMemAlloc", 3)] {
+        let mut allocations = 0;
+        for number in 1.. {
+            session.set("fail", format!("{call}#{number}:2"));
+            session.restart(1);
+            let built = on_device(few(&folder)).build();
+            let Err(error) = built else { break };
+            session.finish();
+            assert_eq!(session.reports(), Vec::<String>::new(), "{call} {number}");
+            assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
+            assert!(error.to_string().contains("are free") && error.remedy().is_some(), "{error}");
+            allocations = number;
+        }
+        assert_eq!(allocations, expected, "{call}");
     }
-    // Seven a slot; the last of them belong to the third.
-    assert_eq!(allocations, 21);
-    for number in [1, 14, 15, 21] {
+    for number in [1, 12, 13, 18] {
         session.set("fail", format!("cuMemAllocAsync#{number}:2"));
         session.restart(1);
         let built = on_device(few(&folder)).fewer_slots(true).build();
-        if number <= 14 {
+        if number <= 12 {
             assert_eq!(built.err().expect("an error").kind(), ErrorKind::OutOfMemory);
             continue;
         }

@@ -5,19 +5,22 @@ mod common;
 mod cuda_load_support;
 mod cuda_support;
 mod cufile_support;
+mod raw_support;
 
 use std::path::{Path, PathBuf};
 
-use cuda_load_support::{FEW, FIXTURES, index, load, on_device, routed, run, samples, within};
+use cuda_load_support::{FEW, FIXTURES, consume, index, load, on_device, routed, run, samples, within};
 use cufile_support::{Stand, stand};
 use forebay::batch::Digest;
 use forebay::decode::{DecoderKind, Route};
 use forebay::device::Device;
 use forebay::engine::cufile::ReadPath;
 use forebay::engine::{CuFileApi, EngineKind, RequirePath};
+use forebay::raw::Shape;
 use forebay::report::Fallback;
 use forebay::source::IndexMode;
 use forebay::{ErrorKind, LoaderBuilder, Report, Result};
+use raw_support::Stored;
 
 /// A shard of fixtures.
 fn bare_shard(root: &Path, names: &[&str]) -> PathBuf {
@@ -295,4 +298,63 @@ fn what_contradicts_the_path_to_the_device_is_refused() {
         assert!(error.to_string().starts_with(name), "{error}");
     }
     assert_eq!(on_device(load(&shard)).build().expect("a loader").device(), Device::Cuda(0));
+}
+
+/// Pictures of one shape as NumPy files, which an index describes, and as bare pixels, whose shape is told.
+fn raw_sets(root: &Path) -> (PathBuf, PathBuf, Shape) {
+    let shape = Shape { height: 60, width: 83, channels: 3 };
+    let pictures = raw_support::pictures(9, Some(shape));
+    let npy = raw_support::folder(root, &pictures, Stored::Npy);
+    index(&npy);
+    (npy, raw_support::folder(root, &pictures, Stored::Raw), shape)
+}
+
+#[test]
+fn raw_pixels_land_on_the_device_and_give_the_hosts_digest() {
+    let root = tempfile::tempdir().expect("folder");
+    let (npy, raw, shape) = raw_sets(root.path());
+    let stand = stand(0);
+    for (data_set, is_headerless) in [(&npy, false), (&raw, true)] {
+        let builder = || if is_headerless { load(data_set).raw_shape(shape) } else { load(data_set) };
+        let (expected, _) = run(builder()).expect("the host's");
+        for seed in 0..12 {
+            stand.restart(seed);
+            let api = [CuFileApi::Batch, CuFileApi::Stream, CuFileApi::Threads][seed as usize % 3];
+            let by_cufile = by_cufile(builder()).cufile_api(api).require_path(RequirePath::Direct).batch_size(2);
+            let (found, report) = run(by_cufile).expect("tensors");
+            assert_eq!(stand.reports(), Vec::<String>::new(), "seed {seed}");
+            let (smaller, _) = run(builder().batch_size(2)).expect("the host's");
+            assert!(found == smaller, "seed {seed}: {report}");
+            assert_eq!(routed(&report, Route::Kernels), report.images);
+            assert_eq!(report.indexed, if is_headerless { 0 } else { report.images });
+            stand.restart(seed);
+            let (uploaded, report) = run(on_device(builder()).engine(EngineKind::Pread)).expect("tensors");
+            assert_eq!(stand.reports(), Vec::<String>::new(), "seed {seed}");
+            assert!(uploaded == expected && routed(&report, Route::Kernels) == report.images, "seed {seed}: {report}");
+        }
+    }
+}
+
+/// Reads of the next round go where the last round's kernels may still look: without the wait between them the driver says
+/// so.
+#[test]
+fn a_slot_that_is_landed_in_again_too_early_is_caught() {
+    let root = tempfile::tempdir().expect("folder");
+    let (npy, _, _) = raw_sets(root.path());
+    let stand = stand(0);
+    let builder = || by_cufile(load(&npy)).batch_size(1).slots(2).decoder(DecoderKind::Auto);
+    let mut expected = Vec::new();
+    for seed in 0..20 {
+        stand.restart(seed);
+        expected = consume(builder()).expect("tensors").0;
+        assert_eq!(stand.reports(), Vec::<String>::new(), "seed {seed}");
+    }
+    stand.session.set("drop", "cuEventSynchronize");
+    let is_caught = (0..20).any(|seed| {
+        stand.restart(seed);
+        let found = consume(builder());
+        !stand.reports().is_empty() || found.is_ok_and(|(found, _)| found != expected)
+    });
+    stand.session.set("drop", "");
+    assert!(is_caught, "20 schedules do not show it");
 }

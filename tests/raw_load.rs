@@ -127,6 +127,19 @@ fn an_index_reads_the_rows_of_a_crop_and_nothing_else() {
 }
 
 #[test]
+fn an_index_of_arrays_is_built_by_the_first_epoch_and_used_by_the_next_loader() {
+    let root = tempfile::tempdir().expect("folder");
+    let pictures = pictures(9, None);
+    for data_set in [folder(root.path(), &pictures, Stored::Npy), shards(root.path(), &pictures, Stored::Npy)] {
+        let (expected, _) = run(load(&data_set).index(IndexMode::Build));
+        let (digest, report) = run(load(&data_set).index(IndexMode::Required));
+        assert_eq!((digest, report.indexed), (expected, 9));
+        let options = VerifyOptions { dir: None, threads: 1, raw_shape: None };
+        assert_eq!(verify(&data_set, &options, &|_, _| {}).expect("verified").problems, 0);
+    }
+}
+
+#[test]
 fn pixels_without_a_header_are_read_by_the_shape_that_is_told() {
     let root = tempfile::tempdir().expect("folder");
     for channels in [3, 1] {

@@ -1,4 +1,4 @@
-//! The augmentation on a CUDA device: samples of a decoder in, tensors out.
+//! The augmentation on a CUDA device: samples of a decoder, or pixels that landed, in; tensors out.
 
 use std::sync::Arc;
 
@@ -39,11 +39,12 @@ impl Resampler {
         })
     }
 
-    /// Makes the tensors of a wave from its samples.
+    /// Makes the tensors of a wave from its samples, or pixels in the upload.
     ///
     /// # Safety
-    /// As for [`Scratch::entropy`](crate::decode::kernels::cuda::Scratch::entropy); the samples were written before in
-    /// the stream's order, and `output` holds every place of the batch.
+    /// As for [`Scratch::entropy`](crate::decode::kernels::cuda::Scratch::entropy); the samples, or the
+    /// pixels of a [`pixels_image`](crate::decode::kernels::pixels_image), were written before in the stream's order, and
+    /// `output` holds every place of the batch.
     pub(crate) unsafe fn resample(
         &mut self,
         gpu: &Gpu,
@@ -53,14 +54,21 @@ impl Resampler {
         mut samples: u64,
         mut output: u64,
     ) -> Result<()> {
-        let Images { mut first, .. } = images;
+        let Images { mut upload, mut first } = images;
         let (mut taps, count) = (address(&mut self.taps, stream), wave.places.len() as u32);
         let mut parameters = [of(&mut first), of(&mut taps)];
         // SAFETY: parameters, grid and block are those of kernels/abi.cuh; the memory is the caller's promise.
         unsafe { launch(stream, gpu.kernel(KernelName::Taps), [2, count, 1], TAPS_THREADS, &mut parameters)? };
         let (mut affine, mut layout) = (self.affine, self.layout);
-        let mut parameters =
-            [of(&mut first), of(&mut samples), of(&mut taps), of(&mut output), of(&mut affine), of(&mut layout)];
+        let mut parameters = [
+            of(&mut upload),
+            of(&mut first),
+            of(&mut samples),
+            of(&mut taps),
+            of(&mut output),
+            of(&mut affine),
+            of(&mut layout),
+        ];
         // SAFETY: as above.
         unsafe { launch(stream, gpu.kernel(self.kernel), [wave.rows, count, 1], RESIZE_THREADS, &mut parameters) }
     }

@@ -360,7 +360,7 @@ impl LoaderBuilder {
         let (memory, arena, slots, cuda) = match gpu {
             None => self.host_memory(&augment)?,
             Some(gpu) => {
-                if self.decoder.needs_index() && indexed(&*source).all(|is_indexed| !is_indexed) {
+                if self.decoder.needs_index() && !self.can_plan(&*source) {
                     return Err(no_index(self.decoder));
                 }
                 let nvjpeg = match self.nvjpeg(&gpu, &*source, threads) {
@@ -422,7 +422,7 @@ impl LoaderBuilder {
         if is_of_device && self.device == DeviceChoice::Exactly(Device::Host) {
             return Err(Error::invalid_parameter("decoder", self.decoder, "the device host has its own: use auto"));
         }
-        if self.index.mode == IndexMode::Off && self.decoder.needs_index() {
+        if self.index.mode == IndexMode::Off && self.decoder.needs_index() && self.raw_shape.is_none() {
             let allowed = "this decoder works by an index: use auto";
             return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
@@ -447,7 +447,7 @@ impl LoaderBuilder {
             let allowed = "cuFile brings the bytes to the device, where the kernels decode them: use auto or kernels";
             return Err(Error::invalid_parameter("decoder", self.decoder, allowed));
         }
-        if self.index.mode == IndexMode::Off {
+        if self.index.mode == IndexMode::Off && self.raw_shape.is_none() {
             let allowed = "what the host does not see has to be indexed: use auto or required";
             return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
@@ -461,9 +461,14 @@ impl LoaderBuilder {
             (EngineKind::CuFile, require) | (EngineKind::Auto, require @ RequirePath::Direct) => {
                 CuFileChoice::Needed(require)
             }
-            (EngineKind::Auto, _) if can_land && indexed(source).any(|is_indexed| is_indexed) => CuFileChoice::IfDirect,
+            (EngineKind::Auto, _) if can_land && self.can_plan(source) => CuFileChoice::IfDirect,
             _ => CuFileChoice::No,
         }
+    }
+
+    /// Whether samples can be planned before they are read: by an index, or a shape that was told.
+    fn can_plan(&self, source: &dyn Source) -> bool {
+        self.raw_shape.is_some() || indexed(source).any(|is_indexed| is_indexed)
     }
 
     /// The device, if not the host, and why the host if it was left to us.
@@ -567,11 +572,12 @@ fn landing_bytes(places: usize, encoded_bytes: u64) -> usize {
     batch_bytes.clamp(LANDING_BYTES_MIN, LANDING_BYTES_MAX)
 }
 
-/// Whether an index describes them, of some samples from all over the data set.
+/// Whether an index describes them, or the shape of raw pixels, of some samples from all over the data set.
 fn indexed(source: &dyn Source) -> impl Iterator<Item = bool> {
     let (len, probes) = (source.len(), source.len().min(INDEX_PROBES));
     let samples = (0..probes).map(move |probe| (u128::from(probe) * u128::from(len) / u128::from(probes)) as u64);
-    samples.map(|sample| matches!(source.record(sample), Ok(Some(_))))
+    samples
+        .map(|sample| matches!(source.is_headerless(sample), Ok(true)) || matches!(source.record(sample), Ok(Some(_))))
 }
 
 fn own_sizes() -> Error {

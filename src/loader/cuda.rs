@@ -358,7 +358,10 @@ impl DeviceSlot {
             self.settled.record(&self.stream).map_err(|code| error("cuEventRecord", code))?;
         }
         self.waves = waves;
-        self.used.record(&self.stream).map_err(|code| error("cuEventRecord", code))
+        if cuda.cufile.is_some() {
+            self.used.record(&self.stream).map_err(|code| error("cuEventRecord", code))?;
+        }
+        Ok(())
     }
 
     /// Has nvJPEG decode the images of a wave that are its own.

@@ -126,18 +126,18 @@ impl Mender<'_> {
     }
 
     fn count(&self, filled: &Filled, bad: &[(usize, Bad)]) {
-        let (mut kernels, mut nvjpeg) = (0, 0);
-        for kept in filled.tray.kept() {
-            kernels += u64::from(kept.as_ref().is_some_and(|kept| !kept.way.by.is_nvjpeg()));
-            nvjpeg += u64::from(kept.as_ref().is_some_and(|kept| kept.way.by.is_nvjpeg()));
-        }
-        for (_, why) in bad {
-            match why {
-                Bad::Kernels(_) => kernels -= 1,
-                Bad::NvJpeg(_) => nvjpeg -= 1,
+        let (mut kernels, mut nvjpeg, mut indexed) = (0, 0, 0);
+        for (place, kept) in filled.tray.kept().enumerate() {
+            let Some(kept) = kept.as_ref() else { continue };
+            if bad.iter().any(|(bad, _)| *bad == place) {
+                continue;
             }
+            let count = if kept.way.by.is_nvjpeg() { &mut nvjpeg } else { &mut kernels };
+            *count += 1;
+            let is_headerless = self.shared.source.is_headerless(filled.tray.samples[place]).unwrap_or(false);
+            indexed += u64::from(kept.plan.is_some() && !is_headerless);
         }
-        self.shared.counters.count_device(kernels, nvjpeg);
+        self.shared.counters.count_device(kernels, nvjpeg, indexed);
     }
 
     fn mend(&mut self, filled: &mut Filled, place: usize, why: &Bad, kept: &Kept) -> Result<()> {

@@ -75,13 +75,16 @@ impl Shared {
 
     /// Where an image lands that is planned before it is read: with the kernels, if they take it.
     fn landing_of(&self, image: &RecordedImage<'_>, plan: &SamplePlan) -> Result<Landing> {
-        let needs = match (&self.cuda, image) {
+        let landing = match (&self.cuda, image) {
             (Some(cuda), RecordedImage::Jpeg(jpeg)) if self.decoder.uses_kernels() => {
                 Needs::of(&jpeg.facts, plan)?.filter(|needs| cuda.capacity.holds(needs)).map(|_| cuda.landing())
             }
+            (Some(cuda), RecordedImage::Raw(facts)) if self.decoder.lands_on_device() => {
+                Needs::of_pixels(facts, plan)?.filter(|needs| cuda.capacity.holds(needs)).map(|_| cuda.landing())
+            }
             _ => None,
         };
-        Ok(needs.unwrap_or(Landing::Host))
+        Ok(landing.unwrap_or(Landing::Host))
     }
 
     /// Plans a sample of which an image is known, and replaces `ranges` by those that it needs.

@@ -14,14 +14,14 @@ use super::cuda::Cuda;
 use super::landed::{Landed, Landing};
 use super::tray::{By, DeviceJpeg, Exit, Kept, Tray, Way, WholeJpeg};
 use crate::augment::Resizer;
-use crate::decode::kernels::{Describer, Description, samples_image};
+use crate::decode::kernels::{Describer, Description, describe_pixels, samples_image};
 use crate::decode::{Decoder, ImageInfo, Route, nvjpeg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{Grain, Piece};
 use crate::memory::{FilledSlot, SampleOut, Slot, Upload};
 use crate::plan::SamplePlan;
 use crate::source::index::{Describer as Recording, Origin};
-use crate::source::{Extent, IndexMode};
+use crate::source::{Extent, IndexMode, RecordedImage};
 
 /// One sample whose bytes have landed.
 pub(super) struct Job {
@@ -171,11 +171,12 @@ impl<'a> Worker<'a> {
         (upload, landing): (&Upload, Landing),
         claim: &mut Claim<'_>,
     ) -> Result<Option<Way>> {
-        let Some(record) = self.shared.source.record(sample.tray.samples[sample.index])? else { return Ok(None) };
-        let Some(jpeg) = record.jpeg() else { return Ok(None) };
-        let Ok(description) = self.describer.describe(jpeg, plan, |range| sample.find(range, upload)) else {
-            return Ok(None);
+        let find = |range| sample.find(range, upload);
+        let described = match self.shared.image(sample.tray.samples[sample.index])? {
+            RecordedImage::Jpeg(jpeg) => self.describer.describe(&jpeg, plan, find),
+            RecordedImage::Raw(facts) => describe_pixels(&facts, plan, find),
         };
+        let Ok(description) = described else { return Ok(None) };
         let out = claim.claim(sample.tray, sample.index, plan)?;
         if upload.put(out, &description) {
             return Ok(Some(Way { needs: description.needs, by: By::Kernels }));

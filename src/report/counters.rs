@@ -107,9 +107,9 @@ impl Counters {
         self.count_route(route);
     }
 
-    /// Counts samples that a device decoded: kernels by what an index said of them, nvJPEG from whole files.
-    pub(crate) fn count_device(&self, kernels: u64, nvjpeg: u64) {
-        self.indexed.fetch_add(kernels, Relaxed);
+    /// Counts samples that a device decoded, by kernels and by nvJPEG, and how many of them by what an index said.
+    pub(crate) fn count_device(&self, kernels: u64, nvjpeg: u64, indexed: u64) {
+        self.indexed.fetch_add(indexed, Relaxed);
         self.routes[Route::Kernels as usize].fetch_add(kernels, Relaxed);
         self.routes[Route::NvJpeg as usize].fetch_add(nvjpeg, Relaxed);
     }

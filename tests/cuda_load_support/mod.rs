@@ -4,10 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cudarc::driver::{CudaContext, CudaSlice};
 use forebay::batch::Digest;
 use forebay::device::Device;
 use forebay::jpeg::Grain;
 use forebay::order::LastBatch;
+use forebay::report::Fallback;
 use forebay::source::index::{BuildOptions, Part, build};
 use forebay::{Augment, Batch, Loader, LoaderBuilder, Report, Result};
 
@@ -107,6 +109,30 @@ pub fn run(builder: LoaderBuilder) -> Result<(String, Report)> {
     })
 }
 
+/// The tensors of two epochs as a consumer sees them that copies each on a stream of its own and drops the batch at
+/// once; and what the loader fell back to.
+pub fn consume(builder: LoaderBuilder) -> Result<(Vec<Vec<f32>>, Vec<Fallback>)> {
+    within(Duration::from_secs(60), move || {
+        let mut loader = builder.build()?;
+        let context = CudaContext::new(0).expect("context");
+        // SAFETY: everything here is on one stream. cudarc would wait for its own events too, which are not at issue.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().expect("stream");
+        let mut copies: Vec<CudaSlice<f32>> = vec![];
+        for batch in loader.epochs(0..2) {
+            let batch = batch?;
+            let images = batch.on(&stream)?;
+            let images = images.view::<f32>().expect("floats");
+            let mut copy = stream.alloc_zeros::<f32>(images.len()).expect("memory");
+            stream.memcpy_dtod(&images, &mut copy).expect("copy");
+            copies.push(copy);
+        }
+        let fallbacks = fallbacks(&loader.report()).into_iter().cloned().collect();
+        drop(loader);
+        Ok((copies.iter().map(|copy| stream.clone_dtoh(copy).expect("copy")).collect(), fallbacks))
+    })
+}
+
 /// What a function returns, which must not take longer.
 pub fn within<T: Send + 'static>(timeout: Duration, body: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, result) = std::sync::mpsc::channel();
@@ -122,6 +148,11 @@ pub fn within<T: Send + 'static>(timeout: Duration, body: impl FnOnce() -> T + S
             Ok(_) => unreachable!("it sent nothing and did not panic"),
         },
     }
+}
+
+/// What was not to be had, but for cuFile, which is there in some tests alone.
+pub fn fallbacks(report: &Report) -> Vec<&Fallback> {
+    report.fallbacks.iter().filter(|fallback| fallback.what != Fallback::CUFILE).collect()
 }
 
 /// How many images a route took.

@@ -11,6 +11,8 @@ mod environment;
 mod index;
 mod json;
 mod load;
+mod ordered;
+mod pack;
 mod picture;
 mod sheet;
 mod ui;
@@ -37,6 +39,7 @@ enum Command {
     Datagen(datagen::Datagen),
     Index(index::Index),
     Verify(verify::Verify),
+    Pack(pack::Pack),
     Decode(decode::Decode),
     #[command(subcommand)]
     Bench(Bench),
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Datagen(command) => command.run(),
         Command::Index(command) => command.run(),
         Command::Verify(command) => command.run(),
+        Command::Pack(command) => command.run(),
         Command::Decode(command) => command.run(),
         Command::Bench(Bench::Decode(command)) => command.run(),
         Command::Bench(Bench::Io(command)) => command.run(),

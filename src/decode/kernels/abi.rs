@@ -8,6 +8,8 @@ pub const SOURCE_NONE: u32 = 0;
 pub const SOURCE_BITS: u32 = 1;
 /// Decoded samples: taps and resize only.
 pub const SOURCE_SAMPLES: u32 = 2;
+/// Pixels in the upload: taps and resize only.
+pub const SOURCE_PIXELS: u32 = 3;
 
 /// One component.
 pub const COLOUR_GREY: u32 = 0;
@@ -132,8 +134,9 @@ pub struct Image {
     pub region_width: u32,
     pub region_height: u32,
     pub tile: u32,
-    pub reserved1: u32,
-    pub reserved2: [u32; 2],
+    pub pixels: u32,
+    pub row_bytes: u32,
+    pub channels: u32,
 }
 
 /// `value = fma(resampled, factor, addend)`, per channel.

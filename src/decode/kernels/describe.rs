@@ -5,10 +5,11 @@ use std::ops::Range;
 use bytemuck::bytes_of;
 
 use super::abi::{END_UNCHECKED, HuffmanSpec, Image, MARKER, Segment};
-use super::shape::{Needs, coded_image};
+use super::shape::{Needs, coded_image, region_image};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{self, Header, Layout, Stretch, StretchEnd};
 use crate::plan::SamplePlan;
+use crate::raw;
 use crate::source::RecordedJpeg;
 
 /// Words of a segment beside its data: how many bytes that is, and two of zeros.
@@ -104,6 +105,21 @@ impl Describer {
         }
         Ok(number)
     }
+}
+
+/// Describes raw pixels, of which the rows of the plan's region landed. `find` as for [`Describer::describe`].
+///
+/// # Errors
+/// `IndexStale` where they did not; `Unsupported` for what the kernels do not resample.
+pub(crate) fn describe_pixels(
+    facts: &raw::Facts,
+    plan: &SamplePlan,
+    find: impl Fn(Range<u64>) -> Option<u32>,
+) -> Result<Description<'static>> {
+    let rows = facts.range(plan.region())?;
+    let at = find(rows.clone()).ok_or_else(|| stale(format!("no piece of the file holds its rows, bytes {rows:?}")))?;
+    let (image, needs) = region_image(plan, facts, at)?;
+    Ok(Description { image, segments: &[], tables: &[], needs })
 }
 
 /// The place of a slot among those seen, and whether it is a new one. There is a place for every one.

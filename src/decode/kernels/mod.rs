@@ -2,7 +2,8 @@
 //!
 //! [`Describer`] turns a sample's record and plan into an [`abi::Image`] with its segments and tables, and checks on
 //! the way all that the kernels take on trust: whatever an index claims, they follow no offset that was not found
-//! inside its buffer here.
+//! inside its buffer here. It looks at no landed byte, which may be in a device's memory alone: the kernels see for
+//! themselves whether restart markers are where they are due.
 //!
 //! [`cut`] gives the images of a batch their scratch memory, in waves where it does not hold all of them, and
 //! [`cuda::Scratch`] launches the kernels.
@@ -20,6 +21,6 @@ mod parity;
 mod shape;
 mod wave;
 
-pub(crate) use describe::{Describer, Description};
+pub(crate) use describe::{Describer, Description, describe_pixels};
 pub(crate) use shape::{Needs, samples_image};
 pub(crate) use wave::{Capacity, WORD_BYTES, Wave, cut};

@@ -1,16 +1,24 @@
 //! What of an image the kernels decode and resample, and the scratch memory that takes.
 
-use super::abi::{self, COLOUR_GREY, COLOUR_RGB, COLOUR_YCBCR, Image, SOURCE_BITS, SOURCE_SAMPLES, TILE_COLUMNS};
+use std::ops::Range;
+
+use super::abi::{
+    self, COLOUR_GREY, COLOUR_RGB, COLOUR_YCBCR, Image, SOURCE_BITS, SOURCE_PIXELS, SOURCE_SAMPLES, TILE_COLUMNS,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{ColourModel, Facts, Geometry, Layout, Plane, Upsampling};
 use crate::pixels::{Rect, Scale};
 use crate::plan::{Axis, SamplePlan};
+use crate::raw;
 
 /// Samples along a side of a block.
 const SIDE: usize = 8;
 
 /// Outputs that a row of a tap table is rounded up to.
 const TAP_STRIDE: u32 = 32;
+
+/// No upload is longer ([`UploadLayout`](crate::memory::UploadLayout)).
+const UPLOAD_BYTES_MAX: u64 = i32::MAX as u64;
 
 /// Scratch memory of one image, and how far its kernels reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +44,15 @@ impl Needs {
     pub(crate) fn of(facts: &Facts, plan: &SamplePlan) -> Result<Option<Self>> {
         let (geometry, _) = facts.layout(plan.view())?;
         Ok(is_taken(plan).then(|| geometry.planes().iter().fold(Self::of_taps(plan), |needs, plane| needs.with(plane))))
+    }
+
+    /// What raw pixels need; `None` where they are none for the kernels.
+    ///
+    /// # Errors
+    /// Those of [`raw::Facts::range`].
+    pub(crate) fn of_pixels(facts: &raw::Facts, plan: &SamplePlan) -> Result<Option<Self>> {
+        facts.range(plan.region())?;
+        Ok(region_image(plan, facts, 0).ok().map(|(_, needs)| needs))
     }
 
     fn of_taps(plan: &SamplePlan) -> Self {
@@ -110,9 +127,7 @@ pub(super) fn coded_image(
 pub(crate) fn samples_image(plan: &SamplePlan, (width, height): (u32, u32), area: Rect) -> Result<(Image, Needs)> {
     debug_assert!(area.x.is_multiple_of(SIDE as u32) && area.y.is_multiple_of(SIDE as u32) && area.fits(width, height));
     let (mut image, mut needs) = resampled(plan)?;
-    if width.max(height) > u32::from(u16::MAX) {
-        return Err(unsupported(format!("image is {width}x{height}, a side over 65535")));
-    }
+    check_sides(width, height)?;
     (image.source, image.colour, image.plane_count) = (SOURCE_SAMPLES, COLOUR_RGB, 3);
     let (columns, rows) = (area.width.div_ceil(SIDE as u32), area.height.div_ceil(SIDE as u32));
     for plane in &mut image.planes {
@@ -133,6 +148,59 @@ pub(crate) fn samples_image(plan: &SamplePlan, (width, height): (u32, u32), area
         needs = needs.with_blocks(columns * rows);
     }
     Ok((image, Needs { blocks: 0, plane_blocks: 0, ..needs }))
+}
+
+/// The image of a `width` x `height` picture of interleaved bytes, 3 a pixel or 1 where it is grey, of which whole rows
+/// landed, one behind the other and at any alignment: `rows` of them, from upload offset `at` on.
+///
+/// # Errors
+/// `Unsupported` for what the kernels do not resample, and where a row of the plan's region did not land or is out of
+/// the reach of upload offsets.
+pub(super) fn pixels_image(
+    plan: &SamplePlan,
+    (width, height): (u32, u32),
+    channels: u32,
+    rows: Range<u32>,
+    at: u32,
+) -> Result<(Image, Needs)> {
+    let (mut image, needs) = resampled(plan)?;
+    check_sides(width, height)?;
+    if channels != 1 && channels != 3 {
+        return Err(unsupported(format!("image has {channels} channels, not 1 or 3")));
+    }
+    let region = plan.region();
+    let have = rows.start..rows.end.min(height);
+    if !region.fits(width, height) || region.y < have.start || region.y + region.height > have.end {
+        return Err(unsupported(format!("{region:?} of {width}x{height} is not in the rows {rows:?} that landed")));
+    }
+    // A side has 16 bits.
+    let row_bytes = width * channels;
+    let pixels = u64::from(at) + u64::from(region.y - rows.start) * u64::from(row_bytes);
+    let end = pixels + u64::from(region.height) * u64::from(row_bytes);
+    if end > UPLOAD_BYTES_MAX {
+        return Err(unsupported(format!("its rows end at byte {end} of the upload, past {UPLOAD_BYTES_MAX}")));
+    }
+    (image.source, image.colour) = (SOURCE_PIXELS, COLOUR_RGB);
+    (image.pixels, image.row_bytes, image.channels) = (pixels as u32, row_bytes, channels);
+    Ok((image, needs))
+}
+
+/// The same of raw pixels, of which the rows of the plan's region landed from upload offset `at` on.
+///
+/// # Errors
+/// As for [`pixels_image`].
+pub(super) fn region_image(plan: &SamplePlan, facts: &raw::Facts, at: u32) -> Result<(Image, Needs)> {
+    let (raw::Shape { height, width, channels }, region) = (facts.shape, plan.region());
+    let rows = region.y..region.y.saturating_add(region.height);
+    pixels_image(plan, (width, height), channels.into(), rows, at)
+}
+
+/// Refuses images with sides that the kernels' 16 bits do not hold.
+fn check_sides(width: u32, height: u32) -> Result<()> {
+    if width.max(height) > u32::from(u16::MAX) {
+        return Err(unsupported(format!("image is {width}x{height}, a side over 65535")));
+    }
+    Ok(())
 }
 
 /// The part of an image that says how it is resampled.
@@ -167,7 +235,7 @@ fn axis(axis: &Axis, reversed: bool) -> abi::Axis {
         len: filter.len,
         window_start: axis.window_start,
         output_len: axis.output_len,
-        // At full scale, which is all that the kernels take, no axis is longer than a JPEG's.
+        // At full scale, which is all that the kernels take, no axis is longer than 65535.
         origin: (axis.source_range().0 - axis.first_pixel()) as u16,
         reversed: reversed.into(),
         tables: 0,
@@ -216,7 +284,46 @@ pub(super) fn unsupported(cause: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
+    use crate::plan::{Augment, Geometry as Resizing, Orientation, SampleKey, Size};
     use proptest::prelude::*;
+
+    #[test]
+    fn pixels_are_those_of_rows_that_landed() {
+        let crop = Size { height: 4, width: 10 };
+        let augment = Augment::builder(Resizing::ResizeCenterCrop { resize: 10, crop }).build().unwrap();
+        let key = SampleKey { seed: 0, epoch: 0, sample: 0, view: 0 };
+        let plan = augment.plan(key, 20, 10, Orientation::AS_STORED).unwrap();
+        let (top, bottom) = (plan.region().y, plan.region().y + plan.region().height);
+        assert!(top >= 2 && bottom <= 8);
+        let image = |channels, rows, at| pixels_image(&plan, (20, 10), channels, rows, at);
+        for (channels, rows, at) in [(3, 0..10, 7), (1, top..bottom, 16), (3, 1..bottom, 0)] {
+            let (image, needs) = image(channels, rows.clone(), at).unwrap();
+            let row_bytes = 20 * channels;
+            assert_eq!((image.row_bytes, image.pixels), (row_bytes, at + (top - rows.start) * row_bytes));
+            assert_eq!(needs, Needs { taps: needs.taps, ..Needs::default() });
+        }
+        #[expect(clippy::reversed_empty_ranges)]
+        let absent = [top + 1..10, 0..bottom - 1, 9..1, 10..20];
+        for rows in absent {
+            let error = image(3, rows.clone(), 0).unwrap_err();
+            assert!(
+                error.kind() == ErrorKind::Unsupported && error.to_string().contains("landed"),
+                "{rows:?}: {error}"
+            );
+        }
+        for channels in [0, 2, 4, u32::MAX] {
+            assert!(image(channels, 0..10, 0).unwrap_err().to_string().contains("channels"));
+        }
+        let last = i32::MAX as u32 - bottom * 60;
+        assert_eq!(image(3, 0..10, last).unwrap().0.pixels, last + top * 60);
+        for at in [last + 1, u32::MAX] {
+            assert!(image(3, 0..10, at).unwrap_err().to_string().contains("past"));
+        }
+        // Of another picture than what was planned.
+        assert!(pixels_image(&plan, (20, 5), 3, 0..10, 0).is_err());
+        assert!(pixels_image(&plan, (12, 10), 3, 0..10, 0).is_err());
+    }
 
     proptest! {
         /// The bounds that stand in for looking at every output.

@@ -36,12 +36,12 @@ impl Open {
         if let Some(open) = open.upgrade() {
             return Ok(open);
         }
-        let new = Arc::new(Self::open(gpu, require)?);
+        let new = Arc::new(Self::of_process(gpu, require)?);
         *open = Arc::downgrade(&new);
         Ok(new)
     }
 
-    fn open(gpu: &Gpu, require: RequirePath) -> Result<Self> {
+    fn of_process(gpu: &Gpu, require: RequirePath) -> Result<Self> {
         let library = library()?;
         // The simulated driver has no kernel module to look for.
         if !gpu.is_simulated() && !Path::new("/proc/modules").exists() {

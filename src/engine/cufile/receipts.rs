@@ -149,11 +149,12 @@ pub(super) struct Ledger {
     first: Counts,
     last: Counts,
     receipts: Receipts,
+    is_waited_out: bool,
 }
 
 impl Ledger {
     pub(super) fn new(now: Counts) -> Self {
-        Self { first: now, last: now, receipts: Receipts::default() }
+        Self { first: now, last: now, ..Self::default() }
     }
 
     /// What was put down so far.
@@ -161,9 +162,19 @@ impl Ledger {
         self.receipts
     }
 
-    /// Whether the counts say nothing of a read that has ended: they may be late.
+    /// Goes back to what was put down before, and says what it was.
+    pub(super) fn forget_since(&mut self, before: Receipts) -> Receipts {
+        std::mem::replace(&mut self.receipts, before)
+    }
+
+    /// Whether nothing was ever counted, though a read has ended: the first counts may be late.
     pub(super) fn is_behind(&self, now: &Counts) -> bool {
-        now.since(&self.last).by_path().iter().all(|(_, reads)| *reads == 0) && now.since(&self.first).path().is_none()
+        !self.is_waited_out && now.since(&self.first).by_path().iter().all(|(_, reads)| *reads == 0)
+    }
+
+    /// Notes that waiting for the first counts brought none: nobody waits again.
+    pub(super) fn wait_out(&mut self) {
+        self.is_waited_out = true;
     }
 
     /// Puts down reads that have ended, and says whether all of them were direct.
@@ -236,6 +247,8 @@ mod tests {
     fn reads_that_were_counted_with_anothers_take_the_only_path_there_was() {
         let mut ledger = Ledger::new(Counts::default());
         assert!(ledger.is_behind(&Counts::default()));
+        ledger.wait_out();
+        assert!(!ledger.is_behind(&Counts::default()));
         assert!(ledger.put(counts(2, 0, 0), 1, 10));
         assert!(!ledger.is_behind(&counts(2, 0, 0)));
         assert!(ledger.put(counts(2, 0, 0), 1, 10));

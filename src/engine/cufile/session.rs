@@ -97,7 +97,7 @@ impl CuFile {
         }
     }
 
-    /// Reads the start of a file into `region` and says what that took.
+    /// Reads the start of a file into `region` and says what that took, which is not put down. With nothing else in flight.
     ///
     /// # Errors
     /// As for reads; `Unavailable` where they have to be direct and this one was not.
@@ -113,7 +113,7 @@ impl CuFile {
         }
         let before = self.receipts();
         self.read(&engine, Transfer::new(file, 0, len_bytes, region)?)?;
-        let after = self.receipts();
+        let after = lock(&self.ledger).forget_since(before);
         let grown = |path: &ReadPath| after.of(*path).reads > before.of(*path).reads;
         Ok(ReadPath::ALL.into_iter().find(grown).unwrap_or(ReadPath::Unstated))
     }
@@ -188,7 +188,7 @@ impl CuFile {
     /// `Unavailable` where all have to be direct and these were not.
     pub(super) fn put_down(&self, reads: u64, bytes: u64) -> Result<()> {
         let mut ledger = lock(&self.ledger);
-        let is_direct = match self.counts(&ledger) {
+        let is_direct = match self.counts(&mut ledger) {
             Some(now) => ledger.put(now, reads, bytes),
             None => ledger.put_by(self.path_by_properties(), reads, bytes),
         };
@@ -208,15 +208,16 @@ impl CuFile {
     }
 
     /// The library's counts, once they say anything of what has just ended.
-    fn counts(&self, ledger: &Ledger) -> Option<Counts> {
+    fn counts(&self, ledger: &mut Ledger) -> Option<Counts> {
         let mut now = self.open.counts()?;
         for _ in 0..COUNTS_TRIES {
             if !ledger.is_behind(&now) {
-                break;
+                return Some(now);
             }
             thread::sleep(COUNTS_WAIT);
             now = self.open.counts()?;
         }
+        ledger.wait_out();
         Some(now)
     }
 

@@ -38,6 +38,7 @@ struct Lane {
     stream: Arc<CudaStream>,
     reads: VecDeque<Box<Read>>,
     /// Boxes and events of reads that have ended, for the next ones.
+    #[allow(clippy::vec_box, reason = "the library keeps pointers into them while they are in the queue")]
     spare: Vec<Box<Read>>,
 }
 
@@ -105,7 +106,8 @@ impl Streams {
     pub(super) fn poll(&mut self, answers: &mut Vec<Answer>) {
         answers.append(&mut self.refused);
         for lane in &mut self.lanes {
-            while let Some(read) = lane.reads.pop_front_if(|read| read.behind.is_complete()) {
+            while lane.reads.front().is_some_and(|read| read.behind.is_complete()) {
+                let Some(read) = lane.reads.pop_front() else { break };
                 answers.push((read.number, bytes_read("cuFileReadAsync", read.read).map_err(Fault::from)));
                 lane.spare.push(read);
             }

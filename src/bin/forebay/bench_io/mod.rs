@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use forebay::device::Device;
+use forebay::device::cuda::{self, CudaDevice};
 use forebay::engine::{CuFileApi, Direct, EngineKind, RequirePath};
 use forebay::storage::RateLimits;
 use forebay::{Error, ErrorKind};
@@ -142,7 +143,12 @@ impl BenchIo {
         let blocks = self.blocks(path, pattern)?;
         let cases = self.cases(pattern)?;
         let mut outcome = Outcome::new(&self.paths, &limits);
-        for to in self.destinations()? {
+        let destinations = self.destinations()?;
+        if let (Device::Cuda(ordinal), true) = (self.device, destinations != [Destination::Host]) {
+            let probe = cuda::probe();
+            outcome.is_simulated = probe.devices().get(ordinal as usize).is_some_and(CudaDevice::is_simulated);
+        }
+        for to in destinations {
             for &(block, depth) in &cases {
                 let setup = Setup { depth, ..self.setup()? };
                 match self.measure(pattern, to, block, setup, seconds, blocks.as_ref()) {

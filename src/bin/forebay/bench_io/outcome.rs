@@ -21,6 +21,8 @@ pub struct Outcome {
     pub rows: Vec<Row>,
     /// Where bytes could not be made to go, and why.
     pub not_run: Vec<(Destination, Error)>,
+    /// Whether the GPU is the simulated driver's, whose speed means nothing.
+    pub is_simulated: bool,
 }
 
 /// One measurement with its circumstances.
@@ -37,7 +39,13 @@ pub struct Row {
 impl Outcome {
     /// Of a run that is about to begin.
     pub fn new(paths: &[PathBuf], limits: &RateLimits) -> Self {
-        Self { paths: paths.to_vec(), limits: limits.clone(), rows: Vec::new(), not_run: Vec::new() }
+        Self {
+            paths: paths.to_vec(),
+            limits: limits.clone(),
+            rows: Vec::new(),
+            not_run: Vec::new(),
+            is_simulated: false,
+        }
     }
 
     /// For people.
@@ -83,6 +91,12 @@ impl Outcome {
         for row in self.rows.iter().filter(|row| !row.measured.receipts.is_empty()) {
             let _ = writeln!(text, "\nto the device {}", row.measured.receipts);
         }
+        if self.is_simulated {
+            let _ = writeln!(
+                text,
+                "\nnote          the GPU is a simulated one: its bytes are right and its speed means nothing"
+            );
+        }
         let checked: u64 = self.rows.iter().map(|row| row.measured.verified_blocks).sum();
         if checked > 0 {
             let _ = writeln!(text, "\nchecked       {checked} blocks of 4 KiB, all where they belong");
@@ -104,6 +118,7 @@ impl Outcome {
             "limit_mbps": (!self.limits.is_empty()).then(|| self.limits.to_string()),
             "results": results,
             "not_run": not_run.collect::<Vec<_>>(),
+            "gpu_is_simulated": self.is_simulated,
             "fallbacks": self.fallbacks().map(crate::json::fallback).collect::<Vec<_>>(),
             "environment": Environment::new(),
             "command": std::env::args().collect::<Vec<_>>(),

@@ -91,7 +91,7 @@ pub fn to(destination: Destination, setup: &Setup, device: Device) -> Result<Box
     match destination {
         Destination::Host => Ok(Box::new(ToHost::new(setup)?)),
         Destination::GpuViaHost => Ok(Box::new(ViaHost::new(setup, ordinal(device)?)?)),
-        Destination::Gpu => Ok(Box::new(ToGpu::new(setup, device)?)),
+        Destination::Gpu => Ok(Box::new(ToGpu::new(setup, Device::Cuda(ordinal(device)?))?)),
     }
 }
 

@@ -10,16 +10,14 @@ mod shape;
 mod texture;
 mod write;
 
-use std::collections::BTreeMap;
-use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use forebay::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::ordered::in_order;
 use crate::{picture, ui};
 pub use recipe::Recipe;
 pub use write::write_whole;
@@ -215,68 +213,25 @@ pub fn generate(dir: &Path, options: &Options, threads: usize) -> Result<Summary
 fn produce(recipe: &Recipe, sink: &mut Sink, threads: usize) -> Result<Summary> {
     let missing: Vec<u64> = (0..recipe.len()).filter(|&n| !sink.has(n, &recipe.key(n))).collect();
     let bar = ui::bar(missing.len() as u64, "images");
-    let cancelled = AtomicBool::new(false);
-    // The number of samples under way bounds the memory and how far ahead a fast worker gets.
-    let (ask, asked) = crossbeam_channel::bounded(4 * threads);
-    let (give, given) = crossbeam_channel::unbounded();
     let mut summary = Summary { samples: recipe.len(), made: 0, len_bytes: 0 };
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            let (asked, give, cancelled) = (asked.clone(), give.clone(), &cancelled);
-            scope.spawn(move || {
-                for number in asked {
-                    // A panic must reach the writer as an answer, or it would wait for ever.
-                    let made = catch_unwind(|| recipe.make(number));
-                    if cancelled.load(Ordering::Relaxed) || give.send((number, made)).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop((asked, give));
-        let written = write_in_order(&missing, ask, given, |number, made: std::thread::Result<Sample>| {
-            let sample =
-                made.map_err(|_| Error::new(ErrorKind::Internal, format!("drawing picture {number} panicked")))?;
+    let make = |_: &mut (), number| Ok(recipe.make(number));
+    in_order(
+        missing.iter().copied(),
+        threads,
+        || (),
+        make,
+        |number, sample: Result<Sample>| {
+            let sample = sample?;
             sink.write(number, &sample)?;
             summary.made += 1;
             summary.len_bytes += sample.jpeg.len() as u64;
             bar.inc(1);
             Ok(())
-        });
-        cancelled.store(written.is_err(), Ordering::Relaxed);
-        written
-    })?;
+        },
+    )?;
     sink.finish()?;
     bar.finish_and_clear();
     Ok(summary)
-}
-
-/// Asks for `numbers`, takes the answers as they come and passes them on in the order of asking.
-fn write_in_order<T>(
-    numbers: &[u64],
-    ask: crossbeam_channel::Sender<u64>,
-    given: crossbeam_channel::Receiver<(u64, T)>,
-    mut write: impl FnMut(u64, T) -> Result<()>,
-) -> Result<()> {
-    let window = ask.capacity().unwrap_or(1);
-    let mut early = BTreeMap::new();
-    let mut to_ask = numbers.iter();
-    // Sending fails only when every worker has gone, which the answers that never come will show.
-    let mut ask_for = |count| to_ask.by_ref().take(count).for_each(|&number| ask.send(number).unwrap_or(()));
-    ask_for(window);
-    for number in numbers {
-        while !early.contains_key(number) {
-            let Ok((other, answer)) = given.recv() else {
-                return Err(Error::new(ErrorKind::Internal, "a thread that draws pictures has died"));
-            };
-            early.insert(other, answer);
-        }
-        if let Some(answer) = early.remove(number) {
-            write(*number, answer)?;
-        }
-        ask_for(1);
-    }
-    Ok(())
 }
 
 /// Says what a directory was made from and whether all of it is there.

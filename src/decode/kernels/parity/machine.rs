@@ -68,6 +68,11 @@ impl Machine {
         address
     }
 
+    /// Writes to memory that was allocated.
+    pub fn write(&mut self, address: u64, bytes: &[u8]) {
+        self.memory.store(address, bytes).unwrap();
+    }
+
     /// What lies at an address, whether it was written or not.
     pub fn read<T: bytemuck::Pod>(&self, address: u64, count: usize) -> Vec<T> {
         let place = (address - BASE) as usize;

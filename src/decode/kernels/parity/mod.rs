@@ -5,6 +5,7 @@ mod destuff;
 mod entropy;
 mod idct;
 mod machine;
+mod pixels;
 mod planted;
 mod resize;
 mod taps;

@@ -1,7 +1,8 @@
 //! Bugs planted in the PTX, to see that the tests here find them.
 
 use super::machine::{Machine, PTX};
-use super::{destuff, entropy, idct, resize, taps};
+use super::{destuff, entropy, idct, pixels, resize, taps};
+use crate::plan::DType;
 
 /// A kernel, what compares it with the host, and a seed from which on that exercises it.
 type Subject = (&'static str, fn(u64, &mut Machine) -> Result<(), String>);
@@ -14,9 +15,12 @@ const SUBJECTS: [Subject; 5] = [
     ("forebay_resize_f32", f32_alone),
 ];
 
-/// [`resize::run`] where that is about the one of the four that bugs are planted in.
+/// [`resize::run`] and [`pixels::run`] where they are about the one of the four that bugs are planted in.
 fn f32_alone(seed: u64, machine: &mut Machine) -> Result<(), String> {
-    if resize::dtype(seed) == crate::plan::DType::F32 { resize::run(seed, machine) } else { Ok(()) }
+    if resize::dtype(seed) == DType::F32 {
+        resize::run(seed, machine)?;
+    }
+    if pixels::dtype(seed) == DType::F32 { pixels::run(seed, machine) } else { Ok(()) }
 }
 
 /// Files as they are, damaged ones, and such with other tables.

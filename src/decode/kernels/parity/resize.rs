@@ -34,7 +34,8 @@ fn geometry(random: &mut Random) -> Geometry {
     }
 }
 
-fn augment(random: &mut Random) -> Augment {
+/// An augmentation of any kind.
+pub fn augment(random: &mut Random) -> Augment {
     let dtype = [DType::U8, DType::F16, DType::BF16, DType::F32][random.below(4)];
     let builder = Augment::builder(geometry(random))
         .horizontal_flip([0.0, 1.0][random.below(2)])
@@ -107,12 +108,18 @@ fn compare(machine: &mut Machine, files: &[Vec<u8>], augment: &Augment, random: 
             return Err(format!("image {i}: status {}", statuses[i]));
         }
         let found: Vec<u8> = machine.read(at.output + wave.images[i].output, plan.output_bytes());
-        let expected = expected(file, augment, plan);
-        if let Some(byte) = (0..found.len()).find(|&i| found[i] != expected[i]) {
-            return Err(format!("image {i}, {plan:?}, {:?}: byte {byte} differs", plan.region()));
-        }
+        mismatch(&found, &expected(file, augment, plan))
+            .map_err(|error| format!("image {i}, {plan:?}, {:?}: {error}", plan.region()))?;
     }
     Ok(())
+}
+
+/// The first byte in which two tensors differ.
+pub fn mismatch(found: &[u8], expected: &[u8]) -> Result<(), String> {
+    match (0..expected.len()).find(|&i| found[i] != expected[i]) {
+        Some(byte) => Err(format!("byte {byte} differs")),
+        None => Ok(()),
+    }
 }
 
 #[test]

@@ -272,7 +272,7 @@ impl Wave {
             plan::Layout::Nchw => abi::LAYOUT_NCHW,
             plan::Layout::Nhwc => abi::LAYOUT_NHWC,
         };
-        let mut params = params(&[at.images, at.samples, at.taps, at.output]);
+        let mut params = params(&[at.upload, at.images, at.samples, at.taps, at.output]);
         params.extend_from_slice(bytemuck::bytes_of(&affine));
         params.extend_from_slice(bytemuck::bytes_of(&layout));
         let x = self.most(|image| image.y.output_len);
