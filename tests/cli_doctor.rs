@@ -83,3 +83,35 @@ fn gpudirect_storage_is_explained_for_each_path_and_in_one_line_where_there_is_n
         assert_eq!(found["sections"].as_array().unwrap().last().unwrap()["facts"], about[0]["facts"]);
     }
 }
+
+#[test]
+fn a_limit_on_locked_memory_is_measured_and_mended() {
+    use std::os::unix::process::CommandExt;
+
+    let is_root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
+    if !is_root {
+        eprintln!("skipped: only root can become a user whose limit is enforced");
+        return;
+    }
+    let mut command = std::process::Command::new("sh");
+    let limited = "ulimit -l 1024 && exec \"$0\" doctor --json";
+    let output = command.args(["-c", limited, env!("CARGO_BIN_EXE_forebay")]).current_dir("/").uid(65_534).output();
+    let output = match output {
+        Ok(output) if output.status.success() => output,
+        other => {
+            eprintln!("skipped: nobody cannot run the binary: {other:?}");
+            return;
+        }
+    };
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    if found["engine"] != "uring" {
+        eprintln!("skipped: io_uring is refused here");
+        return;
+    }
+    let facts = found["sections"][1]["facts"].as_array().unwrap();
+    let fact = facts.iter().find(|fact| fact["name"] == "registered memory").unwrap();
+    // A megabyte, less what the rings themselves take.
+    let value = fact["value"].as_str().unwrap();
+    assert!(value.contains("KiB of the 64.0 MiB") || value.starts_with("1.0 MiB of the 64.0 MiB"), "{fact}");
+    assert!(fact["shortfall"]["remedy"].as_str().unwrap().contains("ulimit -l"), "{fact}");
+}

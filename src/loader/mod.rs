@@ -11,6 +11,10 @@
 //! that its crop needs are; any other is read whole and planned once its header is here. Decode threads take
 //! whatever has landed and write finished tensors into the batch's slot. The consumer's thread takes filled slots in order.
 //!
+//! Samples of the slots taken wait in one line for each root, the file system that they lie on, and reads are started for
+//! the root with the fewest operations in flight. So all roots are read at once, and a limit on one
+//! ([`limit_mbps`](LoaderBuilder::limit_mbps)) holds up no other before the slots do.
+//!
 //! On a CUDA device two threads lie between the decode threads and the consumer:
 //!
 //! ```text
