@@ -28,7 +28,9 @@ pub fn engine() -> (String, Vec<Fact>) {
             // Its memory counts against the limit that is found out next.
             drop(engine);
             let mut facts = vec![Fact::new("engine", format!("{kind}, tried with 32 operations in flight"))];
-            facts.extend(fallbacks.into_iter().map(|fallback| {
+            // Of io_uring itself the probe says more.
+            let others = fallbacks.into_iter().filter(|fallback| fallback.what != "io_uring");
+            facts.extend(others.map(|fallback| {
                 Fact::new(fallback.what, format!("not used: {}", fallback.cause))
                     .short(format!("{} instead", fallback.instead), fallback.remedy)
             }));
