@@ -17,6 +17,8 @@ pub enum ErrorKind {
     EmptyDataset,
     /// Storage returned an error.
     Io,
+    /// Storage did not answer in the time that was allowed.
+    TimedOut,
     /// An object ended before the bytes that were expected of it.
     Truncated,
     /// An object is not the one that was listed or indexed.
@@ -52,6 +54,7 @@ impl ErrorKind {
             Self::NotFound => "NotFound",
             Self::EmptyDataset => "EmptyDataset",
             Self::Io => "Io",
+            Self::TimedOut => "TimedOut",
             Self::Truncated => "Truncated",
             Self::Changed => "Changed",
             Self::IndexStale => "IndexStale",
@@ -148,7 +151,7 @@ impl Error {
 
     /// Whether the same operation may succeed when tried again with nothing changed.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Io | ErrorKind::BatchesHeld)
+        matches!(self.0.kind, ErrorKind::Io | ErrorKind::TimedOut | ErrorKind::BatchesHeld)
     }
 }
 

@@ -94,7 +94,7 @@ fn a_limit_on_locked_memory_is_measured_and_mended() {
         return;
     }
     let mut command = std::process::Command::new("sh");
-    let limited = "ulimit -l 1024 && exec \"$0\" doctor --json";
+    let limited = "ulimit -l 9000 && exec \"$0\" doctor --json";
     let output = command.args(["-c", limited, env!("CARGO_BIN_EXE_forebay")]).current_dir("/").uid(65_534).output();
     let output = match output {
         Ok(output) if output.status.success() => output,
@@ -110,8 +110,9 @@ fn a_limit_on_locked_memory_is_measured_and_mended() {
     }
     let facts = found["sections"][1]["facts"].as_array().unwrap();
     let fact = facts.iter().find(|fact| fact["name"] == "registered memory").unwrap();
-    // A megabyte, less what the rings themselves take.
+    // Nine megabytes, less what rings and others of this user take; of huge pages only whole ones count.
     let value = fact["value"].as_str().unwrap();
-    assert!(value.contains("KiB of the 64.0 MiB") || value.starts_with("1.0 MiB of the 64.0 MiB"), "{fact}");
+    let mebibytes: f64 = value.split(' ').next().unwrap().parse().unwrap();
+    assert!(value.contains(" of the 64.0 MiB") && mebibytes < 9.0, "{fact}");
     assert!(fact["shortfall"]["remedy"].as_str().unwrap().contains("ulimit -l"), "{fact}");
 }

@@ -50,6 +50,8 @@ fn the_result_holds_what_its_schema_promises() {
         "bytes_needed",
         "bytes_read",
         "reads",
+        "retries",
+        "timeouts",
         "bytes_skipped",
         "images_indexed",
         "images_not_indexed",

@@ -10,7 +10,7 @@ use engine_common::{content, rigs};
 
 /// Fault row 24, the engine's part: dropped with any number of operations in flight, reaped or not.
 #[test]
-fn dropped_with_reads_in_flight() {
+fn fault_24_dropped_with_reads_in_flight() {
     const READS: usize = 12;
     const LEN: usize = 100_000;
     let folder = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ use forebay::engine::{Direct, EngineKind, EngineOptions, FileCache};
 
 /// Fault row 3: the unaligned tail at the end of a file is accepted only if it reaches the expected end.
 #[test]
-fn unaligned_tail_at_end_of_file() {
+fn fault_03_unaligned_tail_at_end_of_file() {
     let folder = tempfile::tempdir().unwrap();
     for len in 1..=8193 {
         fs::write(folder.path().join(len.to_string()), content(len as u64, len)).unwrap();
@@ -41,7 +41,7 @@ fn unaligned_tail_at_end_of_file() {
 
 /// Fault row 7: rounding outward. Random ranges of a large file, many in flight, completed in any order.
 #[test]
-fn random_ranges_with_many_in_flight() {
+fn fault_07_random_ranges_with_many_in_flight() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("shard");
     let bytes = content(1, 5_000_001);
@@ -67,7 +67,7 @@ fn random_ranges_with_many_in_flight() {
 
 /// Fault row 2: a read in pieces of every size is the read in one piece.
 #[test]
-fn reads_in_pieces() {
+fn fault_02_reads_in_pieces() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     let bytes = content(2, 10_007);
@@ -86,7 +86,7 @@ fn reads_in_pieces() {
 
 /// Fault row 4: truncated under us.
 #[test]
-fn truncated_under_us() {
+fn fault_04_truncated_under_us() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     for mut rig in rigs(1 << 20, 4) {
@@ -105,7 +105,7 @@ fn truncated_under_us() {
 
 /// Fault row 5: replaced or edited.
 #[test]
-fn replaced_or_edited() {
+fn fault_05_replaced_or_edited() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     for mut rig in rigs(1 << 20, 4) {

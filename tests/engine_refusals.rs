@@ -5,14 +5,14 @@ mod engine_common;
 use std::fs;
 use std::thread;
 
-use engine_common::{Rig, content};
+use engine_common::{Rig, content, seccomp};
 use forebay::ErrorKind;
 use forebay::engine::{Direct, Engine, EngineKind, EngineOptions};
 use forebay::memory::Arena;
 
 /// Fault row 6: O_DIRECT refused by a file system: the page cache, once in the report; `Required` is an error.
 #[test]
-fn o_direct_refused() {
+fn fault_06_o_direct_refused() {
     for kind in [EngineKind::Uring, EngineKind::Pread] {
         let preferred = EngineOptions { direct: Direct::Preferred, ..Default::default() };
         let Some(mut rig) = Rig::new(kind, 1 << 20, 4, preferred) else { continue };
@@ -41,7 +41,7 @@ fn o_direct_refused() {
 
 /// Fault row 6: memory file systems read the same bytes, with O_DIRECT or without.
 #[test]
-fn a_memory_file_system_reads_the_same() {
+fn fault_06_a_memory_file_system_reads_the_same() {
     let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
         eprintln!("skipped: no /dev/shm");
         return;
@@ -57,7 +57,7 @@ fn a_memory_file_system_reads_the_same() {
 /// Fault row 8: io_uring blocked, as container runtimes do: pread threads with cause and remedy in the report; asked
 /// for by name, an error.
 #[test]
-fn io_uring_blocked() {
+fn fault_08_io_uring_blocked() {
     // A filter holds for the thread that installs it and those it starts.
     thread::spawn(|| {
         seccomp::refuse(libc::SYS_io_uring_setup as u32, libc::EPERM as u32);
@@ -85,7 +85,7 @@ fn io_uring_blocked() {
 
 /// Fault row 9: too little locked memory for the arena: unregistered reads, in the report.
 #[test]
-fn memlock_limit_too_small() {
+fn fault_09_memlock_limit_too_small() {
     let is_root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0;
     if !is_root {
         eprintln!("skipped: only root can become a user whose limit is enforced");
@@ -114,26 +114,4 @@ fn memlock_limit_too_small() {
     })
     .join()
     .unwrap();
-}
-
-mod seccomp {
-    /// Makes a system call fail with `errno` for this thread and those it starts (seccomp(2), classic BPF).
-    pub fn refuse(number: u32, errno: u32) {
-        const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-        const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-        let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-        let mut filter = [
-            instruction(LOAD_WORD, 0, 0, 0),
-            instruction(JUMP_EQUAL, 0, 1, number),
-            instruction(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | errno),
-            instruction(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
-        ];
-        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-        // SAFETY: the program points to a filter that lives through the call, which copies it.
-        unsafe {
-            assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-            assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program), 0);
-        }
-    }
 }

@@ -129,7 +129,7 @@ fn images_of_their_own_size_keep_it() {
 }
 
 #[test]
-fn dropping_the_iterator_after_any_batch_joins_every_thread() {
+fn fault_24_dropping_the_iterator_after_any_batch_joins_every_thread() {
     let root = tempfile::tempdir().expect("folder");
     let folder = common::folder(root.path(), &common::samples(SAMPLES, 3)).display().to_string();
     let mut loader = open(&folder).build().expect("loader");
@@ -158,7 +158,7 @@ fn dropping_the_iterator_after_any_batch_joins_every_thread() {
 }
 
 #[test]
-fn a_panic_in_the_consumer_leaves_the_loader_usable() {
+fn fault_24_a_panic_in_the_consumer_leaves_the_loader_usable() {
     let root = tempfile::tempdir().expect("folder");
     let folder = common::folder(root.path(), &common::samples(SAMPLES, 3)).display().to_string();
     let mut loader = open(&folder).build().expect("loader");
@@ -172,7 +172,7 @@ fn a_panic_in_the_consumer_leaves_the_loader_usable() {
 }
 
 #[test]
-fn holding_every_batch_is_an_error_that_passes() {
+fn fault_25_holding_every_batch_is_an_error_that_passes() {
     let root = tempfile::tempdir().expect("folder");
     let folder = common::folder(root.path(), &common::samples(SAMPLES, 3)).display().to_string();
     let mut loader = open(&folder).held_timeout(Duration::from_millis(100)).build().expect("loader");

@@ -133,9 +133,31 @@ impl OpenFile {
         Ok(())
     }
 
+    /// Makes it another file than it is.
+    pub(super) fn pretend(&mut self, inode: (u64, u64), modified: (i64, u32)) {
+        self.identity = Identity { inode, modified, ..self.identity };
+    }
+
     /// Direct reads were refused: all later ones go through the page cache.
     pub(super) fn refuse_direct(&self) {
         self.direct.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+impl OpenFile {
+    /// A file whose bytes come when a test writes them: a pipe that is said to have some.
+    pub(super) fn of_pipe(pipe: OwnedFd, size_bytes: u64) -> Self {
+        Self {
+            cufile: OnceLock::new(),
+            file: pipe,
+            path: c"pipe".to_owned(),
+            identity: Identity { inode: (0, 0), size_bytes, modified: (0, 0) },
+            align_bytes: 1,
+            is_buffered: true,
+            direct: AtomicBool::new(false),
+            buffered: OnceLock::new(),
+        }
     }
 }
 
@@ -156,6 +178,11 @@ impl Common {
 
     /// Takes over a descriptor that was opened with [`OPEN_FLAGS`].
     pub(super) fn opened(&self, file: OwnedFd, path: CString) -> Result<Arc<OpenFile>> {
+        self.opened_or(file, path, None)
+    }
+
+    /// The same, as if O_DIRECT were refused for that reason.
+    pub(super) fn opened_or(&self, file: OwnedFd, path: CString, refusal: Option<&str>) -> Result<Arc<OpenFile>> {
         let status = status(file.as_fd()).map_err(|errno| open_error(&path, errno))?;
         if u32::from(status.stx_mode) & libc::S_IFMT != libc::S_IFREG {
             return Err(Error::new(ErrorKind::Unsupported, format!("{}: not a regular file", display(&path)))
@@ -166,7 +193,11 @@ impl Common {
             size_bytes: status.stx_size,
             modified: (status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec),
         };
-        let align_bytes = self.set_direct(&file, &path, &status, identity.inode.0)?;
+        let align_bytes = match refusal {
+            None => direct_align_bytes(&status),
+            Some(refusal) => Err(refusal),
+        };
+        let align_bytes = self.set_direct(&file, &path, align_bytes, identity.inode.0)?;
         let is_buffered = align_bytes == 1;
         self.counters.opens.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(OpenFile {
@@ -182,10 +213,10 @@ impl Common {
     }
 
     /// Turns O_DIRECT on if it is wanted, and O_NONBLOCK off: the alignment of reads, 1 through the page cache.
-    fn set_direct(&self, file: &OwnedFd, path: &CString, status: &libc::statx, device: u64) -> Result<u32> {
+    fn set_direct(&self, file: &OwnedFd, path: &CString, align_bytes: Result<u32, &str>, device: u64) -> Result<u32> {
         let set = |flags| fcntl(file, FcntlArg::F_SETFL(flags)).map_err(|errno| errno.desc().to_owned());
         if self.direct != Direct::Off {
-            let refused = match direct_align_bytes(status) {
+            let refused = match align_bytes {
                 // Setting the flag fails where opening with it would.
                 Ok(align_bytes) => match set(OFlag::O_DIRECT) {
                     Ok(_) => return Ok(align_bytes),

@@ -7,17 +7,23 @@
 //! Where the bytes are for a CUDA device that decodes them itself, cuFile reads them straight into a
 //! [`DeviceRegion`] of its memory, and the host never has them.
 //!
+//! An operation that does not complete within [`EngineOptions::read_timeout`] ends with an error; module `pending` keeps its
+//! memory from everyone else until it has really ended.
+//!
 //! All drivers do the same on the same bytes. What a read goes through (rounding to the device's alignment,
 //! short reads, interruptions, a refused O_DIRECT, one retry) is module `transfer`'s, what an open goes through
-//! is `files`'; `uring`, `pread` and [`cufile`] only carry requests.
+//! is `files`'; `uring`, `pread` and [`cufile`] only carry requests. [`sim`](EngineKind::Sim) carries them to a storage that
+//! is made up by a seed, so that everything which can go wrong does, and again.
 
 pub mod cufile;
 mod fallbacks;
 mod files;
 mod options;
 mod page_cache;
+mod pending;
 mod pread;
 pub mod probe;
+mod sim;
 mod transfer;
 mod uring;
 
@@ -26,18 +32,20 @@ use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 pub use cufile::CuFile;
 pub use files::{FileCache, Identity, OpenFile};
 pub use options::{CuFileApi, Direct, EngineKind, EngineOptions, RequirePath};
 pub use page_cache::{budget_bytes as page_cache_budget_bytes, estimate_data_set_bytes, resident_share};
+pub use sim::{SimFault, SimFaults, SimOptions};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Arena, DeviceRegion, Region};
 use crate::report::Fallback;
 use fallbacks::Fallbacks;
+use pending::{Pending, What};
 use transfer::Transfer;
 
 /// An operation that has ended.
@@ -73,6 +81,8 @@ pub struct EngineCounters {
     pub bytes_read: u64,
     /// Reads that failed once and were tried again through the page cache.
     pub retries: u64,
+    /// Operations that had not completed by their deadline.
+    pub timeouts: u64,
 }
 
 /// Moves bytes from files to memory.
@@ -85,6 +95,10 @@ pub struct Engine {
     arena: Arena,
     /// Completions that needed no I/O: refused before they began, or empty.
     ready: Vec<Completion>,
+    /// What the driver has. After the driver, which ends it.
+    pending: Pending,
+    /// Of those, the ones whose deadline has just passed.
+    expired: Vec<u64>,
     depth: usize,
     bound_to_thread: PhantomData<*const ()>,
 }
@@ -93,6 +107,7 @@ enum Driver {
     Uring(Box<uring::Uring>),
     Pread(pread::Pread),
     CuFile(Box<cufile::Driver>),
+    Sim(Box<sim::Sim>),
 }
 
 /// What every driver needs and every thread of it shares.
@@ -104,6 +119,8 @@ struct Common {
     align_bytes_min: u32,
     fallbacks: Fallbacks,
     counters: Counters,
+    /// By their numbers, operations that no one waits for any more: to be ended at the first occasion.
+    abandoned: Box<[AtomicBool]>,
 }
 
 #[derive(Default)]
@@ -113,6 +130,7 @@ struct Counters {
     bytes_asked: AtomicU64,
     bytes_read: AtomicU64,
     retries: AtomicU64,
+    timeouts: AtomicU64,
 }
 
 impl Common {
@@ -120,13 +138,27 @@ impl Common {
         if !(1..=4096).contains(&depth) {
             return Err(Error::invalid_parameter("depth", depth, "1 to 4096 operations in flight are possible"));
         }
+        if options.read_timeout.is_zero() {
+            return Err(Error::invalid_parameter("read_timeout", "0", "a read takes some time"));
+        }
         Ok(Self {
             direct,
             read_bytes_max: options.read_bytes_max.clamp(1, 1 << 30),
             align_bytes_min,
             fallbacks: Fallbacks::default(),
             counters: Counters::default(),
+            abandoned: (0..depth).map(|_| AtomicBool::new(false)).collect(),
         })
+    }
+
+    /// What an operation ends with that no one waits for.
+    fn abandoned() -> Error {
+        Error::new(ErrorKind::TimedOut, "it was given up")
+    }
+
+    /// Whether no one waits any more for the operation of this number.
+    fn is_abandoned(&self, number: u64) -> bool {
+        self.abandoned.get(number as usize).is_some_and(|abandoned| abandoned.load(Ordering::Relaxed))
     }
 }
 
@@ -149,6 +181,7 @@ impl Engine {
                 );
             }
             EngineKind::Pread => Driver::Pread(pread::Pread::new(&common, depth, options.threads)?),
+            EngineKind::Sim => Driver::Sim(Box::new(sim::Sim::new(&common, depth, options.sim))),
             EngineKind::Uring => Driver::Uring(Box::new(uring::Uring::new(&common, arena, depth)?)),
             EngineKind::Auto => match uring::Uring::new(&common, arena, depth) {
                 Ok(uring) => Driver::Uring(Box::new(uring)),
@@ -158,7 +191,7 @@ impl Engine {
                 }
             },
         };
-        Ok(Self::of(driver, common, arena, depth))
+        Ok(Self::of(driver, common, arena, depth, options))
     }
 
     /// An engine that can read into the device memory that `cufile` knows too ([`read_device`](Self::read_device)). Files are
@@ -185,13 +218,20 @@ impl Engine {
         let options = EngineOptions { read_bytes_max, ..options };
         let common = Arc::new(Common::new(depth, direct, files::ALIGN_UNKNOWN_BYTES, options)?);
         let driver = cufile::Driver::new(cufile, &common, depth, options)?;
-        Ok(Self::of(Driver::CuFile(Box::new(driver)), common, arena, depth))
+        Ok(Self::of(Driver::CuFile(Box::new(driver)), common, arena, depth, options))
     }
 
-    fn of(driver: Driver, common: Arc<Common>, arena: &Arena, depth: usize) -> (Self, Vec<Fallback>) {
+    fn of(
+        driver: Driver,
+        common: Arc<Common>,
+        arena: &Arena,
+        depth: usize,
+        options: EngineOptions,
+    ) -> (Self, Vec<Fallback>) {
         let fallbacks = common.fallbacks.snapshot();
         let (arena, ready) = (arena.clone(), Vec::with_capacity(depth));
-        (Self { driver, common, arena, ready, depth, bound_to_thread: PhantomData }, fallbacks)
+        let (pending, expired) = (Pending::new(depth, options.read_timeout), Vec::new());
+        (Self { driver, common, arena, ready, pending, expired, depth, bound_to_thread: PhantomData }, fallbacks)
     }
 
     /// Opens a file for reading. Completes with [`Outcome::Opened`], or an error that names the path.
@@ -201,11 +241,15 @@ impl Engine {
     pub fn open(&mut self, token: u64, path: &Path) {
         self.assert_room();
         match CString::new(path.as_os_str().as_bytes()) {
-            Ok(path) => match &mut self.driver {
-                Driver::Uring(uring) => uring.open(token, path),
-                Driver::Pread(pread) => pread.open(token, path),
-                Driver::CuFile(cufile) => cufile.host().open(token, path),
-            },
+            Ok(path) => {
+                let number = self.pending.begin(&self.common, token, What::Open(path.clone()));
+                match &mut self.driver {
+                    Driver::Uring(uring) => uring.open(number, path),
+                    Driver::Pread(pread) => pread.open(number, path),
+                    Driver::CuFile(cufile) => cufile.host().open(number, path),
+                    Driver::Sim(sim) => sim.open(number, path),
+                }
+            }
             Err(_) => {
                 let error =
                     Error::new(ErrorKind::NotFound, format!("{}: a path cannot hold a NUL byte", path.display()));
@@ -219,7 +263,10 @@ impl Engine {
         let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| {
             Error::new(ErrorKind::NotFound, format!("{}: a path cannot hold a NUL byte", path.display()))
         })?;
-        self.common.open(name)
+        match &self.driver {
+            Driver::Sim(sim) => sim.open_now(name),
+            _ => self.common.open(name),
+        }
     }
 
     /// Bytes of the arena that a read of this range takes: the range rounded outward to the file's alignment.
@@ -243,12 +290,18 @@ impl Engine {
             self.ready.push(Completion { token, result: Ok(Outcome::Read(region)) });
             return;
         }
+        let memory = (&region).into();
         match Transfer::new(Arc::clone(file), offset, len_bytes, region) {
-            Ok(transfer) => match &mut self.driver {
-                Driver::Uring(uring) => uring.read(token, transfer),
-                Driver::Pread(pread) => pread.read(token, transfer),
-                Driver::CuFile(cufile) => cufile.host().read(token, transfer),
-            },
+            Ok(transfer) => {
+                let what = What::Read { file: Arc::clone(file), offset, len_bytes, memory };
+                let number = self.pending.begin(&self.common, token, what);
+                match &mut self.driver {
+                    Driver::Uring(uring) => uring.read(number, transfer),
+                    Driver::Pread(pread) => pread.read(number, transfer),
+                    Driver::CuFile(cufile) => cufile.host().read(number, transfer),
+                    Driver::Sim(sim) => sim.read(number, transfer),
+                }
+            }
             Err(error) => self.ready.push(Completion { token, result: Err(error) }),
         }
     }
@@ -284,8 +337,13 @@ impl Engine {
             self.ready.push(Completion { token, result: Err(error) });
             return;
         };
+        let memory = (&region).into();
         match Transfer::new(Arc::clone(file), offset, len_bytes, region) {
-            Ok(transfer) => cufile.read_device(token, transfer),
+            Ok(transfer) => {
+                let what = What::Read { file: Arc::clone(file), offset, len_bytes, memory };
+                let number = self.pending.begin(&self.common, token, what);
+                cufile.read_device(number, transfer);
+            }
             Err(error) => self.ready.push(Completion { token, result: Err(error) }),
         }
     }
@@ -293,31 +351,65 @@ impl Engine {
     /// Hands everything submitted to the kernel and appends what has completed to `completions`, sleeping until
     /// there are `min` (or nothing is in flight any more) or `timeout` has passed.
     ///
+    /// What is in flight for [`read_timeout`](EngineOptions::read_timeout), counted from the first call after it was submitted,
+    /// completes with `TimedOut`.
+    ///
     /// # Errors
     /// Only if the engine itself has failed. Errors of operations are in their completions.
     pub fn reap(&mut self, min: usize, timeout: Duration, completions: &mut Vec<Completion>) -> Result<()> {
-        let min = min.saturating_sub(self.ready.len());
+        let enough = completions.len().saturating_add(min);
         completions.append(&mut self.ready);
-        match &mut self.driver {
-            Driver::Uring(uring) => uring.reap(min, timeout, completions),
-            Driver::Pread(pread) => pread.reap(min, timeout, completions),
-            Driver::CuFile(cufile) => cufile.reap(min, timeout, completions),
+        let mut now = self.now();
+        let until = now.checked_add(timeout);
+        loop {
+            self.pending.look(now, &self.common, completions, &mut self.expired);
+            for number in self.expired.drain(..) {
+                self.driver.abandon(number);
+            }
+            let want = enough.saturating_sub(completions.len()).min(self.pending.live());
+            let wake = [until, self.pending.look_at()].into_iter().flatten().min();
+            let left = wake.map_or(timeout, |wake| wake.saturating_duration_since(now));
+            let first = completions.len();
+            let result = self.driver.reap(want, left, completions);
+            self.pending.settle(completions, first);
+            result?;
+            if completions.len() >= enough || self.pending.live() == 0 {
+                return Ok(());
+            }
+            now = self.now();
+            if until.is_some_and(|until| until <= now) {
+                return Ok(());
+            }
         }
     }
 
-    /// Operations in flight or not reaped yet.
+    /// Operations in flight or not reaped yet, [overdue](Self::overdue) ones aside.
     pub fn in_flight(&self) -> usize {
-        let driven = match &self.driver {
-            Driver::Uring(uring) => uring.in_flight(),
-            Driver::Pread(pread) => pread.in_flight(),
-            Driver::CuFile(cufile) => cufile.in_flight(),
-        };
-        driven + self.ready.len()
+        self.pending.live() + self.ready.len()
+    }
+
+    /// Operations that have completed for the caller, with `TimedOut`, and have not ended: each keeps its memory and takes
+    /// one of the places of the depth until it has, which [`reap`](Self::reap) finds out.
+    pub fn overdue(&self) -> usize {
+        self.pending.overdue()
+    }
+
+    /// What to say where nothing goes on because everything is [overdue](Self::overdue).
+    pub(crate) fn stuck(&self) -> Error {
+        self.pending.stuck()
     }
 
     /// Operations that can be submitted now.
     pub fn room(&self) -> usize {
-        self.depth - self.in_flight()
+        self.depth - self.pending.len() - self.ready.len()
+    }
+
+    /// The driver's clock.
+    fn now(&self) -> Instant {
+        match &self.driver {
+            Driver::Sim(sim) => sim.now(),
+            _ => Instant::now(),
+        }
     }
 
     /// The engine in use: never `Auto`.
@@ -326,6 +418,7 @@ impl Engine {
             Driver::Uring(_) => EngineKind::Uring,
             Driver::Pread(_) => EngineKind::Pread,
             Driver::CuFile(_) => EngineKind::CuFile,
+            Driver::Sim(_) => EngineKind::Sim,
         }
     }
 
@@ -347,17 +440,44 @@ impl Engine {
 
     /// What it has done so far.
     pub fn counters(&self) -> EngineCounters {
-        let Counters { opens, reads, bytes_asked, bytes_read, retries } = &self.common.counters;
+        let Counters { opens, reads, bytes_asked, bytes_read, retries, timeouts } = &self.common.counters;
         EngineCounters {
             opens: opens.load(Ordering::Relaxed),
             reads: reads.load(Ordering::Relaxed),
             bytes_asked: bytes_asked.load(Ordering::Relaxed),
             bytes_read: bytes_read.load(Ordering::Relaxed),
             retries: retries.load(Ordering::Relaxed),
+            timeouts: timeouts.load(Ordering::Relaxed),
         }
     }
 
     fn assert_room(&self) {
         assert!(self.room() > 0, "all {} operations are in flight", self.depth);
+    }
+}
+
+impl Driver {
+    /// As [`Engine::reap`], of operations by their numbers, and without deadlines.
+    fn reap(&mut self, min: usize, timeout: Duration, completions: &mut Vec<Completion>) -> Result<()> {
+        match self {
+            Self::Uring(uring) => uring.reap(min, timeout, completions),
+            Self::Pread(pread) => pread.reap(min, timeout, completions),
+            Self::CuFile(cufile) => cufile.reap(min, timeout, completions),
+            Self::Sim(sim) => {
+                sim.reap(min, timeout, completions);
+                Ok(())
+            }
+        }
+    }
+
+    /// Does what can be done about an operation that was just abandoned. It completes whenever it does.
+    fn abandon(&mut self, number: u64) {
+        match self {
+            Self::Uring(uring) => uring.cancel(number),
+            Self::Pread(pread) => pread.replace_thread(),
+            // The library can cancel only all at once. What hangs on the host's threads has one of them.
+            Self::CuFile(cufile) => cufile.host().replace_thread(),
+            Self::Sim(sim) => sim.cancel(number),
+        }
     }
 }

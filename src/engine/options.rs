@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
-use super::page_cache;
+use super::{SimOptions, page_cache};
 use crate::error::{Error, Result};
 
 /// How bytes are moved.
@@ -20,6 +21,9 @@ pub enum EngineKind {
     /// cuFile, NVIDIA's GPUDirect Storage, into device memory; what the host has to see goes through pread threads.
     /// `Auto` takes it where a direct path to the device is proven by a read.
     CuFile,
+    /// Storage that is made up by a seed ([`SimOptions`]): the bytes of real files, in whatever order and pieces, with
+    /// whatever faults, on a clock that jumps. For tests; its times say nothing. `Auto` never takes it.
+    Sim,
 }
 
 impl EngineKind {
@@ -30,6 +34,7 @@ impl EngineKind {
             Self::Uring => "uring",
             Self::Pread => "pread",
             Self::CuFile => "cufile",
+            Self::Sim => "sim",
         }
     }
 }
@@ -49,7 +54,8 @@ impl FromStr for EngineKind {
             "uring" => Ok(Self::Uring),
             "pread" => Ok(Self::Pread),
             "cufile" => Ok(Self::CuFile),
-            _ => Err(Error::invalid_parameter("engine", name, "auto, uring, pread and cufile are known")),
+            "sim" => Ok(Self::Sim),
+            _ => Err(Error::invalid_parameter("engine", name, "auto, uring, pread, cufile and sim are known")),
         }
     }
 }
@@ -181,6 +187,11 @@ pub struct EngineOptions {
     pub read_bytes_max: usize,
     /// Which of cuFile's interfaces reads into device memory go through.
     pub cufile_api: CuFileApi,
+    /// How long an open or a read may take before it is given up. Default [`READ_TIMEOUT`](Self::READ_TIMEOUT);
+    /// [`Duration::MAX`] waits for ever.
+    pub read_timeout: Duration,
+    /// What the engine [`Sim`](EngineKind::Sim) makes up.
+    pub sim: SimOptions,
 }
 
 impl Default for EngineOptions {
@@ -191,11 +202,18 @@ impl Default for EngineOptions {
             threads: 0,
             read_bytes_max: 1 << 30,
             cufile_api: CuFileApi::Auto,
+            read_timeout: Self::READ_TIMEOUT,
+            sim: SimOptions::default(),
         }
     }
 }
 
 impl EngineOptions {
+    /// Two minutes. Linux gives a command to an NVMe or SCSI drive 30 s before it aborts it, resets the drive and tries again
+    /// (`nvme_core.io_timeout`, `/sys/block/*/device/timeout`), and an NFS client takes a minute to send a request once more
+    /// (`timeo=600`): what they recover from should not end a run. What takes longer hangs.
+    pub const READ_TIMEOUT: Duration = Duration::from_secs(120);
+
     /// `direct`, with `Auto` decided.
     pub(super) fn resolve_direct(&self) -> Direct {
         match (self.direct, self.data_set_bytes) {
@@ -212,7 +230,7 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for kind in [EngineKind::Auto, EngineKind::Uring, EngineKind::Pread, EngineKind::CuFile] {
+        for kind in [EngineKind::Auto, EngineKind::Uring, EngineKind::Pread, EngineKind::CuFile, EngineKind::Sim] {
             assert_eq!(kind.to_string().parse::<EngineKind>().unwrap(), kind);
         }
         for direct in [Direct::Auto, Direct::Preferred, Direct::Required, Direct::Off] {

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::transfer::{Step, Transfer};
 use super::{Common, Completion, CuFile, Outcome};
 use crate::error::{Error, Result};
-use crate::memory::DeviceRegion;
+use crate::memory::{DeviceRegion, Region};
 
 /// Threads beyond this cost more in switching than their reads in flight gain.
 const THREADS_MAX: usize = 32;
 
+/// Threads that are started in place of such as hang.
+const REPLACEMENTS_MAX: usize = 32;
+
 /// How long a drop waits for reads that hang in the kernel before it leaves them to their threads.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 /// The pread driver. Memory in flight is owned by the thread that reads into it.
 pub(super) struct Pread {
@@ -26,7 +29,25 @@ pub(super) struct Pread {
     completions: Receiver<Completion>,
     /// Also those that others complete.
     in_flight: usize,
-    stop: Arc<AtomicBool>,
+    crew: Arc<Crew>,
+    /// What another thread is started with; `None` once they are told to end.
+    hands: Option<Hands>,
+}
+
+/// What the threads share.
+struct Crew {
+    common: Arc<Common>,
+    stop: AtomicBool,
+    threads: AtomicUsize,
+    /// Threads that have been replaced, and end when they are back.
+    replaced: AtomicUsize,
+}
+
+/// The other ends of the channels.
+#[derive(Clone)]
+struct Hands {
+    work: Receiver<Job>,
+    done: Sender<Completion>,
 }
 
 struct Job {
@@ -57,17 +78,37 @@ impl Pread {
         // Both hold all operations in flight, so that neither side ever waits for room.
         let (jobs, work) = bounded(depth);
         let (done, completions) = bounded(depth);
-        let pread = Self { jobs: Some(jobs), completions, in_flight: 0, stop: Arc::default() };
-        for index in 0..threads {
-            let (common, work, done, stop) = (Arc::clone(common), work.clone(), done.clone(), Arc::clone(&pread.stop));
-            thread::Builder::new()
-                .name(format!("forebay-pread-{index}"))
-                .spawn(move || serve(&common, &work, &done, &stop))
-                .map_err(|error| {
-                    Error::io("starting a pread thread", error).with_remedy("raise the limit on threads (ulimit -u)")
-                })?;
+        let crew = Crew {
+            common: Arc::clone(common),
+            stop: AtomicBool::new(false),
+            threads: AtomicUsize::new(0),
+            replaced: AtomicUsize::new(0),
+        };
+        let hands = Hands { work, done: done.clone() };
+        let pread =
+            Self { jobs: Some(jobs), completions, in_flight: 0, crew: Arc::new(crew), hands: Some(hands.clone()) };
+        for _ in 0..threads {
+            pread.crew.start(hands.clone())?;
         }
         Ok((pread, done))
+    }
+
+    /// Starts a thread in place of one that hangs in the kernel, up to a bound.
+    pub(super) fn replace_thread(&mut self) {
+        let Some(hands) = &self.hands else { return };
+        let (crew, fallbacks) = (&self.crew, &self.crew.common.fallbacks);
+        let remedy = "see what the storage hangs on (dmesg, nfsstat, lctl)";
+        if crew.replaced.load(Ordering::Relaxed) == REPLACEMENTS_MAX {
+            fallbacks.take("pread threads", "fewer", None, || {
+                (format!("{REPLACEMENTS_MAX} threads hang in reads and were replaced"), remedy.to_owned())
+            });
+            return;
+        }
+        crew.replaced.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = crew.start(hands.clone()) {
+            crew.replaced.fetch_sub(1, Ordering::Relaxed);
+            fallbacks.take("pread threads", "fewer", None, || (error.to_string(), remedy.to_owned()));
+        }
     }
 
     pub(super) fn open(&mut self, token: u64, path: CString) {
@@ -88,10 +129,6 @@ impl Pread {
         self.in_flight += 1;
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
     pub(super) fn reap(&mut self, min: usize, timeout: Duration, completions: &mut Vec<Completion>) -> Result<()> {
         let deadline = Instant::now() + timeout;
         let wanted = min.min(self.in_flight);
@@ -104,8 +141,8 @@ impl Pread {
             };
             match received {
                 Ok(completion) => completions.push(completion),
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return Err(threads_ended()),
+                Err(RecvTimeoutError::Timeout) if self.crew.threads.load(Ordering::Relaxed) > 0 => break,
+                Err(_) => return Err(threads_ended()),
             }
             reaped += 1;
             self.in_flight -= 1;
@@ -124,8 +161,8 @@ impl Pread {
 
 impl Drop for Pread {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.jobs = None;
+        self.crew.stop.store(true, Ordering::Relaxed);
+        (self.jobs, self.hands) = (None, None);
         // The channel is disconnected when the last thread has ended. One that hangs in the kernel keeps
         // what it needs alive for itself, so not waiting for it longer is sound.
         let deadline = Instant::now() + DRAIN_TIMEOUT;
@@ -146,25 +183,64 @@ fn threads_ended() -> Error {
     Error::new(crate::ErrorKind::Internal, "every pread thread has ended")
 }
 
-/// The life of a thread: until nobody submits any more.
-fn serve(common: &Common, work: &Receiver<Job>, done: &Sender<Completion>, stop: &AtomicBool) {
-    for Job { token, work } in work {
-        if stop.load(Ordering::Relaxed) {
-            continue;
+impl Crew {
+    fn start(self: &Arc<Self>, hands: Hands) -> Result<()> {
+        let (crew, index) = (Arc::clone(self), self.threads.fetch_add(1, Ordering::Relaxed));
+        let started = thread::Builder::new().name(format!("forebay-pread-{index}")).spawn(move || {
+            let _leave = Leave(&crew.threads);
+            crew.serve(&hands);
+        });
+        started.map(drop).map_err(|error| {
+            self.threads.fetch_sub(1, Ordering::Relaxed);
+            Error::io("starting a pread thread", error).with_remedy("raise the limit on threads (ulimit -u)")
+        })
+    }
+
+    /// The life of a thread: until nobody submits any more, or it was replaced.
+    fn serve(&self, hands: &Hands) {
+        for Job { token, work } in &hands.work {
+            if self.stop.load(Ordering::Relaxed) {
+                continue;
+            }
+            let result =
+                if self.common.is_abandoned(token) { Err(Common::abandoned()) } else { self.work(token, work) };
+            let was_given_up = self.common.is_abandoned(token);
+            if hands.done.send(Completion { token, result }).is_err() || was_given_up && self.was_replaced() {
+                return;
+            }
         }
-        let result = match work {
+    }
+
+    fn work(&self, token: u64, work: Work) -> Result<Outcome> {
+        let (common, is_abandoned) = (&*self.common, || self.common.is_abandoned(token));
+        match work {
             Work::Open(path) => common.open(path).map(Outcome::Opened),
-            Work::Read(transfer) => read(common, transfer).map(Outcome::Read),
-            Work::ReadDevice(cufile, transfer) => cufile.read(common, transfer).map(Outcome::ReadDevice),
-        };
-        if done.send(Completion { token, result }).is_err() {
-            return;
+            Work::Read(transfer) => read(common, transfer, is_abandoned).map(Outcome::Read),
+            Work::ReadDevice(cufile, transfer) => cufile.read(common, transfer, is_abandoned).map(Outcome::ReadDevice),
         }
+    }
+
+    /// Whether there is one thread too many, which is the one that asks.
+    fn was_replaced(&self) -> bool {
+        let one_less = |replaced: usize| replaced.checked_sub(1);
+        self.replaced.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
 }
 
-fn read(common: &Common, mut transfer: Transfer) -> Result<crate::memory::Region> {
+/// Counts a thread out, however it ends.
+struct Leave<'a>(&'a AtomicUsize);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn read(common: &Common, mut transfer: Transfer, is_abandoned: impl Fn() -> bool) -> Result<Region> {
     loop {
+        if is_abandoned() {
+            return Err(Common::abandoned());
+        }
         let request = transfer.request(common);
         let (descriptor, memory) = transfer.ends(request);
         let answer = nix::sys::uio::pread(descriptor, memory, request.offset as i64);

@@ -165,6 +165,21 @@ impl<T: Target> Transfer<T> {
         Request { offset: self.span.start + at as u64, at, len_bytes }
     }
 
+    /// Where the bytes start that were asked for, and how many they are.
+    pub(super) fn range(&self) -> (u64, usize) {
+        (self.offset, self.len_bytes)
+    }
+
+    /// Whether its requests go around the page cache.
+    pub(super) fn is_direct(&self) -> bool {
+        !self.buffered && self.file.is_direct()
+    }
+
+    /// Bytes at the start of a request's memory that an earlier answer has filled.
+    pub(super) fn arrived_bytes(&self, request: Request) -> usize {
+        self.filled.saturating_sub(request.at).min(request.len_bytes)
+    }
+
     /// What it reads from, and the memory that it fills.
     pub(super) fn file_and_region(&self) -> (&Arc<OpenFile>, &T) {
         (&self.file, &self.region)

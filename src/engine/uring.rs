@@ -104,6 +104,22 @@ impl Uring {
         self.request(index, token, transfer);
     }
 
+    /// Asks the kernel to end an operation early, which then completes as interrupted, or not: reads of a disk cannot be.
+    pub(super) fn cancel(&mut self, token: u64) {
+        let is_it = |operation: &Operation| match operation {
+            Operation::Vacant => false,
+            Operation::Open { token: of, .. } | Operation::Read { token: of, .. } => *of == token,
+        };
+        let Some(index) = self.operations.iter().position(is_it) else { return };
+        if self.ring.submission().is_full() {
+            // An error comes again when it matters.
+            let _ = self.enter(0, Duration::ZERO);
+        }
+        if !self.ring.submission().is_full() {
+            self.push(CANCELLATION, opcode::AsyncCancel::new(index as u64).build());
+        }
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.operations.len() - self.vacant.len()
     }
@@ -163,6 +179,10 @@ impl Uring {
                         Err(errno) => Err(open_error(&path, errno)),
                     };
                     completions.push(Completion { token, result: result.map(Outcome::Opened) });
+                }
+                // Not its bytes, and no retry.
+                Operation::Read { token, .. } if self.common.is_abandoned(token) => {
+                    completions.push(Completion { token, result: Err(Common::abandoned()) });
                 }
                 Operation::Read { token, transfer, request } => match transfer.advance(request, answer, &self.common) {
                     Step::Again(transfer) => {

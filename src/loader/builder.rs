@@ -13,7 +13,9 @@ use crate::decode::kernels::Capacity;
 use crate::decode::nvjpeg::{NvJpeg, NvJpegDevice};
 use crate::device::cuda::Gpu;
 use crate::device::{Device, DeviceChoice};
-use crate::engine::{CuFileApi, Direct, Engine, EngineKind, EngineOptions, RequirePath, estimate_data_set_bytes};
+use crate::engine::{
+    CuFileApi, Direct, Engine, EngineKind, EngineOptions, RequirePath, SimOptions, estimate_data_set_bytes,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::Grain;
 use crate::limits::Limits;
@@ -64,6 +66,8 @@ pub struct LoaderBuilder {
     direct: Direct,
     require_path: RequirePath,
     cufile_api: CuFileApi,
+    read_timeout: Duration,
+    sim: SimOptions,
     held_timeout: Duration,
     device: DeviceChoice,
     decoder: DecoderKind,
@@ -131,6 +135,8 @@ impl LoaderBuilder {
             direct: Direct::Auto,
             require_path: RequirePath::Any,
             cufile_api: CuFileApi::Auto,
+            read_timeout: EngineOptions::READ_TIMEOUT,
+            sim: SimOptions::default(),
             held_timeout: Duration::from_secs(30),
             device: DeviceChoice::default(),
             decoder: DecoderKind::default(),
@@ -274,6 +280,22 @@ impl LoaderBuilder {
         self
     }
 
+    /// How long opening a file or one read of it may take, before it is an error of its sample
+    /// ([`TimedOut`](crate::ErrorKind::TimedOut)). Its memory stays with the read until that has really ended, and everything
+    /// else goes on. Default [`EngineOptions::READ_TIMEOUT`], two minutes; [`Duration::MAX`] waits for ever.
+    ///
+    /// Shards are opened once, at once and without a limit.
+    pub fn read_timeout(mut self, timeout: Duration) -> Self {
+        self.read_timeout = timeout;
+        self
+    }
+
+    /// What the engine [`Sim`](EngineKind::Sim) makes up, where it was asked for.
+    pub fn sim(mut self, sim: SimOptions) -> Self {
+        self.sim = sim;
+        self
+    }
+
     /// How long the iterator waits when the consumer holds every batch, before it says so with
     /// [`BatchesHeld`](crate::ErrorKind::BatchesHeld). Default 30 s.
     pub fn held_timeout(mut self, timeout: Duration) -> Self {
@@ -342,6 +364,9 @@ impl LoaderBuilder {
         if threads > 4096 {
             return Err(Error::invalid_parameter("threads", threads, "at most 4096 threads decode"));
         }
+        if self.read_timeout.is_zero() {
+            return Err(Error::invalid_parameter("read_timeout", "0", "a read takes some time"));
+        }
         self.check_decoder()?;
         self.check_path()?;
         let rate_limits = self.rate_limits.resolve()?;
@@ -354,6 +379,8 @@ impl LoaderBuilder {
             direct: self.direct,
             data_set_bytes,
             cufile_api: self.cufile_api,
+            read_timeout: self.read_timeout,
+            sim: self.sim,
             ..EngineOptions::default()
         };
         let mut device_fallbacks: Vec<_> = fallback.into_iter().collect();

@@ -89,6 +89,8 @@ impl<'a> Feed<'a> {
         let done = self.engine.counters();
         counters.bytes_read.fetch_add(done.bytes_read, Relaxed);
         counters.reads.fetch_add(done.reads, Relaxed);
+        counters.retries.fetch_add(done.retries, Relaxed);
+        counters.timeouts.fetch_add(done.timeouts, Relaxed);
         self.ready.end_at(batches?);
         Ok(())
     }
@@ -137,26 +139,48 @@ impl<'a> Feed<'a> {
         let waiting = Instant::now();
         let limited = if self.engine.room() > 0 { self.lanes.limited_for(waiting) } else { None };
         let timeout = limited.map_or(LOOK_EVERY, |limited| limited.min(LOOK_EVERY));
-        if self.engine.in_flight() > 0 {
+        let is_blocked = if self.engine.in_flight() > 0 {
             self.engine.reap(1, timeout, &mut self.completions)?;
-        } else if let Some(number) = self.memory_wanted {
-            shared.arena.wait_for_space(self.seats[number].region_lens(&self.engine), timeout)?;
-            clock.add_blocked(waiting);
-            return Ok(());
-        } else if limited.is_some() {
-            std::thread::sleep(timeout);
-        } else if let Some(samples) = slot_wanted {
-            // Taken and given back at once: the loop takes it again.
-            drop(shared.slots.acquire(samples, timeout));
-            clock.add_blocked(waiting);
-            return Ok(());
-        }
+            false
+        } else {
+            self.look_for_overdue()?;
+            if let Some(number) = self.memory_wanted {
+                // What can never fit is the sample's error, when it is started.
+                let _ = shared.arena.wait_for_space(self.seats[number].region_lens(&self.engine), timeout);
+                true
+            } else if limited.is_some() {
+                std::thread::sleep(timeout);
+                false
+            } else if let Some(samples) = slot_wanted {
+                // Taken and given back at once: the loop takes it again.
+                drop(shared.slots.acquire(samples, timeout));
+                true
+            } else {
+                false
+            }
+        };
         match limited {
+            _ if is_blocked => clock.add_blocked(waiting),
             Some(_) => clock.add_limited(waiting),
             None => clock.add_starved(waiting),
         }
-        self.lanes.count_time(Instant::now(), limited.is_some());
+        self.lanes.count_time(Instant::now(), limited.is_some() && !is_blocked);
         self.complete();
+        Ok(())
+    }
+
+    /// Takes back what is of operations that were given up, for which nobody waits.
+    ///
+    /// # Errors
+    /// Where they are so many that nothing can be read any more.
+    fn look_for_overdue(&mut self) -> Result<()> {
+        if self.engine.overdue() == 0 {
+            return Ok(());
+        }
+        self.engine.reap(0, Duration::ZERO, &mut self.completions)?;
+        if self.engine.room() == 0 && self.engine.in_flight() == 0 {
+            return Err(self.engine.stuck());
+        }
         Ok(())
     }
 

@@ -196,9 +196,17 @@ impl Loader {
         self.shared.memory
     }
 
+    /// Bytes of memory for encoded samples that are in use: of samples on their way, and of reads that hang. 0 between runs
+    /// whose reads have all ended.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.shared.arena.used_bytes()
+    }
+
     /// What it has done since it was built.
     pub fn report(&self) -> Report {
         let shared = &self.shared;
+        let simulated =
+            (shared.engine == EngineKind::Sim).then(|| "storage is simulated: its times say nothing".to_owned());
         Report::new(
             &shared.counters,
             Setting {
@@ -208,7 +216,7 @@ impl Loader {
                 memory_bound_bytes: shared.memory.total_bytes() as u64,
                 device_bound_bytes: shared.memory.device_bytes as u64,
                 fallbacks: [shared.source.index_fallbacks(), &shared.device_fallbacks].concat(),
-                notes: shared.source.notes().to_vec(),
+                notes: shared.source.notes().iter().cloned().chain(simulated).collect(),
             },
         )
     }

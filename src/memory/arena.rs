@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::time::Duration;
 
 use super::mapping::Part;
-use super::ring::{Piece, Ring};
+use super::ring::{Piece, Ring, Ticket};
 use crate::error::Result;
 
 /// A ring of memory, cut into [`Region`]s by one thread and given back by any.
@@ -13,7 +13,7 @@ use crate::error::Result;
 /// Regions are taken from the head; the tail moves on when the oldest regions are dropped, so memory
 /// comes back in the order in which it was handed out. Cloning clones a handle.
 ///
-/// Dropping a region is one atomic store. Allocating takes a mutex that only another allocation or a
+/// Dropping a region is one atomic exchange. Allocating takes a mutex that only another allocation or a
 /// waiting thread can hold.
 #[derive(Clone)]
 pub struct Arena(Ring<Memory>);
@@ -93,6 +93,11 @@ impl Arena {
         self.0.used_bytes()
     }
 
+    /// Those of them that reads hold which have passed their deadline and not come back: the ring goes round without them.
+    pub fn quarantined_bytes(&self) -> usize {
+        self.0.passed_bytes()
+    }
+
     /// Start and length of what reads may land in, for registering it with io_uring.
     pub(crate) fn reads(&self) -> (NonNull<u8>, usize) {
         let reads = &self.0.memory().reads;
@@ -134,6 +139,11 @@ impl Region {
         self.0.allocated_bytes()
     }
 
+    /// What names it to whoever does not own it.
+    pub(crate) fn ticket(&self) -> RegionTicket {
+        RegionTicket(self.0.ticket())
+    }
+
     /// Where its visible bytes start, from the start of the arena.
     pub(crate) fn position(&self) -> usize {
         self.0.position()
@@ -163,6 +173,17 @@ impl Region {
 impl std::fmt::Debug for Region {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Region({:?})", self.0)
+    }
+}
+
+/// Names a [`Region`].
+pub(crate) struct RegionTicket(Ticket<Memory>);
+
+impl RegionTicket {
+    /// Puts the region into quarantine, if it is still out: the arena goes round without it, and hands out none of its
+    /// bytes until it is dropped.
+    pub(crate) fn quarantine(&self) {
+        self.0.pass();
     }
 }
 
@@ -300,20 +321,63 @@ mod tests {
         assert!(Arena::new(PIECES_MAX * 2 * REGION_ALIGN_BYTES).unwrap().alloc_all(many, |_| {}).is_err());
     }
 
+    /// A read that never ends takes its bytes out of the ring, and nothing else.
+    #[test]
+    fn the_ring_goes_round_without_what_is_in_quarantine() {
+        let arena = Arena::new(64 << 10).unwrap();
+        let before = alloc(&arena, 8192).unwrap();
+        let mut hung = alloc(&arena, 4096).unwrap();
+        hung.as_mut_slice().fill(7);
+        let ticket = hung.ticket();
+        ticket.quarantine();
+        ticket.quarantine();
+        assert_eq!((arena.quarantined_bytes(), arena.used_bytes()), (4096, 12 << 10));
+        drop(before);
+        assert_eq!(arena.used_bytes(), 4096, "it is out, and the tail has moved over it");
+        for round in 0..100 {
+            let mut region = alloc(&arena, 12 << 10).unwrap();
+            region.as_mut_slice().fill(round);
+            assert!(hung.as_slice().iter().all(|byte| *byte == 7), "round {round}");
+        }
+        // 56 KiB are left, 8 before it and 52 behind it.
+        let error = alloc_error(&arena, 56 << 10);
+        assert!(error.contains("1 reads that have not completed hold 4096 of the arena's 65536 bytes"), "{error}");
+        assert!(alloc(&arena, 52 << 10).is_some());
+        drop(hung);
+        assert_eq!((arena.quarantined_bytes(), arena.used_bytes()), (0, 0));
+        assert!(alloc(&arena, 64 << 10).is_some(), "its bytes are the ring's again");
+        ticket.quarantine();
+        assert_eq!(arena.quarantined_bytes(), 0, "it is gone");
+    }
+
+    fn alloc_error(arena: &Arena, len: usize) -> String {
+        let error = arena.alloc(len).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+        assert!(arena.wait_for_space([len].into_iter(), Duration::from_secs(60)).is_err(), "it does not wait for it");
+        error.to_string()
+    }
+
     proptest! {
+        /// Whatever is put into quarantine, when, and whenever it is dropped.
         #[test]
         fn any_sequence_keeps_regions_apart(
-            steps in proptest::collection::vec((proptest::collection::vec(1_usize..40_000, 1..4), 0_usize..4), 1..200),
+            steps in proptest::collection::vec((proptest::collection::vec(1_usize..40_000, 1..4), 0_usize..5), 1..200),
         ) {
             let arena = Arena::new(128 << 10).unwrap();
             let mut out: Vec<Region> = Vec::new();
             for (lens, action) in steps {
-                if action == 0 && !out.is_empty() {
-                    out.remove(lens[0] % out.len());
+                if action < 2 && !out.is_empty() {
+                    let index = lens[0] % out.len();
+                    if action == 0 {
+                        out.remove(index);
+                    } else {
+                        out[index].ticket().quarantine();
+                    }
                     continue;
                 }
                 let before = out.len();
-                let taken = arena.alloc_all(lens.iter().copied(), |region| out.push(region)).unwrap();
+                // What quarantine leaves may be too little.
+                let taken = arena.alloc_all(lens.iter().copied(), |region| out.push(region)).unwrap_or(false);
                 prop_assert_eq!(out.len() - before, if taken { lens.len() } else { 0 });
                 for (index, region) in out.iter().enumerate().skip(before) {
                     prop_assert!(region.len() >= lens[index - before] && region.position() % REGION_ALIGN_BYTES == 0);
@@ -324,8 +388,9 @@ mod tests {
                     }
                 }
             }
+            prop_assert!(arena.used_bytes() >= out.iter().map(Region::allocated_bytes).sum());
             out.clear();
-            prop_assert_eq!(arena.used_bytes(), 0);
+            prop_assert_eq!((arena.used_bytes(), arena.quarantined_bytes()), (0, 0));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::ring::{Piece, Ring};
+use super::ring::{Piece, Ring, Ticket};
 use crate::device::Device;
 use crate::device::cuda::{DeviceMemory, Gpu};
 use crate::error::{Error, Result};
@@ -120,6 +120,11 @@ impl DeviceRegion {
         self.memory().copy_to_host(self.offset(), into)
     }
 
+    /// What names it to whoever does not own it.
+    pub(crate) fn ticket(&self) -> DeviceRegionTicket {
+        DeviceRegionTicket(self.0.ticket())
+    }
+
     /// Where its visible bytes start, from the start of the arena.
     pub(crate) fn position(&self) -> usize {
         self.0.position()
@@ -139,5 +144,15 @@ impl DeviceRegion {
 impl std::fmt::Debug for DeviceRegion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "DeviceRegion({:?})", self.0)
+    }
+}
+
+/// Names a [`DeviceRegion`].
+pub(crate) struct DeviceRegionTicket(Ticket<Memory>);
+
+impl DeviceRegionTicket {
+    /// As [`RegionTicket::quarantine`](super::RegionTicket::quarantine).
+    pub(crate) fn quarantine(&self) {
+        self.0.pass();
     }
 }

@@ -27,7 +27,9 @@ mod ring;
 mod slots;
 mod upload;
 
+pub(crate) use arena::RegionTicket;
 pub use arena::{Arena, Region};
+pub(crate) use device::DeviceRegionTicket;
 pub use device::{DeviceArena, DeviceRegion};
 pub(crate) use file_map::FileMap;
 pub use plan::MemoryPlan;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,11 @@ pub(super) const PIECES_MAX: usize = 8192;
 
 /// Addresses of some memory `M`, which it keeps alive, cut into [`Piece`]s by one thread and given back by any.
 ///
-/// Dropping a piece is one atomic store. Allocating takes a mutex that only another allocation or a
+/// Dropping a piece is one atomic exchange. Allocating takes a mutex that only another allocation or a
 /// waiting thread can hold. Nothing here touches the memory itself.
+///
+/// A piece that may not come back for a long time can be [passed](Ticket::pass): the ring goes round without it, and
+/// places nothing on its bytes until it is dropped.
 pub(super) struct Ring<M> {
     shared: Arc<Shared<M>>,
 }
@@ -33,9 +36,9 @@ struct Shared<M> {
     memory: M,
     capacity_bytes: usize,
     state: Mutex<State>,
-    /// `done[sequence % PIECES_MAX]`: the piece has been dropped. Set by whoever drops it, cleared under
-    /// the mutex when its number is handed out again.
-    done: Box<[AtomicBool]>,
+    /// `marks[sequence % PIECES_MAX]`: which piece has the place, and whether the tail may move over it. Set to
+    /// [`DROPPED`] by whoever drops it, and the rest under the mutex.
+    marks: Box<[AtomicU64]>,
     /// A thread sleeps in `wait_for_space`, so a drop has to wake it.
     waiting: AtomicBool,
     space: Condvar,
@@ -46,7 +49,26 @@ struct State {
     high_water_bytes: usize,
     /// The bytes that each piece out (oldest first) takes, with what was skipped to place it.
     out: VecDeque<usize>,
-    oldest: usize,
+    /// The number of the oldest of them. Numbers are never used again.
+    oldest: u64,
+    /// The pieces that were passed and are not dropped yet. Empty in all but bad cases.
+    passed: Vec<Passed>,
+}
+
+/// A piece that the ring goes round without.
+struct Passed {
+    sequence: u64,
+    /// Its bytes, from the start of the ring.
+    range: Range<usize>,
+}
+
+/// What a mark says of its piece, below the piece's number.
+const OUT: u64 = 0;
+const DROPPED: u64 = 1;
+const PASSED: u64 = 2;
+
+fn mark(sequence: u64, says: u64) -> u64 {
+    sequence << 2 | says
 }
 
 /// Where the next piece goes.
@@ -63,13 +85,14 @@ impl<M> Ring<M> {
     /// A ring over `capacity_bytes` of memory that nobody else uses.
     pub(super) fn new(memory: M, capacity_bytes: usize) -> Self {
         let head = Head { at: 0, used_bytes: 0, pieces: 0 };
-        let state = State { head, high_water_bytes: 0, out: VecDeque::with_capacity(PIECES_MAX), oldest: 0 };
+        let out = VecDeque::with_capacity(PIECES_MAX);
+        let state = State { head, high_water_bytes: 0, out, oldest: 0, passed: Vec::new() };
         Self {
             shared: Arc::new(Shared {
                 memory,
                 capacity_bytes,
                 state: Mutex::new(state),
-                done: (0..PIECES_MAX).map(|_| AtomicBool::new(false)).collect(),
+                marks: (0..PIECES_MAX).map(|_| AtomicU64::new(0)).collect(),
                 waiting: AtomicBool::new(false),
                 space: Condvar::new(),
             }),
@@ -82,20 +105,20 @@ impl<M> Ring<M> {
         lens_bytes: impl Iterator<Item = usize> + Clone,
         mut put: impl FnMut(Piece<M>),
     ) -> Result<bool> {
-        self.check(lens_bytes.clone())?;
         let mut state = self.shared.lock();
+        self.check(lens_bytes.clone(), &state.passed)?;
         self.shared.reclaim(&mut state);
         if !state.has_room(lens_bytes.clone(), self.capacity_bytes()) {
             return Ok(false);
         }
         for len_bytes in lens_bytes {
             let len_bytes = round_up(len_bytes);
-            let sequence = (state.oldest + state.out.len()) % PIECES_MAX;
+            let sequence = state.oldest + state.out.len() as u64;
             let Some(start) = state.take(len_bytes, self.capacity_bytes()) else {
                 unreachable!("there is room for all of them")
             };
             // Relaxed: the piece reaches another thread only through something that synchronises.
-            self.shared.done[sequence].store(false, Ordering::Relaxed);
+            self.shared.mark_of(sequence).store(mark(sequence, OUT), Ordering::Relaxed);
             put(Piece { shared: Arc::clone(&self.shared), sequence, start, window: 0..len_bytes, len_bytes });
         }
         Ok(true)
@@ -107,12 +130,13 @@ impl<M> Ring<M> {
         lens_bytes: impl Iterator<Item = usize> + Clone,
         timeout: Duration,
     ) -> Result<bool> {
-        self.check(lens_bytes.clone())?;
         let deadline = Instant::now() + timeout;
         let mut state = self.shared.lock();
+        // Only the thread that allocates, which this is, has pieces passed.
+        self.check(lens_bytes.clone(), &state.passed)?;
         loop {
             self.shared.waiting.store(true, Ordering::Relaxed);
-            // Pairs with the fence in Piece::drop: either we see its `done`, or it sees `waiting`.
+            // Pairs with the fence in Piece::drop: either we see its mark, or it sees `waiting`.
             fence(Ordering::SeqCst);
             self.shared.reclaim(&mut state);
             let found = state.has_room(lens_bytes.clone(), self.capacity_bytes());
@@ -143,18 +167,38 @@ impl<M> Ring<M> {
     pub(super) fn used_bytes(&self) -> usize {
         let mut state = self.shared.lock();
         self.shared.reclaim(&mut state);
-        state.head.used_bytes
+        let tail = state.oldest;
+        let behind = state.passed.iter().filter(|passed| passed.sequence < tail);
+        state.head.used_bytes + behind.map(|passed| passed.range.len()).sum::<usize>()
     }
 
-    /// Refuses what would not fit even if nothing were out.
-    fn check(&self, lens_bytes: impl Iterator<Item = usize> + Clone) -> Result<()> {
+    /// Bytes of pieces that were passed and are not dropped yet.
+    pub(super) fn passed_bytes(&self) -> usize {
+        self.shared.lock().passed.iter().map(|passed| passed.range.len()).sum()
+    }
+
+    /// Refuses what would not fit even if nothing were out but what was passed.
+    fn check(&self, lens_bytes: impl Iterator<Item = usize> + Clone, passed: &[Passed]) -> Result<()> {
         let capacity_bytes = self.capacity_bytes();
-        let mut empty = Head { at: 0, used_bytes: 0, pieces: 0 };
-        if lens_bytes.clone().all(|len_bytes| empty.place(round_up(len_bytes), capacity_bytes).is_some()) {
+        let fits = |passed| {
+            let mut empty = Head { at: 0, used_bytes: 0, pieces: 0 };
+            lens_bytes.clone().all(|len_bytes| empty.place(round_up(len_bytes), capacity_bytes, passed).is_some())
+        };
+        if fits(passed) {
             return Ok(());
         }
-        let (reads, len_bytes) = lens_bytes.fold((0_usize, 0_usize), |(n, sum), len| (n + 1, sum.saturating_add(len)));
+        let (reads, len_bytes) =
+            lens_bytes.clone().fold((0_usize, 0_usize), |(n, sum), len| (n + 1, sum.saturating_add(len)));
         let what = if reads == 1 { "a read".to_owned() } else { format!("{reads} reads of one sample") };
+        if fits(&[]) {
+            let (hanging, held) = (passed.len(), passed.iter().map(|passed| passed.range.len()).sum::<usize>());
+            let message = format!(
+                "{what} of {len_bytes} bytes does not fit: {hanging} reads that have not completed hold {held} of the \
+                 arena's {capacity_bytes} bytes"
+            );
+            return Err(Error::new(ErrorKind::LimitExceeded, message)
+                .with_remedy("see what the storage hangs on (dmesg), or enlarge the arena"));
+        }
         let message = format!("{what} of {len_bytes} bytes is larger than the arena of {capacity_bytes} bytes");
         Err(Error::new(ErrorKind::LimitExceeded, message)
             .with_remedy("enlarge the arena, or lower Limits::max_bytes if no sample should be that large"))
@@ -172,17 +216,21 @@ impl<M> Shared<M> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves the tail over the oldest pieces that have been dropped.
+    fn mark_of(&self, sequence: u64) -> &AtomicU64 {
+        &self.marks[(sequence % PIECES_MAX as u64) as usize]
+    }
+
+    /// Moves the tail over the oldest pieces that have been dropped or passed.
     fn reclaim(&self, state: &mut State) {
         while let Some(taken) = state.out.front() {
             // Acquire: what the dropping thread read or wrote happened before the bytes are handed out
             // again.
-            if !self.done[state.oldest].load(Ordering::Acquire) {
+            if self.mark_of(state.oldest).load(Ordering::Acquire) == mark(state.oldest, OUT) {
                 return;
             }
             state.head.used_bytes -= taken;
             state.head.pieces -= 1;
-            state.oldest = (state.oldest + 1) % PIECES_MAX;
+            state.oldest += 1;
             state.out.pop_front();
         }
         // Nothing is out: starting at the front again lets the largest piece fit without a skip.
@@ -194,12 +242,12 @@ impl State {
     /// Whether all of them would find a place, one after another.
     fn has_room(&self, mut lens_bytes: impl Iterator<Item = usize>, capacity_bytes: usize) -> bool {
         let mut trial = self.head;
-        lens_bytes.all(|len_bytes| trial.place(round_up(len_bytes), capacity_bytes).is_some())
+        lens_bytes.all(|len_bytes| trial.place(round_up(len_bytes), capacity_bytes, &self.passed).is_some())
     }
 
     /// Hands out `len_bytes` in one piece: where they start.
     fn take(&mut self, len_bytes: usize, capacity_bytes: usize) -> Option<usize> {
-        let taken = self.head.place(len_bytes, capacity_bytes)?;
+        let taken = self.head.place(len_bytes, capacity_bytes, &self.passed)?;
         self.high_water_bytes = self.high_water_bytes.max(self.head.used_bytes);
         self.out.push_back(taken);
         Some(self.head.at - len_bytes)
@@ -207,12 +255,26 @@ impl State {
 }
 
 impl Head {
-    /// Moves over the place of `len_bytes` in one piece: the bytes this takes from the ring, what is skipped
-    /// at its end included.
-    fn place(&mut self, len_bytes: usize, capacity_bytes: usize) -> Option<usize> {
-        let to_end = capacity_bytes - self.at;
-        let (start, taken) =
-            if len_bytes <= to_end { (self.at, len_bytes) } else { (0, to_end.checked_add(len_bytes)?) };
+    /// Moves over the place of `len_bytes` in one piece that touches none of `passed`: the bytes this takes from the
+    /// ring, what is skipped to get there included.
+    fn place(&mut self, len_bytes: usize, capacity_bytes: usize, passed: &[Passed]) -> Option<usize> {
+        if len_bytes > capacity_bytes {
+            return None;
+        }
+        let (mut start, mut skipped, mut has_wrapped) = (self.at, 0, false);
+        loop {
+            let to_end = capacity_bytes - start;
+            if len_bytes > to_end {
+                if has_wrapped {
+                    return None;
+                }
+                (start, skipped, has_wrapped) = (0, skipped + to_end, true);
+            }
+            let touches = |hole: &&Passed| start < hole.range.end && hole.range.start < start + len_bytes;
+            let Some(hole) = passed.iter().find(touches) else { break };
+            (start, skipped) = (hole.range.end, skipped + hole.range.end - start);
+        }
+        let taken = skipped + len_bytes;
         let used_bytes = self.used_bytes.checked_add(taken)?;
         if self.pieces == PIECES_MAX || used_bytes > capacity_bytes {
             return None;
@@ -223,13 +285,14 @@ impl Head {
 }
 
 /// A piece of a [`Ring`], owned: no other piece overlaps it until it is dropped. Before that the ring never hands out its
-/// bytes, since they lie between its tail and its head, and the tail passes it only after `done` is set by its drop.
+/// bytes, since they lie between its tail and its head, and the tail goes over it only after its drop, or after it was
+/// passed: then its bytes are kept free until its drop.
 ///
 /// It may be sent to and dropped on any thread. [`narrow`](Self::narrow) hides the bytes around the
 /// ones that were asked for.
 pub(super) struct Piece<M> {
     shared: Arc<Shared<M>>,
-    sequence: usize,
+    sequence: u64,
     start: usize,
     len_bytes: usize,
     /// The visible part, from `start`.
@@ -262,6 +325,11 @@ impl<M> Piece<M> {
         self.start + self.len_bytes
     }
 
+    /// What names it to others.
+    pub(super) fn ticket(&self) -> Ticket<M> {
+        Ticket { shared: Arc::clone(&self.shared), sequence: self.sequence, range: self.start..self.end() }
+    }
+
     /// Makes only `range` of the visible bytes visible.
     ///
     /// # Panics
@@ -274,15 +342,50 @@ impl<M> Piece<M> {
 
 impl<M> Drop for Piece<M> {
     fn drop(&mut self) {
+        let (out, dropped) = (mark(self.sequence, OUT), mark(self.sequence, DROPPED));
         // Release: our accesses to the bytes happen before their next owner's.
-        self.shared.done[self.sequence].store(true, Ordering::Release);
+        let was_out = self
+            .shared
+            .mark_of(self.sequence)
+            .compare_exchange(out, dropped, Ordering::Release, Ordering::Relaxed)
+            .is_ok();
+        if !was_out {
+            // It was passed, and its place may be another's by now.
+            let mut state = self.shared.lock();
+            state.passed.retain(|passed| passed.sequence != self.sequence);
+            self.shared.space.notify_all();
+            return;
+        }
         // Pairs with the fence in wait_for_space.
         fence(Ordering::SeqCst);
         if self.shared.waiting.load(Ordering::Relaxed) {
-            // Under the mutex the waiter is either asleep, and wakes, or has not looked at `done` yet.
+            // Under the mutex the waiter is either asleep, and wakes, or has not looked at the mark yet.
             let _state = self.shared.lock();
             self.shared.space.notify_all();
         }
+    }
+}
+
+/// Names a piece to whoever does not own it.
+pub(super) struct Ticket<M> {
+    shared: Arc<Shared<M>>,
+    sequence: u64,
+    range: Range<usize>,
+}
+
+impl<M> Ticket<M> {
+    /// Lets the ring go round without the piece, whose bytes stay its own until it is dropped: whether it still was out.
+    pub(super) fn pass(&self) -> bool {
+        let mut state = self.shared.lock();
+        let (out, passed) = (mark(self.sequence, OUT), mark(self.sequence, PASSED));
+        let mark = self.shared.mark_of(self.sequence);
+        // Relaxed: the bytes are handed out again only after the piece's drop, which takes the mutex.
+        let is_out = mark.compare_exchange(out, passed, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if is_out {
+            state.passed.push(Passed { sequence: self.sequence, range: self.range.clone() });
+            self.shared.space.notify_all();
+        }
+        is_out
     }
 }
 

@@ -184,7 +184,8 @@ impl Upload {
     pub(crate) fn used(&self, _filled: &FilledSlot, landed: usize) -> (usize, &[u8]) {
         let start = self.bottom.load(Relaxed);
         let end = (self.landing_at + landed).next_multiple_of(ALIGN_BYTES).min(self.memory.len_bytes());
-        // SAFETY: inside the memory, zeroed or written; the batch is complete, so no one writes it any more.
+        // SAFETY: inside the memory, zeroed or written; the batch is complete, so no one of it writes any more. A read of an
+        // earlier one that was given up may, to bytes that no sample of this one has: they are only copied.
         (start, unsafe { std::slice::from_raw_parts(self.memory.start().as_ptr().add(start), end - start) })
     }
 

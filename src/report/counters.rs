@@ -74,6 +74,9 @@ pub(crate) struct Counters {
     /// Bytes that storage delivered: what was asked for, rounded outward to the device's alignment.
     pub(crate) bytes_read: AtomicU64,
     pub(crate) reads: AtomicU64,
+    /// Reads that failed once and were tried again, and operations that had not completed by their deadline.
+    pub(crate) retries: AtomicU64,
+    pub(crate) timeouts: AtomicU64,
     /// Samples decoded from the parts of theirs that an index named.
     pub(crate) indexed: AtomicU64,
     /// Samples by the decoder that took them, indexed by [`Route`].

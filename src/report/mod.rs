@@ -104,6 +104,10 @@ pub struct Report {
     pub bytes_read: u64,
     /// Reads that storage answered, those of samples that were read a second time included.
     pub reads: u64,
+    /// Reads that failed once and were tried again.
+    pub retries: u64,
+    /// Opens and reads that had not completed in the time that they were allowed.
+    pub timeouts: u64,
     /// From the start of the first epoch to its first batch.
     pub first_batch: Option<Duration>,
     /// How long the consumer waited for a batch, in microseconds: median.
@@ -202,6 +206,8 @@ impl Report {
             bytes_skipped: bytes_data - counters.bytes_asked.load(Relaxed).min(bytes_data),
             bytes_read: counters.bytes_read.load(Relaxed),
             reads: counters.reads.load(Relaxed),
+            retries: counters.retries.load(Relaxed),
+            timeouts: counters.timeouts.load(Relaxed),
             first_batch: (!first_batch.is_zero()).then_some(first_batch),
             batch_wait_p50_us: p50,
             batch_wait_p99_us: p99,
@@ -296,6 +302,10 @@ impl fmt::Display for Report {
             mebibytes(self.bytes_needed),
             self.engine,
         )?;
+        if self.retries > 0 || self.timeouts > 0 {
+            let (retries, timeouts) = (self.retries, self.timeouts);
+            writeln!(f, "retried       {retries} reads that had failed; {timeouts} opens or reads were given up")?;
+        }
         if self.indexed > 0 || self.bytes_skipped > 0 {
             let share = 100.0 * self.bytes_skipped as f64 / self.bytes_data.max(1) as f64;
             let skipped = mebibytes(self.bytes_skipped);

@@ -1,6 +1,8 @@
 //! Engines of every kind, and a way to use one as if it were synchronous.
 #![allow(dead_code)]
 
+pub mod seccomp;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +19,10 @@ pub struct Rig {
     pub name: String,
 }
 
-/// Every engine, around the page cache and through it. io_uring is left out, and named, where it is refused.
+/// Every engine, around the page cache and through it; the simulated one with nothing going wrong but the order. io_uring is
+/// left out, and named, where it is refused.
 pub fn rigs(arena_bytes: usize, depth: usize) -> Vec<Rig> {
-    let kinds = [EngineKind::Uring, EngineKind::Pread];
+    let kinds = [EngineKind::Uring, EngineKind::Pread, EngineKind::Sim];
     let all = kinds.into_iter().flat_map(|kind| [Direct::Off, Direct::Preferred].map(|direct| (kind, direct)));
     all.filter_map(|(kind, direct)| Rig::new(kind, arena_bytes, depth, EngineOptions { direct, ..Default::default() }))
         .collect()

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use forebay::batch::Digest;
 use forebay::decode::DecoderKind;
 use forebay::device::DeviceChoice;
-use forebay::engine::{CuFileApi, Direct, EngineKind, RequirePath};
+use forebay::engine::{CuFileApi, Direct, EngineKind, EngineOptions, RequirePath, SimFaults, SimOptions};
 use forebay::order::{LastBatch, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::raw::Shape;
@@ -42,7 +42,7 @@ pub struct Load {
     /// Make do with fewer slots where device memory is short.
     #[arg(long)]
     pub fewer_slots: bool,
-    /// How storage is read: auto, uring, pread or cufile.
+    /// How storage is read: auto, uring, pread or cufile; or sim, for tests.
     #[arg(long, default_value_t = EngineKind::Auto)]
     pub engine: EngineKind,
     /// Whether reads go around the page cache: auto, preferred, required or off.
@@ -54,6 +54,16 @@ pub struct Load {
     /// Which of cuFile's interfaces reads go through: auto, batch, stream or threads.
     #[arg(long, value_name = "API", default_value_t = CuFileApi::Auto)]
     pub cufile_api: CuFileApi,
+    /// Seconds that opening a file or one read may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = EngineOptions::READ_TIMEOUT.as_secs_f64())]
+    pub read_timeout: f64,
+    /// Seed of the engine sim, which makes up a storage for tests.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub sim_seed: u64,
+    /// What goes wrong with the engine sim: none, all, or some of short,interrupted,eio,eio-sticky,enomem,truncated,replaced,
+    /// direct-open,direct-read,open,hang.
+    #[arg(long, value_name = "NAME,..", default_value_t = SimFaults::NONE)]
+    pub sim_faults: SimFaults,
     /// Whether an index decides which bytes are read: auto, off, required or build.
     #[arg(long, default_value_t = IndexMode::Auto)]
     pub index: IndexMode,
@@ -176,6 +186,9 @@ impl Load {
             direct: Direct::Auto,
             require_path: RequirePath::Any,
             cufile_api: CuFileApi::Auto,
+            read_timeout: EngineOptions::READ_TIMEOUT.as_secs_f64(),
+            sim_seed: 0,
+            sim_faults: SimFaults::NONE,
             index: IndexMode::Auto,
             index_dir: None,
             raw_shape: None,
@@ -262,6 +275,14 @@ impl Load {
         if self.batch == 0 {
             return Err(Error::invalid_parameter("--batch", 0, "a batch has at least one sample").into());
         }
+        if self.sim_faults != SimFaults::NONE && self.engine != EngineKind::Sim {
+            let allowed = "only the engine sim has faults to order: --engine sim";
+            return Err(Error::invalid_parameter("--sim-faults", self.sim_faults, allowed).into());
+        }
+        let read_timeout = Duration::try_from_secs_f64(self.read_timeout).ok().filter(|timeout| !timeout.is_zero());
+        let read_timeout = read_timeout.ok_or_else(|| {
+            Error::invalid_parameter("--read-timeout", self.read_timeout, "a positive number of seconds is needed")
+        })?;
         let builder = Loader::open_all(&self.datasets)
             .augment(augment)
             .batch_size(self.batch)
@@ -280,6 +301,8 @@ impl Load {
             .direct(self.direct)
             .require_path(self.require_path)
             .cufile_api(self.cufile_api)
+            .read_timeout(read_timeout)
+            .sim(SimOptions { seed: self.sim_seed, faults: self.sim_faults, ..SimOptions::default() })
             .index(self.index);
         let builder = match &self.index_dir {
             Some(dir) => builder.index_dir(dir),
@@ -391,6 +414,8 @@ impl Outcome {
             "bytes_skipped": report.bytes_skipped,
             "bytes_read": report.bytes_read,
             "reads": report.reads,
+            "retries": report.retries,
+            "timeouts": report.timeouts,
             "first_batch_ms": report.first_batch.map(|first| first.as_secs_f64() * 1e3),
             "batch_wait_p50_ms": milliseconds(report.batch_wait_p50_us),
             "batch_wait_p99_ms": milliseconds(report.batch_wait_p99_us),

@@ -91,10 +91,6 @@ impl Driver {
         &mut self.host
     }
 
-    pub(in crate::engine) fn in_flight(&self) -> usize {
-        self.host.in_flight()
-    }
-
     pub(in crate::engine) fn read_device(&mut self, token: u64, transfer: Transfer<DeviceRegion>) {
         match &self.device {
             Device::Threads(cufile) => self.host.read_device(token, cufile, transfer),
@@ -227,6 +223,10 @@ impl Worker {
                 && let Some(number) = self.waiting.pop_front()
             {
                 let Some(reading) = &self.reads[number] else { continue };
+                if self.common.is_abandoned(reading.token) {
+                    self.end(number, Err(Common::abandoned()));
+                    continue;
+                }
                 match self.cufile.call(&reading.transfer, reading.request) {
                     Ok(call) => self.calls.push((number, call)),
                     Err(error) => self.end(number, Err(error)),
@@ -248,6 +248,11 @@ impl Worker {
         let any = !answers.is_empty();
         for (number, answer) in answers.drain(..) {
             let Some(Reading { token, transfer, request }) = self.reads[number].take() else { continue };
+            if self.common.is_abandoned(token) {
+                self.vacant.push(number);
+                self.send(token, Err(Common::abandoned()));
+                continue;
+            }
             match transfer.advance(request, answer, &self.common) {
                 Step::Again(transfer) => {
                     let request = transfer.request(&self.common);

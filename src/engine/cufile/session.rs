@@ -112,7 +112,7 @@ impl CuFile {
             return Err(Error::new(ErrorKind::Unsupported, message).with_remedy("name a file with bytes"));
         }
         let before = self.receipts();
-        self.read(&engine, Transfer::new(file, 0, len_bytes, region)?)?;
+        self.read(&engine, Transfer::new(file, 0, len_bytes, region)?, || false)?;
         let after = lock(&self.ledger).forget_since(before);
         let grown = |path: &ReadPath| after.of(*path).reads > before.of(*path).reads;
         Ok(ReadPath::ALL.into_iter().find(grown).unwrap_or(ReadPath::Unstated))
@@ -123,9 +123,13 @@ impl CuFile {
         &self,
         common: &Common,
         mut transfer: Transfer<DeviceRegion>,
+        is_abandoned: impl Fn() -> bool,
     ) -> Result<DeviceRegion> {
         self.bind()?;
         loop {
+            if is_abandoned() {
+                return Err(Common::abandoned());
+            }
             let request = transfer.request(common);
             let call = self.call(&transfer, request)?;
             // SAFETY: the transfer owns its region and keeps its file open and registered; work that used the bytes before is
@@ -267,6 +271,7 @@ impl Common {
             align_bytes_min: crate::engine::files::ALIGN_UNKNOWN_BYTES,
             fallbacks: Default::default(),
             counters: Default::default(),
+            abandoned: Default::default(),
         }
     }
 }

@@ -30,6 +30,7 @@ impl Bench {
             align_bytes_min: 1,
             fallbacks: Default::default(),
             counters: Default::default(),
+            abandoned: Default::default(),
         };
         let file = common.open(CString::new(path.as_os_str().as_bytes()).unwrap()).unwrap();
         Self { common, file, bytes, arena: Arena::new(1 << 20).unwrap(), _folder: folder }
@@ -79,7 +80,7 @@ fn benches() -> Vec<Bench> {
 
 /// Fault row 2: whatever the first answer, the read continues from the byte reached.
 #[test]
-fn a_short_read_continues_at_every_split_point() {
+fn fault_02_a_short_read_continues_at_every_split_point() {
     for bench in benches() {
         for split in 1..LEN {
             let mut first = true;
@@ -96,7 +97,7 @@ fn mem_take(first: &mut bool) -> bool {
 }
 
 #[test]
-fn interruptions_continue_and_end_if_nothing_else_comes() {
+fn fault_02_interruptions_continue_and_end_if_nothing_else_comes() {
     for bench in benches() {
         let mut calls = 0;
         let region = bench.run(bench.begin(0, LEN).unwrap(), |_, _| {
@@ -116,7 +117,7 @@ fn interruptions_continue_and_end_if_nothing_else_comes() {
 
 /// Fault row 1: transient and sticky, on each request of a read.
 #[test]
-fn eio_is_retried_once_and_then_named() {
+fn fault_01_eio_is_retried_once_and_then_named() {
     for bench in benches() {
         for failing in 0..5 {
             let mut calls = 0..;
@@ -143,7 +144,7 @@ fn eio_is_retried_once_and_then_named() {
 
 /// Fault row 6, at the read: the file system took O_DIRECT and refuses what is read with it.
 #[test]
-fn direct_reads_refused_go_through_the_page_cache() {
+fn fault_06_direct_reads_refused_go_through_the_page_cache() {
     let bench = Bench::new(Direct::Preferred);
     if !bench.file.is_direct() {
         eprintln!("skipped: no O_DIRECT here");
@@ -165,7 +166,7 @@ fn direct_reads_refused_go_through_the_page_cache() {
 }
 
 #[test]
-fn a_range_beyond_the_file_is_truncated_before_any_read() {
+fn fault_04_a_range_beyond_the_file_is_truncated_before_any_read() {
     for bench in benches() {
         for (offset, len) in [(0, LEN + 1), (LEN as u64, 1), (u64::MAX, 1), (u64::MAX - 1, 2)] {
             assert_eq!(bench.begin(offset, len).unwrap_err().kind(), ErrorKind::Truncated);
@@ -176,7 +177,7 @@ fn a_range_beyond_the_file_is_truncated_before_any_read() {
 proptest! {
     /// Any mixture of short reads and interruptions gives the same bytes, with no byte of its own.
     #[test]
-    fn any_answers_give_the_same_bytes(
+    fn fault_02_any_answers_give_the_same_bytes(
         offset in 0..LEN,
         len in 1..LEN,
         answers in proptest::collection::vec(prop_oneof![Just(0_usize), 1..LEN], 1..20),
@@ -195,7 +196,7 @@ proptest! {
 
     /// Fault row 7.
     #[test]
-    fn a_span_is_the_smallest_that_covers(shift in 0_u32..21, offset in 0_u64..1 << 50, len in 1_usize..1 << 40) {
+    fn fault_07_a_span_is_the_smallest_that_covers(shift in 0_u32..21, offset in 0_u64..1 << 50, len in 1_usize..1 << 40) {
         let align = 1_usize << shift;
         let span = Span::new(align, offset, len);
         prop_assert!(span.start.is_multiple_of(align as u64) && span.len_bytes.is_multiple_of(align));

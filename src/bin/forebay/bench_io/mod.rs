@@ -248,10 +248,14 @@ impl BenchIo {
     }
 
     fn destinations(&self) -> forebay::Result<Vec<Destination>> {
-        if self.compare {
+        if self.compare && self.engine != EngineKind::Sim {
             return Ok(vec![Destination::Host, Destination::GpuViaHost, Destination::Gpu]);
         }
         match (self.to, self.engine) {
+            (_, EngineKind::Sim) => {
+                let allowed = "it makes up a storage for tests, and its times say nothing: use another engine";
+                Err(Error::invalid_parameter("--engine", self.engine, allowed))
+            }
             (None, EngineKind::CuFile) => Ok(vec![Destination::Gpu]),
             (Some(Destination::Host | Destination::GpuViaHost), EngineKind::CuFile) => {
                 let allowed = "cuFile reads to a GPU: use --to gpu, or another engine";
