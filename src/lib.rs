@@ -77,6 +77,7 @@
 pub mod source;
 pub mod order;
 pub mod plan;
+pub mod storage;
 pub mod engine;
 pub mod memory;
 pub mod jpeg;

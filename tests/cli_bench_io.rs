@@ -30,7 +30,10 @@ impl Bench {
 
     fn run_by(&self, mut command: Command, path: &Path, arguments: &[&str]) -> (String, Value) {
         let json = self.path("result.json");
-        command.args(["bench", "io", "--seconds", "0.1", "--json"]).arg(&json).args(arguments).arg(path);
+        command.args(["bench", "io", "--json"]).arg(&json).args(arguments).arg(path);
+        if !arguments.contains(&"--seconds") {
+            command.args(["--seconds", "0.1"]);
+        }
         let text = runs(&mut command);
         (text, serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap())
     }
@@ -262,4 +265,43 @@ fn wrong_parameters_and_paths_are_named() {
     let sparse = bench.path("sparse");
     std::fs::File::create(&sparse).unwrap().set_len(1 << 30).unwrap();
     fails_with(&memory, &sparse, 1, "lower --depth");
+}
+
+#[test]
+fn a_limit_is_held_within_five_percent_and_told_apart_from_slow_storage() {
+    let bench = Bench::new();
+    let file = bench.file();
+    for engine in ["auto", "pread"] {
+        let arguments = ["--seconds", "2", "--limit-mbps", "8", "--block", "16KiB", "--engine", engine];
+        let (text, json) = bench.run(&file, &arguments);
+        let rate = json["bytes_per_second"].as_f64().unwrap() / 8e6;
+        assert!((0.95..=1.05).contains(&rate), "{rate} by {engine}: {text}");
+        assert!(json["limited_seconds"].as_f64().unwrap() > 1.5 && json["limit_mbps"] == "8", "{json}");
+        assert!(json["cpu_seconds"].as_f64().unwrap() < 0.5, "nothing is polled for: {json}");
+        assert!(text.contains("limit         8 MB/s, which held reads back"), "{text}");
+    }
+    // One of another root holds nothing back.
+    let (_, json) = bench.run(&file, &["--limit-mbps", "/proc=0.001", "--block", "16KiB"]);
+    assert!(json["limited_seconds"] == 0.0 && json["bytes_per_second"].as_f64().unwrap() > 8e6, "{json}");
+    for bad in ["0", "many", "5,6", "/no/such/place=5"] {
+        let stderr = fails(forebay().args(["bench", "io", "--limit-mbps", bad]).arg(&file), 2);
+        assert!(stderr.contains("limit-mbps"), "{stderr}");
+    }
+}
+
+#[test]
+fn several_data_sets_are_read_as_one_and_several_files_are_refused() {
+    let bench = Bench::new();
+    for part in ["a", "b"] {
+        std::fs::create_dir(bench.path(part)).unwrap();
+        std::fs::write(bench.path(part).join("x.jpg"), vec![7; 5000]).unwrap();
+    }
+    let (text, json) = bench.run(&bench.path("a"), &[bench.path("b").to_str().unwrap()]);
+    assert!(
+        json["pattern"] == "dataset"
+            && text.contains(&format!("{} {}", bench.path("b").display(), bench.path("a").display()))
+    );
+    let file = bench.file();
+    let stderr = fails(forebay().args(["bench", "io", "--pattern", "random"]).arg(&file).arg(&file), 2);
+    assert!(stderr.contains("PATH") && stderr.contains("one file"), "{stderr}");
 }

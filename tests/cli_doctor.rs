@@ -25,7 +25,12 @@ fn json_holds_the_environment_the_engine_and_a_section_for_each_path() {
     assert_eq!(titles[..4], ["machine", "storage engine", "CUDA", dir.path().to_str().unwrap()]);
     assert!(titles[4..].iter().all(|title| title.starts_with("GPUDirect Storage")), "{titles:?}");
     let names: Vec<_> = sections[3]["facts"].as_array().unwrap().iter().map(|fact| fact["name"].clone()).collect();
-    assert_eq!(names, ["file system", "free space", "O_DIRECT"]);
+    assert_eq!(names[..3], ["file system", "free space", "O_DIRECT"]);
+    let named = |section: usize, name: &str| {
+        sections[section]["facts"].as_array().unwrap().iter().any(|fact| fact["name"] == name)
+    };
+    assert!(["kernel", "huge pages", "NUMA", "locked memory"].iter().all(|name| named(0, name)));
+    assert!(named(1, "io_uring") && (named(1, "registered memory") || found["engine"] == "pread"));
     for fact in sections.iter().flat_map(|section| section["facts"].as_array().unwrap()) {
         assert!(!fact["value"].as_str().unwrap().is_empty(), "{fact}");
         let shortfall = &fact["shortfall"];
@@ -77,4 +82,37 @@ fn gpudirect_storage_is_explained_for_each_path_and_in_one_line_where_there_is_n
         let found = examination(&[]);
         assert_eq!(found["sections"].as_array().unwrap().last().unwrap()["facts"], about[0]["facts"]);
     }
+}
+
+#[test]
+fn a_limit_on_locked_memory_is_measured_and_mended() {
+    use std::os::unix::process::CommandExt;
+
+    let is_root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
+    if !is_root {
+        eprintln!("skipped: only root can become a user whose limit is enforced");
+        return;
+    }
+    let mut command = std::process::Command::new("sh");
+    let limited = "ulimit -l 9000 && exec \"$0\" doctor --json";
+    let output = command.args(["-c", limited, env!("CARGO_BIN_EXE_forebay")]).current_dir("/").uid(65_534).output();
+    let output = match output {
+        Ok(output) if output.status.success() => output,
+        other => {
+            eprintln!("skipped: nobody cannot run the binary: {other:?}");
+            return;
+        }
+    };
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    if found["engine"] != "uring" {
+        eprintln!("skipped: io_uring is refused here");
+        return;
+    }
+    let facts = found["sections"][1]["facts"].as_array().unwrap();
+    let fact = facts.iter().find(|fact| fact["name"] == "registered memory").unwrap();
+    // Nine megabytes, less what rings and others of this user take; of huge pages only whole ones count.
+    let value = fact["value"].as_str().unwrap();
+    let mebibytes: f64 = value.split(' ').next().unwrap().parse().unwrap();
+    assert!(value.contains(" of the 64.0 MiB") && mebibytes < 9.0, "{fact}");
+    assert!(fact["shortfall"]["remedy"].as_str().unwrap().contains("ulimit -l"), "{fact}");
 }

@@ -68,6 +68,12 @@ fn the_result_holds_what_its_schema_promises() {
         assert!(!json[key].is_null(), "{key} is missing in {json}");
     }
     assert_eq!((json["images"].as_u64(), json["batches"].as_u64()), (Some(20), Some(6)));
+    let root_of_all = &json["roots"][0];
+    assert_eq!(
+        (root_of_all["reads"].clone(), root_of_all["bytes"].clone()),
+        (json["reads"].clone(), json["bytes_read"].clone())
+    );
+    assert!(json["skew"].is_null() && json["held_up_by"].is_null() && root_of_all["limit_mbps"].is_null(), "{json}");
     assert_eq!(&std::fs::read(&preview).expect("preview")[1..4], b"PNG");
     let again = load(
         &data_set(root.path()),
@@ -188,4 +194,23 @@ fn the_demo_ends_with_a_report_and_a_picture() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("verdict") && text.contains("digest"), "{text}");
     assert!(root.path().join("first-batch.png").is_file());
+}
+
+#[test]
+fn data_sets_are_loaded_as_one_within_a_limit() {
+    let (one, two) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+    let [first, second] = [&one, &two].map(|root| data_set(root.path()));
+    let result = one.path().join("result.json");
+    let paths = [second.clone(), result.display().to_string()];
+    let output = load(&first, &[&paths[0], "--limit-mbps", "50,/=40", "--json", &paths[1], "--partial"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: Value = serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON");
+    assert_eq!(json["images"], 20, "ten of each");
+    let limit = json["roots"][0]["limit_mbps"].as_f64().expect("a limit");
+    assert!(limit == 40.0 || limit == 50.0, "{json}");
+    let limits = json["stages"].as_array().expect("stages").iter().filter(|stage| stage["stage"] == "rate limit");
+    assert_eq!(limits.count(), 1, "{json}");
+    let output = load(&first, &["--limit-mbps", "0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("limit-mbps"));
 }

@@ -22,6 +22,7 @@ mod options;
 mod page_cache;
 mod pending;
 mod pread;
+pub mod probe;
 mod sim;
 mod transfer;
 mod uring;

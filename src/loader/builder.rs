@@ -24,8 +24,9 @@ use crate::order::{EpochSteps, LastBatch, Order, Shuffle};
 use crate::plan::{Augment, Geometry};
 use crate::raw::Shape;
 use crate::report::{Counters, Fallback};
-use crate::source::index::{BuildOptions, Part, Recorder};
+use crate::source::index::{BuildOptions, Part, Recorders};
 use crate::source::{self, IndexMode, IndexOptions, Source};
+use crate::storage::RateLimits;
 
 /// Bytes for images of their own size in one slot, unless told otherwise.
 const RAGGED_SLOT_BYTES: usize = 256 << 20;
@@ -54,6 +55,7 @@ pub struct LoaderBuilder {
     seed: u64,
     threads: usize,
     depth: usize,
+    rate_limits: RateLimits,
     slots: usize,
     arena_bytes: usize,
     ragged_slot_bytes: usize,
@@ -76,18 +78,17 @@ pub struct LoaderBuilder {
 
 /// Where the samples come from.
 pub(super) enum Origin {
-    /// A data set that is not opened yet.
-    Path(PathBuf),
+    /// Data sets that are not opened yet.
+    Paths(Vec<PathBuf>),
     Source(Arc<dyn Source>),
 }
 
 impl Origin {
     /// The samples, and what builds their index if that is wanted.
-    fn open(&self, index: &IndexOptions) -> Result<(Arc<dyn Source>, Option<Recorder>)> {
+    fn open(&self, index: &IndexOptions) -> Result<(Arc<dyn Source>, Option<Recorders>)> {
         let wants_index = index.mode == IndexMode::Build;
         match self {
-            Self::Path(path) => {
-                let source = source::open_with(path, index)?;
+            Self::Paths(paths) if wants_index => {
                 let options = BuildOptions {
                     grain: Grain::default(),
                     part: Part::WHOLE,
@@ -96,9 +97,12 @@ impl Origin {
                     threads: 1,
                     force: false,
                 };
-                let recorder = wants_index.then(|| Recorder::new(path.clone(), options, source.len()));
-                Ok((source, recorder))
+                let opened = source::open_each(paths, index)?;
+                let recorders = Recorders::new(&opened, &options);
+                let source = source::join(opened.into_iter().map(|opened| opened.source).collect())?;
+                Ok((source, Some(recorders)))
             }
+            Self::Paths(paths) => Ok((source::open_all(paths, index)?, None)),
             Self::Source(_) if wants_index => {
                 let allowed = "of a source of your own no index can be built";
                 Err(Error::invalid_parameter("index", index.mode, allowed))
@@ -120,6 +124,7 @@ impl LoaderBuilder {
             seed: 0,
             threads: 0,
             depth: 32,
+            rate_limits: RateLimits::default(),
             slots: 3,
             arena_bytes: 64 << 20,
             ragged_slot_bytes: RAGGED_SLOT_BYTES,
@@ -180,6 +185,16 @@ impl LoaderBuilder {
     /// Files being opened or read at once. Default 32.
     pub fn depth(mut self, reads: usize) -> Self {
         self.depth = reads;
+        self
+    }
+
+    /// How much may be asked of each root in a second: of each file system that samples lie on. Default: no limit.
+    ///
+    /// For sharing a file system with others, and for finding out what a slower one would do. What the page cache holds counts
+    /// too; what a failed read is repeated for does not. Time that reads are held back for is the report's
+    /// [`limited`](crate::report::StageReport::limited), not storage's.
+    pub fn limit_mbps(mut self, limits: RateLimits) -> Self {
+        self.rate_limits = limits;
         self
     }
 
@@ -354,6 +369,7 @@ impl LoaderBuilder {
         }
         self.check_decoder()?;
         self.check_path()?;
+        let rate_limits = self.rate_limits.resolve()?;
         let (gpu, fallback) = self.open_device(&augment)?;
         let (source, recorder) = self.origin.open(&self.index)?;
         let steps = EpochSteps::new(source.len(), self.batch_size, self.last_batch)?;
@@ -412,6 +428,7 @@ impl LoaderBuilder {
                 engine: self.engine,
                 engine_options,
                 depth: self.depth,
+                rate_limits,
                 threads,
                 held_timeout: self.held_timeout,
                 memory,

@@ -1,6 +1,5 @@
 //! The feeding thread: walks the order, keeps reads in flight, hands out what has landed.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use crossbeam_channel::Sender;
 
 use super::Shared;
 use super::landed::{Bytes, Landing};
+use super::lanes::Lanes;
 use super::ready::Ready;
 use super::seat::{ReadRequest, SampleBytes, Seat, Waiting, of_token};
 use super::tray::{Exit, Tray};
@@ -32,13 +32,13 @@ pub(super) struct Feed<'a> {
     engine: Engine,
     files: FileCache,
     path: PathBuf,
-    /// Samples between admission and landing. Each has an operation in flight or is in `starting`, so there
-    /// are never more of them than operations.
+    /// Samples between admission and landing: no more than operations.
     seats: Vec<Seat>,
     free_seats: Vec<usize>,
-    /// Seats whose reads are not all started, in the order of their turn. Only the first can have memory: it
-    /// waits for room in the engine then, else for memory.
-    starting: VecDeque<usize>,
+    /// The samples of each root that are to be admitted, and the seats whose reads are not all started.
+    lanes: Lanes,
+    /// The seat that waits for memory, before which no other gets any.
+    memory_wanted: Option<usize>,
     /// What the sample planned last needs.
     ranges: Vec<Range<u64>>,
     /// Taken from the arena for the first of `starting`.
@@ -46,13 +46,6 @@ pub(super) struct Feed<'a> {
     completions: Vec<Completion>,
     /// What has landed so far.
     landed: SampleBytes,
-}
-
-/// The batch whose samples are being admitted.
-struct Admitting {
-    tray: Arc<Tray>,
-    slot: Slot,
-    next: usize,
 }
 
 impl<'a> Feed<'a> {
@@ -70,7 +63,8 @@ impl<'a> Feed<'a> {
             path: PathBuf::new(),
             seats: (0..shared.depth).map(|_| Seat::default()).collect(),
             free_seats: (0..shared.depth).rev().collect(),
-            starting: VecDeque::with_capacity(shared.depth),
+            lanes: Lanes::new(shared.depth, shared.rate_limits.clone()),
+            memory_wanted: None,
             ranges: Vec::new(),
             memory: Vec::new(),
             completions: Vec::with_capacity(shared.depth),
@@ -82,6 +76,7 @@ impl<'a> Feed<'a> {
     pub(super) fn run(mut self, epochs: Range<u64>) -> Result<()> {
         let batches = self.feed(epochs);
         let counters = &self.shared.counters;
+        self.lanes.report(counters);
         for fallback in self.engine.fallbacks() {
             counters.set_fallback(fallback);
         }
@@ -104,7 +99,6 @@ impl<'a> Feed<'a> {
         let steps = self.shared.steps.steps();
         let mut batches = epochs.flat_map(|epoch| (0..steps).map(move |step| (epoch, step))).zip(0u64..).peekable();
         let mut fed = 0;
-        let mut admitting: Option<Admitting> = None;
         loop {
             let working = Instant::now();
             if self.shared.stop.load(Relaxed) {
@@ -112,55 +106,82 @@ impl<'a> Feed<'a> {
             }
             self.start_reads();
             let mut slot_wanted = None;
-            while self.starting.is_empty() && self.engine.room() > 0 {
-                if let Some(batch) = &mut admitting
-                    && batch.next < batch.tray.samples.len()
+            while self.engine.room() > 0 && !self.free_seats.is_empty() && self.memory_wanted.is_none() {
+                if slot_wanted.is_none()
+                    && self.lanes.is_hungry()
+                    && let Some(&(at, sequence)) = batches.peek()
                 {
-                    let (tray, slot, index) = (Arc::clone(&batch.tray), batch.slot.clone(), batch.next);
-                    batch.next += 1;
-                    self.admit(Waiting { tray, slot, index });
-                    continue;
-                }
-                admitting = None;
-                let Some(&(at, sequence)) = batches.peek() else { break };
-                let samples = self.batch_len(at.1);
-                let Some(slot) = self.shared.slots.try_acquire(samples) else {
+                    let samples = self.batch_len(at.1);
+                    if let Some(slot) = self.shared.slots.try_acquire(samples) {
+                        batches.next();
+                        fed = sequence + 1;
+                        self.start_batch(sequence, at, &slot)?;
+                        continue;
+                    }
                     slot_wanted = Some(samples);
-                    break;
-                };
-                batches.next();
-                fed = sequence + 1;
-                admitting = Some(self.start_batch(sequence, at, slot)?);
-            }
-            let clock = &self.shared.counters.engine;
-            clock.add_busy(working);
-            let waiting = Instant::now();
-            if self.engine.in_flight() > 0 {
-                self.engine.reap(1, LOOK_EVERY, &mut self.completions)?;
-                clock.add_starved(waiting);
-                self.complete();
-                continue;
-            }
-            if self.engine.overdue() > 0 {
-                // Whether anything of it is back, which nobody waits for.
-                self.engine.reap(0, Duration::ZERO, &mut self.completions)?;
-                if self.engine.room() == 0 && self.engine.in_flight() == 0 {
-                    return Err(self.engine.stuck());
                 }
+                let Some((lane, waiting)) = self.lanes.next_to_admit(Instant::now()) else { break };
+                self.admit(lane, waiting);
             }
-            if let Some(&first) = self.starting.front() {
-                let lens_bytes = self.seats[first].region_lens(&self.engine);
-                // What can never fit is the sample's error, when it is started.
-                let _ = self.shared.arena.wait_for_space(lens_bytes, LOOK_EVERY);
-                clock.add_blocked(waiting);
-            } else if let Some(samples) = slot_wanted {
-                // Taken and given back at once: the loop above takes it again.
-                drop(self.shared.slots.acquire(samples, LOOK_EVERY));
-                clock.add_blocked(waiting);
-            } else if admitting.is_none() && batches.peek().is_none() {
+            self.shared.counters.engine.add_busy(working);
+            let is_over = batches.peek().is_none() && self.lanes.is_idle();
+            if is_over && self.engine.in_flight() == 0 {
                 return Ok(fed);
             }
+            self.wait(slot_wanted)?;
         }
+    }
+
+    /// Sleeps until there is something to do, and takes what has completed.
+    fn wait(&mut self, slot_wanted: Option<usize>) -> Result<()> {
+        let shared = self.shared;
+        let clock = &shared.counters.engine;
+        let waiting = Instant::now();
+        let limited = if self.engine.room() > 0 { self.lanes.limited_for(waiting) } else { None };
+        let timeout = limited.map_or(LOOK_EVERY, |limited| limited.min(LOOK_EVERY));
+        let is_blocked = if self.engine.in_flight() > 0 {
+            self.engine.reap(1, timeout, &mut self.completions)?;
+            false
+        } else {
+            self.look_for_overdue()?;
+            if let Some(number) = self.memory_wanted {
+                // What can never fit is the sample's error, when it is started.
+                let _ = shared.arena.wait_for_space(self.seats[number].region_lens(&self.engine), timeout);
+                true
+            } else if limited.is_some() {
+                std::thread::sleep(timeout);
+                false
+            } else if let Some(samples) = slot_wanted {
+                // Taken and given back at once: the loop takes it again.
+                drop(shared.slots.acquire(samples, timeout));
+                true
+            } else {
+                false
+            }
+        };
+        match limited {
+            _ if is_blocked => clock.add_blocked(waiting),
+            Some(_) => clock.add_limited(waiting),
+            None => clock.add_starved(waiting),
+        }
+        self.lanes.count_time(Instant::now(), limited.is_some() && !is_blocked);
+        self.complete();
+        Ok(())
+    }
+
+    /// Takes back what is of operations that were given up, for which nobody waits.
+    ///
+    /// # Errors
+    /// Where they are so many that nothing can be read any more.
+    fn look_for_overdue(&mut self) -> Result<()> {
+        if self.engine.overdue() == 0 {
+            return Ok(());
+        }
+        self.engine.reap(0, Duration::ZERO, &mut self.completions)?;
+        if self.engine.room() == 0 && self.engine.in_flight() == 0 {
+            return Err(self.engine.stuck());
+        }
+        Ok(())
     }
 
     fn batch_len(&self, step: u64) -> usize {
@@ -168,7 +189,8 @@ impl<'a> Feed<'a> {
         (positions.end - positions.start) as usize
     }
 
-    fn start_batch(&self, sequence: u64, at: (u64, u64), slot: Slot) -> Result<Admitting> {
+    /// Puts the samples of a batch into the lines of their roots.
+    fn start_batch(&mut self, sequence: u64, at: (u64, u64), slot: &Slot) -> Result<()> {
         let shared = self.shared;
         let mut tray = Tray::new(sequence, at, shared.augment);
         let order = shared.order.epoch(at.0);
@@ -177,14 +199,19 @@ impl<'a> Feed<'a> {
             tray.expect_device();
             cuda.start_round(slot.index())?;
         }
-        Ok(Admitting { tray: Arc::new(tray), slot, next: 0 })
+        let tray = Arc::new(tray);
+        for index in 0..tray.samples.len() {
+            let waiting = Waiting { tray: Arc::clone(&tray), slot: slot.clone(), index };
+            self.lanes.push(&*shared.source, waiting);
+        }
+        Ok(())
     }
 
     /// Starts a sample's way: an open, or reads of an object that is open already.
-    fn admit(&mut self, waiting: Waiting) {
-        let Some(number) = self.free_seats.pop() else { unreachable!("room in the engine but no seat") };
+    fn admit(&mut self, lane: usize, waiting: Waiting) {
+        let Some(number) = self.free_seats.pop() else { unreachable!("a seat was seen to be free") };
         let sample = waiting.tray.samples[waiting.index];
-        self.seats[number].take(waiting);
+        self.seats[number].take(waiting, lane);
         match self.start(number, sample) {
             Ok(()) => self.start_reads(),
             Err(error) => self.fail(number, error),
@@ -196,8 +223,9 @@ impl<'a> Feed<'a> {
         match source.extent(sample)? {
             Extent::Object(object) => {
                 source.object_path(object, &mut self.path)?;
-                let token = self.seats[number].open(number);
-                self.engine.open(token, &self.path);
+                let seat = &mut self.seats[number];
+                self.lanes.opens(seat.lane);
+                self.engine.open(seat.open(number), &self.path);
                 Ok(())
             }
             Extent::Range { object, offset, len_bytes } => {
@@ -223,6 +251,7 @@ impl<'a> Feed<'a> {
         let len_bytes = extent.end - extent.start;
         self.shared.limits.check_bytes(len_bytes)?;
         let seat = &mut self.seats[number];
+        seat.lane = self.lanes.settle(seat.lane, file.identity().inode.0, file.path());
         let Some(Waiting { tray, index, .. }) = &seat.waiting else { return Ok(()) };
         let (plan, landing) = match self.shared.push_down(tray, *index, len_bytes, &file, &mut self.ranges)? {
             Some((plan, landing)) => {
@@ -235,18 +264,20 @@ impl<'a> Feed<'a> {
             None => (None, self.shared.landing_of_whole()?),
         };
         seat.choose_reads(file, extent, plan, landing, &mut self.ranges);
-        self.starting.push_back(number);
+        self.lanes.queue(seat.lane, number);
         Ok(())
     }
 
-    /// Starts reads in the order of the samples' turns while there is memory and room.
+    /// Starts reads in the order of the samples' turns on each root, while there is memory and room.
     fn start_reads(&mut self) {
-        while let Some(&number) = self.starting.front() {
+        self.lanes.retry();
+        while let Some((lane, number)) = self.lanes.next_to_start() {
             let started = self.start_reads_of(number);
             if let Ok(false) = started {
-                return;
+                self.lanes.set_stuck(lane);
+                continue;
             }
-            self.starting.pop_front();
+            self.unqueue(number);
             if let Err(error) = started {
                 self.fail(number, error);
             }
@@ -255,7 +286,7 @@ impl<'a> Feed<'a> {
 
     /// Whether all reads of a sample are started.
     fn start_reads_of(&mut self, number: usize) -> Result<bool> {
-        let Self { shared, engine, seats, memory, .. } = self;
+        let Self { shared, engine, seats, memory, lanes, memory_wanted, .. } = self;
         let seat = &mut seats[number];
         if !seat.has_memory() && seat.landing() != Landing::Host {
             if shared.alloc_for_device(seat, engine, memory) {
@@ -266,28 +297,55 @@ impl<'a> Feed<'a> {
             }
         }
         if !seat.has_memory() {
-            if !shared.arena.alloc_all(seat.region_lens(engine), |region| memory.push(Bytes::Host(region)))? {
+            // Small samples must not take what a large one waits for.
+            let is_its_turn = memory_wanted.is_none_or(|wanting| wanting == number);
+            if !is_its_turn
+                || !shared.arena.alloc_all(seat.region_lens(engine), |region| memory.push(Bytes::Host(region)))?
+            {
+                memory_wanted.get_or_insert(number);
                 return Ok(false);
             }
+            *memory_wanted = None;
             seat.take_memory(memory);
         }
-        while engine.room() > 0 {
+        loop {
+            let now = Instant::now();
+            if engine.room() == 0 || !lanes.may_read(seat.lane, now) {
+                return Ok(seat.is_started());
+            }
+            let lane = seat.lane;
             let Some(ReadRequest { token, file, offset, len_bytes, into }) = seat.next_read(number) else {
                 return Ok(true);
             };
+            let span_bytes = engine.region_len(file, offset, len_bytes);
             match into {
                 Bytes::Host(region) => engine.read(token, file, offset, len_bytes, region),
                 Bytes::Device(region) => engine.read_device(token, file, offset, len_bytes, region),
             }
+            lanes.reads(lane, span_bytes, now);
+            seat.begin(now, span_bytes);
         }
-        Ok(seat.is_started())
+    }
+
+    /// Takes a seat out of the line of those whose reads are not all started.
+    fn unqueue(&mut self, number: usize) {
+        self.lanes.unqueue(self.seats[number].lane, number);
+        self.memory_wanted.take_if(|wanting| *wanting == number);
     }
 
     fn complete(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
+        let now = Instant::now();
         for Completion { token, result } in completions.drain(..) {
             let (number, read) = of_token(token);
-            self.seats[number].completed();
+            let seat = &mut self.seats[number];
+            seat.completed();
+            self.lanes.ended(seat.lane);
+            if result.is_ok()
+                && let Some((begun, len_bytes)) = seat.begun(read)
+            {
+                self.lanes.has_read(seat.lane, len_bytes, now.duration_since(begun));
+            }
             let result = result.and_then(|outcome| match outcome {
                 Outcome::Opened(file) => {
                     let size_bytes = file.size_bytes();
@@ -330,7 +388,7 @@ impl<'a> Feed<'a> {
     }
 
     fn turn_back(&mut self, number: usize, error: Error) {
-        self.starting.retain(|&starting| starting != number);
+        self.unqueue(number);
         self.seats[number].turn_back(error);
     }
 
@@ -339,14 +397,14 @@ impl<'a> Feed<'a> {
         let Some(error) = self.seats[number].turned_back() else { return };
         if let Some(Waiting { tray, index, .. }) = &self.seats[number].waiting {
             self.shared.count_turned_back(tray, *index, error);
-            self.starting.push_back(number);
+            self.lanes.queue(self.seats[number].lane, number);
         }
     }
 
     /// Reports a sample's failure, once, and starts no more reads of it.
     fn fail(&mut self, number: usize, error: Error) {
         if let Some(Waiting { tray, slot, index }) = self.seats[number].give_up() {
-            self.starting.retain(|&starting| starting != number);
+            self.unqueue(number);
             let error = self.shared.name_sample(&tray, index, error);
             let filled = tray.fail(&slot, index, None, error);
             self.exit.put_if_filled(&tray, filled);
@@ -357,6 +415,7 @@ impl<'a> Feed<'a> {
     /// Frees a seat whose sample has left it, once nothing refers to it any more.
     fn free_if_idle(&mut self, number: usize) {
         if self.seats[number].is_idle() {
+            self.lanes.leave(self.seats[number].lane);
             self.free_seats.push(number);
         }
     }

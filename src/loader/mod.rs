@@ -11,6 +11,10 @@
 //! that its crop needs are; any other is read whole and planned once its header is here. Decode threads take
 //! whatever has landed and write finished tensors into the batch's slot. The consumer's thread takes filled slots in order.
 //!
+//! Samples of the slots taken wait in one line for each root, the file system that they lie on, and reads are started for
+//! the root with the fewest operations in flight. So all roots are read at once, and a limit on one
+//! ([`limit_mbps`](LoaderBuilder::limit_mbps)) holds up no other before the slots do.
+//!
 //! On a CUDA device two threads lie between the decode threads and the consumer:
 //!
 //! ```text
@@ -36,6 +40,7 @@ mod cuda;
 mod direct;
 mod feed;
 mod landed;
+mod lanes;
 mod launch;
 mod push_down;
 mod ready;
@@ -66,8 +71,9 @@ use crate::order::{EpochSteps, Order};
 use crate::plan::Augment;
 use crate::raw::Shape;
 use crate::report::{Counters, Fallback, Report, Setting, lock};
-use crate::source::index::Recorder;
+use crate::source::index::Recorders;
 use crate::source::{Extent, IndexMode, Source};
+use crate::storage::ResolvedLimits;
 
 /// Loads batches of a data set, epoch by epoch.
 ///
@@ -105,11 +111,12 @@ struct Shared {
     raw_shape: Option<Shape>,
     index: IndexMode,
     /// What builds the index of what has none, if that is wanted.
-    recorder: Option<Recorder>,
+    recorder: Option<Recorders>,
     decoder: DecoderKind,
     engine: EngineKind,
     engine_options: EngineOptions,
     depth: usize,
+    rate_limits: ResolvedLimits,
     threads: usize,
     held_timeout: Duration,
     memory: MemoryPlan,
@@ -133,7 +140,21 @@ impl Loader {
     /// (`shards/`, `train-{000..146}.tar`, `train-*.tar`), or a list file. See [`source::open`](crate::source::open).
     /// [`LoaderBuilder::build`] opens it.
     pub fn open(data_set: impl AsRef<Path>) -> LoaderBuilder {
-        LoaderBuilder::new(Origin::Path(data_set.as_ref().to_owned()))
+        Self::open_all([data_set])
+    }
+
+    /// Describes a loader of several data sets as one, such as the parts of one that is spread over drives or mounts. All of
+    /// them are read at once. See [`source::open_all`](crate::source::open_all).
+    ///
+    /// ```no_run
+    /// # fn main() -> forebay::Result<()> {
+    /// let loader = forebay::Loader::open_all(["/mnt/a/train-*.tar", "/mnt/b/train-*.tar"]).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open_all(data_sets: impl IntoIterator<Item = impl AsRef<Path>>) -> LoaderBuilder {
+        let paths = data_sets.into_iter().map(|data_set| data_set.as_ref().to_owned());
+        LoaderBuilder::new(Origin::Paths(paths.collect()))
     }
 
     /// Describes a loader of a source of your own.

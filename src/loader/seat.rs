@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::landed::{Bytes, Landed, Landing};
 use super::tray::Tray;
@@ -21,6 +22,8 @@ const _: () = assert!(ranges::READS_MAX <= 1 << READ_BITS);
 pub(super) struct Seat {
     /// The sample; none once it has failed or gone to the decode threads.
     pub(super) waiting: Option<Waiting>,
+    /// The line of its root.
+    pub(super) lane: usize,
     file: Option<Arc<OpenFile>>,
     /// Where the sample lies in the file.
     extent: Range<u64>,
@@ -51,6 +54,8 @@ struct Read {
     range: Range<u64>,
     /// Its memory before it starts, its bytes when it has landed.
     bytes: Option<Bytes>,
+    /// When it started, and what it takes of storage.
+    begun: Option<(Instant, usize)>,
 }
 
 /// A read to be started.
@@ -71,10 +76,10 @@ pub(super) struct SampleBytes {
 }
 
 impl Seat {
-    /// Takes in a sample.
-    pub(super) fn take(&mut self, waiting: Waiting) {
+    /// Takes in a sample of a lane.
+    pub(super) fn take(&mut self, waiting: Waiting, lane: usize) {
         debug_assert!(self.is_idle() && self.reads.is_empty());
-        self.waiting = Some(waiting);
+        (self.waiting, self.lane) = (Some(waiting), lane);
     }
 
     /// Settles what is read of the sample, the bytes `extent` of `file`: `ranges` of it where it is planned, else all.
@@ -92,7 +97,7 @@ impl Seat {
         }
         self.needed_bytes = sum(ranges.iter());
         ranges::merge(ranges, file.align_bytes() as u64);
-        self.reads.extend(ranges.drain(..).map(|range| Read { range, bytes: None }));
+        self.reads.extend(ranges.drain(..).map(|range| Read { range, bytes: None, begun: None }));
         (self.file, self.extent, self.plan) = (Some(file), extent, plan);
         (self.has_memory, self.started, self.landed) = (false, 0, 0);
         self.landing = landing;
@@ -160,6 +165,19 @@ impl Seat {
         })
     }
 
+    /// Notes when the read that was started last was, and what it takes of storage.
+    pub(super) fn begin(&mut self, at: Instant, len_bytes: usize) {
+        let last = self.started.checked_sub(1).and_then(|last| self.reads.get_mut(last));
+        if let Some(read) = last {
+            read.begun = Some((at, len_bytes));
+        }
+    }
+
+    /// The same of any read; none of one whose sample has failed.
+    pub(super) fn begun(&self, read: usize) -> Option<(Instant, usize)> {
+        self.reads.get(read)?.begun
+    }
+
     /// Whether no read is left to start.
     pub(super) fn is_started(&self) -> bool {
         self.started == self.reads.len()
@@ -197,7 +215,7 @@ impl Seat {
         let mut landed = self
             .reads
             .drain(..)
-            .filter_map(|Read { range, bytes }| bytes.map(|bytes| Landed { offset: range.start, bytes }));
+            .filter_map(|Read { range, bytes, .. }| bytes.map(|bytes| Landed { offset: range.start, bytes }));
         // Most samples come in one piece, for which `more` allocates nothing.
         let (first, more) = (landed.next()?, landed.collect());
         let (plan, landing) = (self.plan, self.landing);

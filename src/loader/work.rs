@@ -345,7 +345,7 @@ impl<'a> Worker<'a> {
         let mut path = PathBuf::new();
         shared.source.object_path(object, &mut path)?;
         let origin = Origin { path: &path, offset, len_bytes: bytes.len() as u64, modified: sample.modified };
-        recorder.record(&origin, &recording.describe(bytes, shared.source.is_headerless(number)?));
+        recorder.record(number, &origin, &recording.describe(bytes, shared.source.is_headerless(number)?));
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use super::roots::CountedRoot;
 use super::{Fallback, Histogram};
 use crate::decode::Route;
 use crate::engine::cufile::Receipts;
@@ -18,6 +19,8 @@ pub(crate) struct StageClock {
     starved_ns: AtomicU64,
     /// Waiting for the stage behind it: nowhere to put the result.
     blocked_ns: AtomicU64,
+    /// Kept from working by a limit that was asked for.
+    limited_ns: AtomicU64,
 }
 
 impl StageClock {
@@ -33,6 +36,10 @@ impl StageClock {
         add(&self.blocked_ns, since);
     }
 
+    pub(crate) fn add_limited(&self, since: Instant) {
+        add(&self.limited_ns, since);
+    }
+
     pub(crate) fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_ns.load(Relaxed))
     }
@@ -43,6 +50,10 @@ impl StageClock {
 
     pub(crate) fn blocked(&self) -> Duration {
         Duration::from_nanos(self.blocked_ns.load(Relaxed))
+    }
+
+    pub(crate) fn limited(&self) -> Duration {
+        Duration::from_nanos(self.limited_ns.load(Relaxed))
     }
 }
 
@@ -84,6 +95,8 @@ pub(crate) struct Counters {
     pub(crate) fallbacks: Mutex<Vec<Fallback>>,
     /// What reads straight to the device took.
     pub(crate) receipts: Mutex<Receipts>,
+    /// What was read of each root, in the order in which they were seen.
+    pub(crate) roots: Mutex<Vec<CountedRoot>>,
 }
 
 impl Counters {

@@ -27,6 +27,13 @@ impl Histogram {
         self.max_us = self.max_us.max(value_us);
     }
 
+    /// Adds the durations of another.
+    pub fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts.iter()).for_each(|(count, other)| *count += other);
+        self.total += other.total;
+        self.max_us = self.max_us.max(other.max_us);
+    }
+
     /// The number of durations.
     pub fn len(&self) -> u64 {
         self.total

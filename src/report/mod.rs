@@ -12,10 +12,14 @@ use std::time::Duration;
 mod counters;
 mod fallback;
 mod histogram;
+mod roots;
 
+use counters::StageClock;
 pub(crate) use counters::{Counters, lock};
 pub use fallback::Fallback;
 pub use histogram::Histogram;
+pub use roots::RootReport;
+pub(crate) use roots::{CountedRoot, RootCounters, merge as merge_root};
 
 use crate::decode::Route;
 use crate::device::Device;
@@ -26,6 +30,8 @@ use crate::engine::cufile::Receipts;
 pub enum Stage {
     /// Storage and the engine that reads it.
     Storage,
+    /// A limit that was asked for on what is read of storage in a second, where there is one.
+    Limit,
     /// The decode threads, which also augment.
     Decode,
     /// The CUDA device, where there is one.
@@ -39,6 +45,7 @@ impl Stage {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Storage => "storage",
+            Self::Limit => "rate limit",
             Self::Decode => "decode",
             Self::Device => "device",
             Self::Consumer => "consumer",
@@ -48,6 +55,7 @@ impl Stage {
     const fn remedy(self) -> &'static str {
         match self {
             Self::Storage => "faster or closer storage, more reads in flight, or tar shards instead of small files",
+            Self::Limit => "a higher --limit-mbps, or none",
             Self::Decode => "more decode threads or cores",
             Self::Device => "a faster device, more slots, or larger batches to fill it",
             Self::Consumer => "nothing here: the loader waits for the training step",
@@ -69,6 +77,9 @@ pub struct StageReport {
     pub starved: Duration,
     /// Time without room for the result.
     pub blocked: Duration,
+    /// For storage: time in which a [limit](crate::LoaderBuilder::limit_mbps) kept reads from starting, which is no fault of
+    /// the storage and not in `starved`.
+    pub limited: Duration,
     /// Images a second if nothing but this stage had held the run up; infinite for an idle stage.
     pub capacity_images_per_second: f64,
 }
@@ -119,6 +130,8 @@ pub struct Report {
     pub engine: &'static str,
     /// What reads straight to the device took.
     pub receipts: Receipts,
+    /// What was read of each root: each file system that samples lie on.
+    pub roots: Vec<RootReport>,
     /// Host memory for bytes in flight and finished batches, fixed when the loader was built.
     pub memory_bound_bytes: u64,
     /// Device memory, fixed likewise.
@@ -150,7 +163,7 @@ impl Report {
             (wait.quantile_us(0.5), wait.quantile_us(0.99))
         };
         let first_batch = duration(&counters.first_batch_ns);
-        let stage = |stage, threads: usize, clock: &counters::StageClock, held: Duration| {
+        let stage = |stage, threads: usize, clock: &StageClock, held: Duration| {
             let own_seconds = elapsed.saturating_sub(held / threads as u32).as_secs_f64();
             StageReport {
                 stage,
@@ -158,6 +171,7 @@ impl Report {
                 busy: clock.busy(),
                 starved: clock.starved(),
                 blocked: clock.blocked(),
+                limited: clock.limited(),
                 capacity_images_per_second: images as f64 / own_seconds,
             }
         };
@@ -165,9 +179,16 @@ impl Report {
         let taken = lock(&counters.fallbacks).clone();
         let decode_held = counters.decode.starved() + counters.decode.blocked();
         let mut stages = vec![
-            stage(Stage::Storage, 1, &counters.engine, counters.engine.blocked()),
+            stage(Stage::Storage, 1, &counters.engine, counters.engine.blocked() + counters.engine.limited()),
             stage(Stage::Decode, setting.decode_threads, &counters.decode, decode_held),
         ];
+        let roots: Vec<_> = lock(&counters.roots).iter().map(|root| RootReport::new(root, elapsed)).collect();
+        let limits = roots.iter().filter_map(|root| root.limit_images_per_second(images));
+        if let Some(capacity_images_per_second) = limits.min_by(f64::total_cmp) {
+            let clock = StageClock::default();
+            let limit = stage(Stage::Limit, 1, &clock, Duration::ZERO);
+            stages.push(StageReport { limited: counters.engine.limited(), capacity_images_per_second, ..limit });
+        }
         if setting.device != Device::Host {
             stages.push(stage(Stage::Device, 1, &counters.device, counters.device.starved()));
         }
@@ -196,6 +217,7 @@ impl Report {
             bytes_uploaded: counters.bytes_uploaded.load(Relaxed),
             engine: setting.engine,
             receipts: *lock(&counters.receipts),
+            roots,
             memory_bound_bytes: setting.memory_bound_bytes,
             device_bound_bytes: setting.device_bound_bytes,
             indexed: counters.indexed.load(Relaxed),
@@ -215,6 +237,16 @@ impl Report {
         self.by_capacity()[0].stage
     }
 
+    /// Bytes of the root that gave most, by those of the one that gave least; none where the data lies on one root.
+    pub fn skew(&self) -> Option<f64> {
+        roots::skew(&self.roots)
+    }
+
+    /// The root that the others wait for, if there is one: it has most of the operations in flight.
+    pub fn held_up_by(&self) -> Option<&RootReport> {
+        roots::held_up_by(&self.roots)
+    }
+
     /// At least two.
     fn by_capacity(&self) -> Vec<StageReport> {
         let mut stages = self.stages.clone();
@@ -228,13 +260,19 @@ impl Report {
             return "nothing was delivered".into();
         }
         let [least, next, ..] = self.by_capacity()[..] else { return "there are no stages".into() };
-        format!(
+        let verdict = format!(
             "{} is the bottleneck; without it {} would limit at {} images/s; {}",
             least.stage.name(),
             next.stage.name(),
             rate(next.capacity_images_per_second),
             least.stage.remedy(),
-        )
+        );
+        match self.held_up_by() {
+            Some(slow) if least.stage == Stage::Storage => {
+                format!("{verdict}; {}", roots::sentence(slow, &self.roots))
+            }
+            _ => verdict,
+        }
     }
 }
 
@@ -294,10 +332,21 @@ impl fmt::Display for Report {
         if !self.receipts.is_empty() {
             writeln!(f, "to the device {}", self.receipts)?;
         }
+        for root in &self.roots {
+            writeln!(f, "root          {root}")?;
+        }
+        if let Some(skew) = self.skew() {
+            writeln!(f, "skew          {skew:.2} between the roots that gave most and least")?;
+        }
         for (route, count) in self.routes.iter().filter(|(_, count)| *count > 0) {
             writeln!(f, "decoded       {count} by {}", route.name())?;
         }
         for stage in &self.stages {
+            if stage.stage == Stage::Limit {
+                let (held, rate) = (stage.limited.as_secs_f64(), rate(stage.capacity_images_per_second));
+                writeln!(f, "{:<13} held reads back for {held:.2} s; allows {rate} images/s", stage.stage.name())?;
+                continue;
+            }
             writeln!(
                 f,
                 "{:<13} busy {:.2} s, starved {:.2} s, blocked {:.2} s on {} thread{}; could do {} images/s",

@@ -2,7 +2,7 @@
 //!
 //! A source never reads a sample. It says which object (a file) holds it and which bytes of the
 //! object are its own; the storage engine moves them. [`open`] finds out what a path or pattern is:
-//! a [`Folder`], [`TarShards`] or a [`List`]. Anything else can implement [`Source`].
+//! a [`Folder`], [`TarShards`] or a [`List`]; [`open_all`] takes several as one. Anything else can implement [`Source`].
 
 mod folder;
 pub mod index;
@@ -13,6 +13,7 @@ mod notes;
 mod open;
 mod parallel;
 mod pattern;
+mod several;
 mod tar;
 mod walk;
 
@@ -23,7 +24,8 @@ use std::path::PathBuf;
 pub use folder::Folder;
 pub use index::{IndexMode, IndexOptions, Record, RecordedImage, RecordedJpeg};
 pub use list::List;
-pub use open::{open, open_with};
+pub(crate) use open::{join, open_each};
+pub use open::{open, open_all, open_with};
 pub use tar::TarShards;
 
 use crate::error::Result;

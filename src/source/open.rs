@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::several::Several;
 use super::tar::has_tar_extension;
 use super::{Folder, IndexMode, IndexOptions, List, Source, TarShards, has_image_extension, pattern};
 use crate::error::{Error, ErrorKind, Result};
@@ -33,11 +34,60 @@ pub fn open(spec: impl AsRef<Path>) -> Result<Arc<dyn Source>> {
 /// # Errors
 /// As `open`; `IndexStale` or `NotFound` where an index is [required](IndexMode::Required).
 pub fn open_with(spec: impl AsRef<Path>, index: &IndexOptions) -> Result<Arc<dyn Source>> {
-    Ok(match DataSet::find(spec.as_ref())? {
-        DataSet::Shards(paths) => Arc::new(TarShards::open_with(&paths, index)?),
-        DataSet::Files(FileSet::Folder(root)) => Arc::new(Folder::open_with(root, index)?),
-        DataSet::Files(FileSet::List(path)) => Arc::new(List::open_with(path, index)?),
-    })
+    DataSet::find(spec.as_ref())?.open(index)
+}
+
+/// Opens several data sets as one, such as the parts of one that is spread over drives or mounts: the samples of each, in
+/// the order given. A class that several folders have is one class.
+///
+/// # Errors
+/// As [`open_with`]; `InvalidParameter` if none is named.
+pub fn open_all(specs: impl IntoIterator<Item = impl AsRef<Path>>, index: &IndexOptions) -> Result<Arc<dyn Source>> {
+    let mut sources: Vec<Arc<dyn Source>> = Vec::new();
+    let mut shards = Vec::new();
+    for spec in specs {
+        match DataSet::find(spec.as_ref())? {
+            // Those that follow one another are opened at once.
+            DataSet::Shards(paths) => shards.extend(paths),
+            other => {
+                open_shards(&mut shards, index, &mut sources)?;
+                sources.push(other.open(index)?);
+            }
+        }
+    }
+    open_shards(&mut shards, index, &mut sources)?;
+    join(sources)
+}
+
+/// A data set that is open, one of several.
+pub(crate) struct Opened {
+    /// Its path or pattern.
+    pub(crate) path: PathBuf,
+    pub(crate) source: Arc<dyn Source>,
+}
+
+/// Opens several data sets, each on its own.
+pub(crate) fn open_each(paths: &[PathBuf], index: &IndexOptions) -> Result<Vec<Opened>> {
+    paths.iter().map(|path| Ok(Opened { path: path.clone(), source: open_with(path, index)? })).collect()
+}
+
+/// Makes one of several, of which there has to be one.
+pub(crate) fn join(mut sources: Vec<Arc<dyn Source>>) -> Result<Arc<dyn Source>> {
+    match (sources.pop(), sources.is_empty()) {
+        (None, _) => Err(Error::invalid_parameter("data sets", 0, "at least one has to be named")),
+        (Some(only), true) => Ok(only),
+        (Some(last), false) => {
+            sources.push(last);
+            Ok(Arc::new(Several::new(sources)?))
+        }
+    }
+}
+
+fn open_shards(shards: &mut Vec<PathBuf>, index: &IndexOptions, sources: &mut Vec<Arc<dyn Source>>) -> Result<()> {
+    if !shards.is_empty() {
+        sources.push(DataSet::Shards(std::mem::take(shards)).open(index)?);
+    }
+    Ok(())
 }
 
 /// What a path or pattern names.
@@ -53,6 +103,14 @@ pub(super) enum FileSet {
 }
 
 impl DataSet {
+    fn open(self, index: &IndexOptions) -> Result<Arc<dyn Source>> {
+        Ok(match self {
+            Self::Shards(paths) => Arc::new(TarShards::open_with(&paths, index)?),
+            Self::Files(FileSet::Folder(root)) => Arc::new(Folder::open_with(root, index)?),
+            Self::Files(FileSet::List(path)) => Arc::new(List::open_with(path, index)?),
+        })
+    }
+
     /// Finds out, without opening it.
     pub(super) fn find(path: &Path) -> Result<Self> {
         let spec = path.as_os_str().as_bytes();

@@ -13,6 +13,7 @@ use forebay::order::{LastBatch, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::raw::Shape;
 use forebay::source::IndexMode;
+use forebay::storage::RateLimits;
 use forebay::{Augment, Batch, DType, Error, Geometry, Layout, Loader, Report};
 use serde_json::{Value, json};
 
@@ -22,8 +23,10 @@ use crate::{sheet, ui};
 /// Loads a data set as training would, and says how fast and what held it up.
 #[derive(Args)]
 pub struct Load {
-    /// A folder, tar shards (`train-{000..146}.tar`) or a list file.
-    pub dataset: String,
+    /// A folder, tar shards (`train-{000..146}.tar`) or a list file; or several, such as the parts of one that is spread
+    /// over drives, which are read at once.
+    #[arg(required = true, value_name = "DATASET")]
+    pub datasets: Vec<String>,
     /// Where tensors are made: host, cuda:N or auto.
     #[arg(long, default_value_t = DeviceChoice::default())]
     pub device: DeviceChoice,
@@ -114,6 +117,10 @@ pub struct Load {
     /// Files being opened or read at once.
     #[arg(long, default_value_t = 32)]
     pub depth: usize,
+    /// Megabytes a second that may be asked of each file system the data lies on; of one alone with the path of something
+    /// on it.
+    #[arg(long, value_name = "N[,PATH=N]..")]
+    pub limit_mbps: Option<RateLimits>,
     /// Batches that exist at once.
     #[arg(long, default_value_t = 3)]
     pub slots: usize,
@@ -169,7 +176,7 @@ impl Load {
     /// A run over a small data set with everything else as by default.
     pub fn of(dataset: String) -> Self {
         Self {
-            dataset,
+            datasets: vec![dataset],
             device: DeviceChoice::default(),
             decoder: DecoderKind::Auto,
             landing_bytes: None,
@@ -199,6 +206,7 @@ impl Load {
             orientation: false,
             dct_scaling: false,
             depth: 32,
+            limit_mbps: None,
             slots: 3,
             digest: false,
             preview: None,
@@ -275,7 +283,7 @@ impl Load {
         let read_timeout = read_timeout.ok_or_else(|| {
             Error::invalid_parameter("--read-timeout", self.read_timeout, "a positive number of seconds is needed")
         })?;
-        let builder = Loader::open(&self.dataset)
+        let builder = Loader::open_all(&self.datasets)
             .augment(augment)
             .batch_size(self.batch)
             .last_batch(last_batch)
@@ -283,6 +291,7 @@ impl Load {
             .seed(self.seed)
             .threads(threads)
             .depth(self.depth)
+            .limit_mbps(self.limit_mbps.clone().unwrap_or_default())
             .slots(self.slots)
             .orientation(self.orientation)
             .device(self.device)
@@ -371,7 +380,24 @@ impl Outcome {
                 "busy_s": stage.busy.as_secs_f64(),
                 "starved_s": stage.starved.as_secs_f64(),
                 "blocked_s": stage.blocked.as_secs_f64(),
+                "limited_s": stage.limited.as_secs_f64(),
                 "capacity_images_per_second": finite(stage.capacity_images_per_second),
+            })
+        });
+        let roots = report.roots.iter().map(|root| {
+            json!({
+                "name": root.name,
+                "device": format!("{}:{}", root.device.0, root.device.1),
+                "reads": root.reads,
+                "bytes": root.bytes,
+                "mbps": root.mbps,
+                "latency_p50_us": root.latency_p50_us,
+                "latency_p99_us": root.latency_p99_us,
+                "busy_s": root.busy.as_secs_f64(),
+                "depth_mean": root.depth_mean,
+                "depth_max": root.depth_max,
+                "limit_mbps": root.limit_mbps,
+                "limited_s": root.limited.as_secs_f64(),
             })
         });
         let fallbacks = report.fallbacks.iter().map(crate::json::fallback);
@@ -401,6 +427,9 @@ impl Outcome {
             "digest": self.digest,
             "engine": report.engine,
             "receipts": crate::json::receipts(&report.receipts),
+            "roots": roots.collect::<Vec<_>>(),
+            "skew": report.skew(),
+            "held_up_by": report.held_up_by().map(|root| &root.name),
             "images_indexed": report.indexed,
             "images_not_indexed": report.images.saturating_sub(report.indexed),
             "index_fallbacks": report.index_fallbacks,

@@ -23,7 +23,7 @@ use crate::source::open::DataSet;
 ///
 /// They go to a file without a name in the folder of the index. A bit of memory for every sample stays, and 16 bytes
 /// for every one recorded.
-pub(crate) struct Recorder {
+pub(super) struct Recorder {
     dataset: PathBuf,
     options: BuildOptions,
     /// A bit a sample: it was seen.
@@ -51,7 +51,7 @@ pub(crate) struct Origin<'a> {
 
 impl Recorder {
     /// For a data set of so many samples. Nothing is written before the first of them is recorded.
-    pub(crate) fn new(dataset: PathBuf, options: BuildOptions, samples: u64) -> Self {
+    pub(super) fn new(dataset: PathBuf, options: BuildOptions, samples: u64) -> Self {
         let words = usize::try_from(samples.div_ceil(64)).unwrap_or(0);
         Self {
             dataset,
@@ -63,14 +63,14 @@ impl Recorder {
     }
 
     /// Whether a sample is to be described: the first time that it is asked for.
-    pub(crate) fn wants(&self, sample: u64) -> bool {
+    pub(super) fn wants(&self, sample: u64) -> bool {
         let bit = 1 << (sample % 64);
         let word = usize::try_from(sample / 64).ok().and_then(|word| self.seen.get(word));
         word.is_some_and(|word| word.fetch_or(bit, Relaxed) & bit == 0)
     }
 
     /// Keeps a description. What cannot be kept is read again when the index is written.
-    pub(crate) fn record(&self, origin: &Origin<'_>, described: &Described) {
+    pub(super) fn record(&self, origin: &Origin<'_>, described: &Described) {
         let mut state = lock(&self.state);
         if let State::Empty = *state {
             *state = match Spill::create(&self.dataset, self.options.dir.as_deref()) {
@@ -92,7 +92,7 @@ impl Recorder {
     ///
     /// # Errors
     /// As for building an index, the first where there are several; those of recording.
-    pub(crate) fn write_index(&self) -> Result<Option<Built>> {
+    pub(super) fn write_index(&self) -> Result<Option<Built>> {
         let state = std::mem::replace(&mut *lock(&self.state), State::Over(None));
         let spill = match state {
             State::Empty | State::Over(None) => return Ok(None),

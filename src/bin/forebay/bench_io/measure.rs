@@ -7,6 +7,7 @@ use forebay::engine::cufile::Receipts;
 use forebay::report::{Fallback, Histogram};
 
 use super::blocks::Blocks;
+use super::pace::Pace;
 use super::pieces::{Piece, Pieces};
 use super::reads::{Ended, Memory, Reads};
 use crate::environment::cpu_time;
@@ -25,6 +26,8 @@ pub struct Run<'a> {
     pub depth: usize,
     /// How long reads are begun.
     pub seconds: Duration,
+    /// How fast they may begin.
+    pub pace: Pace,
     /// What the bytes are checked against.
     pub blocks: Option<&'a Blocks>,
 }
@@ -35,6 +38,8 @@ pub struct Measured {
     pub elapsed: Duration,
     /// User and system time of this process meanwhile.
     pub cpu: Duration,
+    /// Time in which reads could have begun but for a limit.
+    pub limited: Duration,
     pub reads: u64,
     pub bytes: u64,
     /// From the moment that a read was handed over to the one at which it was known to have ended.
@@ -60,11 +65,12 @@ struct Slot {
 impl Run<'_> {
     /// Reads for as long as was asked for, then waits for what is in flight.
     pub fn measure(self) -> Result<Measured> {
-        let Self { reads, pieces, depth, seconds, blocks } = self;
+        let Self { reads, pieces, depth, seconds, mut pace, blocks } = self;
         let bar = ui::bar((seconds.as_secs_f64() * 10.0).ceil() as u64, "tenths of a second");
         let mut free: Vec<usize> = (0..depth).rev().collect();
         let mut ended: Vec<Ended> = Vec::with_capacity(depth);
         let mut held: Option<Piece> = None;
+        let mut limited = Duration::ZERO;
         let mut copy = Vec::new();
         let (mut latency, mut count, mut bytes, mut verified_blocks) = (Histogram::default(), 0, 0, 0);
         let cpu_before = cpu_time();
@@ -82,26 +88,41 @@ impl Run<'_> {
                 reads.recycle(memory);
                 free.push(slot);
             }
+            let mut limit_wait = None;
             if now.duration_since(started) < seconds {
                 while let Some(&slot) = free.last() {
                     let piece = match held.take() {
                         Some(piece) => piece,
                         None => pieces.next(|path| reads.open(path))?,
                     };
+                    let share = pace.share(&piece)?;
+                    limit_wait = share.and_then(|share| pace.wait(share, now));
+                    if limit_wait.is_some() {
+                        held = Some(piece);
+                        break;
+                    }
                     let offset = if let Piece::Range { offset, .. } = &piece { *offset } else { 0 };
                     held = reads.start(slot, piece)?;
                     if held.is_some() {
                         break;
                     }
+                    if let Some(share) = share {
+                        pace.take(share, now);
+                    }
                     slots[slot] = Slot { begun: now, offset };
                     free.pop();
                 }
             }
-            if free.len() == depth {
-                break;
+            match limit_wait {
+                // With nothing in flight there is nothing else to wait for.
+                Some(wait) if free.len() == depth => std::thread::sleep(wait.min(BAR_PERIOD)),
+                None if free.len() == depth => break,
+                _ => reads.reap(&mut ended)?,
             }
-            reads.reap(&mut ended)?;
-            now = Instant::now();
+            let before = std::mem::replace(&mut now, Instant::now());
+            if limit_wait.is_some() {
+                limited += now.duration_since(before);
+            }
             if now.duration_since(bar_at) >= BAR_PERIOD {
                 bar_at = now;
                 bar.set_position((now.duration_since(started).as_secs_f64() * 10.0) as u64);
@@ -112,6 +133,7 @@ impl Run<'_> {
         Ok(Measured {
             elapsed,
             cpu,
+            limited,
             reads: count,
             bytes,
             latency,

@@ -4,6 +4,7 @@ mod blocks;
 mod cache;
 mod measure;
 mod outcome;
+mod pace;
 mod pieces;
 mod reads;
 mod to_gpu;
@@ -16,6 +17,7 @@ use clap::{Args, ValueEnum};
 use forebay::device::Device;
 use forebay::device::cuda::{self, CudaDevice};
 use forebay::engine::{CuFileApi, Direct, EngineKind, RequirePath};
+use forebay::storage::RateLimits;
 use forebay::{Error, ErrorKind};
 
 use crate::ui;
@@ -23,6 +25,7 @@ use blocks::Blocks;
 use cache::Cached;
 use measure::Run;
 use outcome::{Outcome, Row};
+use pace::Pace;
 use pieces::Pieces;
 use reads::Setup;
 
@@ -33,9 +36,9 @@ use reads::Setup;
 /// host, through the host to a GPU, or to a GPU directly.
 #[derive(Args)]
 pub struct BenchIo {
-    /// A file, or a data set as `bench load` takes it.
-    #[arg(value_name = "PATH|DATASET")]
-    pub path: String,
+    /// A file, or data sets as `bench load` takes them.
+    #[arg(required = true, value_name = "PATH|DATASET")]
+    pub paths: Vec<PathBuf>,
     /// Bytes of a read, or several sizes to try: 4KiB,128KiB.
     #[arg(long, value_name = "SIZE,..", value_delimiter = ',', value_parser = parse_size)]
     pub block: Vec<u64>,
@@ -51,6 +54,10 @@ pub struct BenchIo {
     /// How storage is read: auto, uring, pread, or cufile for --to gpu.
     #[arg(long, default_value_t = EngineKind::Auto)]
     pub engine: EngineKind,
+    /// Megabytes a second that may be asked of each file system the data lies on; of one alone with the path of something
+    /// on it. Reads begin in their order, so that one which has to wait holds up those behind it.
+    #[arg(long, value_name = "N[,PATH=N]..")]
+    pub limit_mbps: Option<RateLimits>,
     /// Whether reads go around the page cache: auto, preferred, required or off.
     #[arg(long, default_value_t = Direct::Preferred)]
     pub direct: Direct,
@@ -125,15 +132,17 @@ const BLOCK_MAX: u64 = 1 << 30;
 impl BenchIo {
     /// Runs the command.
     pub fn run(&self) -> anyhow::Result<()> {
-        let path = Path::new(&self.path);
         let seconds = self.seconds()?;
+        let limits = self.limit_mbps.clone().unwrap_or_default();
+        let path = self.path()?;
         if let Some(len_bytes) = self.create {
             blocks::create(path, len_bytes, self.seed)?;
         }
-        let pattern = self.pattern.unwrap_or(if path.is_file() { Pattern::Random } else { Pattern::Dataset });
+        Pace::new(&limits)?;
+        let pattern = self.pattern();
         let blocks = self.blocks(path, pattern)?;
         let cases = self.cases(pattern)?;
-        let mut outcome = Outcome::new(path);
+        let mut outcome = Outcome::new(&self.paths, &limits);
         let destinations = self.destinations()?;
         if let (Device::Cuda(ordinal), true) = (self.device, destinations != [Destination::Host]) {
             let probe = cuda::probe();
@@ -142,7 +151,7 @@ impl BenchIo {
         for to in destinations {
             for &(block, depth) in &cases {
                 let setup = Setup { depth, ..self.setup()? };
-                match self.measure(path, pattern, to, block, setup, seconds, blocks.as_ref()) {
+                match self.measure(pattern, to, block, setup, seconds, blocks.as_ref()) {
                     Ok(row) => outcome.rows.push(row),
                     // What was asked for by name is an error; what is one of several is told.
                     Err(error) if self.compare && to != Destination::Host && is_of_machine(&error) => {
@@ -161,10 +170,8 @@ impl BenchIo {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "a measurement is one of each")]
     fn measure(
         &self,
-        path: &Path,
         pattern: Pattern,
         to: Destination,
         block: u64,
@@ -172,7 +179,7 @@ impl BenchIo {
         seconds: Duration,
         blocks: Option<&Blocks>,
     ) -> forebay::Result<Row> {
-        let mut pieces = Pieces::new(path, pattern, block, self.seed)?;
+        let mut pieces = Pieces::new(&self.paths, pattern, block, self.seed)?;
         let setup = Setup {
             data_bytes: pieces.data_bytes(),
             piece_bytes: pieces.piece_bytes_max(),
@@ -181,10 +188,32 @@ impl BenchIo {
         };
         let mut reads = reads::to(to, &setup, self.device)?;
         let cached = Cached::before(&pieces, self.cold)?;
-        let run = Run { reads: reads.as_mut(), pieces: &mut pieces, depth: setup.depth, seconds, blocks };
+        let pace = Pace::new(&self.limit_mbps.clone().unwrap_or_default())?;
+        let run = Run { reads: reads.as_mut(), pieces: &mut pieces, depth: setup.depth, seconds, pace, blocks };
         let measured = run.measure()?;
         let block = if pattern == Pattern::Dataset { None } else { Some(block) };
         Ok(Row { to, pattern, block, depth: setup.depth, cached: cached.after(&pieces)?, measured })
+    }
+
+    /// The file, or the first data set.
+    ///
+    /// # Errors
+    /// `InvalidParameter` for several of which one is to be read as a file.
+    fn path(&self) -> forebay::Result<&Path> {
+        let may_be_several = self.create.is_none() && matches!(self.pattern, None | Some(Pattern::Dataset));
+        match &self.paths[..] {
+            [first, rest @ ..] if rest.is_empty() || may_be_several => Ok(first),
+            several => {
+                let allowed = "one file is read at a time; several data sets with --pattern dataset";
+                Err(Error::invalid_parameter("PATH", format!("{} paths", several.len()), allowed))
+            }
+        }
+    }
+
+    /// What is read, where that is left to us.
+    fn pattern(&self) -> Pattern {
+        let is_file = matches!(&self.paths[..], [only] if only.is_file());
+        self.pattern.unwrap_or(if is_file { Pattern::Random } else { Pattern::Dataset })
     }
 
     fn seconds(&self) -> forebay::Result<Duration> {

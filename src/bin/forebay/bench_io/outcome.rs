@@ -1,10 +1,11 @@
 //! What measurements came to, for people and for programs.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use forebay::Error;
 use forebay::report::Fallback;
+use forebay::storage::RateLimits;
 use serde_json::{Value, json};
 
 use super::cache::Cached;
@@ -14,7 +15,8 @@ use crate::environment::Environment;
 
 /// The result.
 pub struct Outcome {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
+    limits: RateLimits,
     /// What was measured, in that order.
     pub rows: Vec<Row>,
     /// Where bytes could not be made to go, and why.
@@ -36,8 +38,14 @@ pub struct Row {
 
 impl Outcome {
     /// Of a run that is about to begin.
-    pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), rows: Vec::new(), not_run: Vec::new(), is_simulated: false }
+    pub fn new(paths: &[PathBuf], limits: &RateLimits) -> Self {
+        Self {
+            paths: paths.to_vec(),
+            limits: limits.clone(),
+            rows: Vec::new(),
+            not_run: Vec::new(),
+            is_simulated: false,
+        }
     }
 
     /// For people.
@@ -45,11 +53,15 @@ impl Outcome {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let mut line = |name: &str, value: String| _ = writeln!(text, "{name:<13} {value}");
-        line("read", self.path.display().to_string());
+        line("read", self.paths_text());
         if let Some(Row { pattern, measured, cached, .. }) = self.rows.first() {
             let cache = if measured.is_direct { "around the page cache" } else { "through the page cache" };
             line("engine", format!("{}, {cache}, pattern {}", measured.engine, pattern.name()));
             line("page cache", cached.to_text());
+        }
+        if !self.limits.is_empty() {
+            let held: f64 = self.rows.iter().map(|row| row.measured.limited.as_secs_f64()).sum();
+            line("limit", format!("{} MB/s, which held reads back for {held:.2} s", self.limits));
         }
         for fallback in self.fallbacks() {
             line("fallback", fallback.to_string());
@@ -102,7 +114,8 @@ impl Outcome {
             .map(|(to, error)| json!({ "to": to.name(), "cause": error.to_string(), "remedy": error.remedy() }));
         let mut result = json!({
             "schema_version": 1,
-            "path": self.path.display().to_string(),
+            "path": self.paths_text(),
+            "limit_mbps": (!self.limits.is_empty()).then(|| self.limits.to_string()),
             "results": results,
             "not_run": not_run.collect::<Vec<_>>(),
             "gpu_is_simulated": self.is_simulated,
@@ -116,6 +129,10 @@ impl Outcome {
             }
         }
         result
+    }
+
+    fn paths_text(&self) -> String {
+        self.paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
     }
 
     /// Every kind of fallback, as it was first told.
@@ -150,6 +167,7 @@ impl Row {
             "bytes_per_second": measured.bytes_per_second(),
             "iops": measured.iops(),
             "latency_us": serde_json::Map::from_iter(latency),
+            "limited_seconds": measured.limited.as_secs_f64(),
             "cpu_seconds": measured.cpu.as_secs_f64(),
             "cpu_seconds_per_gb": measured.cpu_seconds_per_gb(),
             "cold": cached.is_cold,

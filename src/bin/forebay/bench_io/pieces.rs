@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use forebay::engine::{FileCache, OpenFile, estimate_data_set_bytes};
 use forebay::order::{Order, Shuffle};
-use forebay::source::{self, Extent, Source};
+use forebay::source::{self, Extent, IndexMode, IndexOptions, Source};
 use forebay::{Error, Result};
 
 use super::Pattern;
@@ -45,17 +45,18 @@ enum Kind {
 }
 
 impl Pieces {
-    /// Of a path; `block` is the size of the blocks of a file.
+    /// Of a file, or of data sets; `block` is the size of the blocks of a file.
     ///
     /// # Errors
     /// Those of looking at the path or opening the data set; `InvalidParameter` for a file without a block, or with the
     /// pattern of another kind of thing.
-    pub fn new(path: &Path, pattern: Pattern, block: u64, seed: u64) -> Result<Self> {
+    pub fn new(paths: &[PathBuf], pattern: Pattern, block: u64, seed: u64) -> Result<Self> {
         let (kind, count, shuffle) = if pattern == Pattern::Dataset {
-            let source = source::open(path)?;
+            let source = source::open_all(paths, &IndexOptions { mode: IndexMode::Off, dir: None })?;
             let count = source.len();
             (Kind::Samples { source, files: FileCache::default(), path: PathBuf::new() }, count, Shuffle::Full)
         } else {
+            let Some(path) = paths.first() else { return Err(Error::invalid_parameter("PATH", "none", "name a file")) };
             let len_bytes = len_of(path)?;
             if len_bytes < block {
                 let found = format!("{} of {len_bytes} bytes", path.display());

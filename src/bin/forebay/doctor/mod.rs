@@ -5,6 +5,7 @@ mod gpu;
 mod machine;
 mod self_test;
 mod storage;
+mod volume;
 
 use std::fmt::Write;
 use std::path::PathBuf;

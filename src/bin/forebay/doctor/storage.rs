@@ -3,14 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use forebay::engine::probe::{self, UringFeature, UringProbe};
 use forebay::engine::{Direct, Engine, EngineKind, EngineOptions};
 use forebay::memory::Arena;
+use forebay::storage::Machine;
 use forebay::{Error, Result};
 
-use super::{Fact, human_bytes};
+use super::{Fact, human_bytes, volume};
 
 /// Large enough that a locked-memory limit shows, small enough to ask for in passing.
 const ARENA_BYTES: usize = 16 << 20;
+/// What a loader's reads land in, unless it is told otherwise.
+const REGISTERED_BYTES: usize = 64 << 20;
 /// Directory entries looked at to find a file to try.
 const ENTRIES_MAX: usize = 10_000;
 
@@ -21,14 +25,55 @@ pub fn engine() -> (String, Vec<Fact>) {
     match started {
         Ok((engine, fallbacks)) => {
             let kind = engine.kind().to_string();
+            // Its memory counts against the limit that is found out next.
+            drop(engine);
             let mut facts = vec![Fact::new("engine", format!("{kind}, tried with 32 operations in flight"))];
-            facts.extend(fallbacks.into_iter().map(|fallback| {
+            // Of io_uring itself the probe says more.
+            let others = fallbacks.into_iter().filter(|fallback| fallback.what != "io_uring");
+            facts.extend(others.map(|fallback| {
                 Fact::new(fallback.what, format!("not used: {}", fallback.cause))
                     .short(format!("{} instead", fallback.instead), fallback.remedy)
             }));
+            facts.extend(uring());
             (kind, facts)
         }
         Err(error) => ("none".into(), vec![refused("engine", &error)]),
+    }
+}
+
+/// What io_uring has here, each thing tried.
+fn uring() -> Vec<Fact> {
+    let UringProbe { refusal, features } = UringProbe::this(&Machine::this());
+    if let Some((cause, remedy)) = refusal {
+        let cost = "a thread for each read in flight: more CPU time for every byte, and fewer reads in flight";
+        return vec![Fact::new("io_uring", cause).short(cost, remedy)];
+    }
+    let there = features.iter().filter(|feature| feature.refusal.is_none()).map(|feature| feature.name);
+    let mut facts = vec![Fact::new("io_uring", there.collect::<Vec<_>>().join(", "))];
+    facts.extend(features.into_iter().filter_map(|UringFeature { name, since, refusal, cost }| {
+        Some(Fact::new(name, refusal?).short(cost, format!("use Linux {since} or later, and a sandbox that allows it")))
+    }));
+    facts.push(registrable());
+    facts
+}
+
+/// How much of an arena the kernel registers.
+fn registrable() -> Fact {
+    let name = "registered memory";
+    match probe::registrable_bytes(REGISTERED_BYTES) {
+        Ok(Some(bytes)) if bytes >= REGISTERED_BYTES => Fact::new(
+            name,
+            format!("all of the {} that a loader's reads land in by default", human_bytes(bytes as u64)),
+        ),
+        Ok(Some(bytes)) => {
+            let (got, all) = (human_bytes(bytes as u64), human_bytes(REGISTERED_BYTES as u64));
+            Fact::new(name, format!("{got} of the {all} that a loader's reads land in by default")).short(
+                "reads are not registered: the kernel maps the pages of each one anew",
+                "raise it: `ulimit -l unlimited`, LimitMEMLOCK=infinity in a unit, --ulimit memlock=-1 for a container",
+            )
+        }
+        Ok(None) => Fact::new(name, "none, without io_uring"),
+        Err(error) => Fact::new(name, cause(&error)),
     }
 }
 
@@ -39,29 +84,18 @@ pub fn facts(path: &Path) -> Result<Vec<Fact>> {
     };
     let real = path.canonicalize().map_err(cannot)?;
     let is_dir = fs::metadata(&real).map_err(cannot)?.is_dir();
-    let mut facts = vec![mount(&real), space(&real)];
-    let file = if is_dir { first_file(&real).map_err(cannot)? } else { Some(real) };
-    facts.push(match file {
-        Some(file) => direct(&file),
-        None => Fact::new("O_DIRECT", "not tried: there is no file here"),
-    });
+    let file = if is_dir { first_file(&real).map_err(cannot)? } else { Some(real.clone()) };
+    let with_len = file.as_deref().map(|file| (file, file.metadata().map_or(0, |file| file.len())));
+    let mut facts = volume::facts(&Machine::this(), &real, with_len, &volume::ask_lustre);
+    facts.insert(1, space(&real));
+    facts.insert(
+        2,
+        match &file {
+            Some(file) => direct(file),
+            None => Fact::new("O_DIRECT", "not tried: there is no file here"),
+        },
+    );
     Ok(facts)
-}
-
-/// From the line of the mount table whose directory is the longest above the path.
-fn mount(path: &Path) -> Fact {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mounts = table.lines().filter_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        let directory = PathBuf::from(before.split(' ').nth(4)?.replace("\\040", " "));
-        let mut after = after.split(' ');
-        path.starts_with(&directory).then_some((directory, after.next()?, after.next()?))
-    });
-    // Of two mounts on one directory the later one is seen.
-    let Some((directory, kind, device)) = mounts.max_by_key(|(directory, ..)| directory.components().count()) else {
-        return Fact::new("file system", "unknown");
-    };
-    Fact::new("file system", format!("{kind} on {device}, mounted at {}", directory.display()))
 }
 
 fn space(path: &Path) -> Fact {

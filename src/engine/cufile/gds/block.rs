@@ -1,188 +1,30 @@
-//! Block devices: from the number that a mount has down to the disks, through partitions, RAID and the device mapper.
-
-use std::path::{Path, PathBuf};
+//! Which disks take reads to a GPU.
 
 use super::Finding;
-use super::machine::Machine;
-use super::pci;
+use crate::storage::{DiskKind, Disks, Layer};
 
-/// Layers that are followed down, and devices that are looked at in all: a hostile sysfs may have loops.
-const DEPTH_MAX: usize = 8;
-const DEVICES_MAX: usize = 256;
-
-/// What a file system lies on.
-#[derive(Default)]
-pub(super) struct Stack {
-    /// What lies between it and the disks, topmost first.
-    pub(super) layers: Vec<Layer>,
-    pub(super) disks: Vec<Disk>,
-    /// Devices looked at.
-    looked_at: usize,
-}
-
-/// Something that makes one block device of others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Layer {
-    /// Linux's software RAID, with its level.
-    Raid(String),
-    /// The device mapper, with what made the device: `LVM`, `CRYPT`.
-    Mapper(String),
-}
-
-/// A disk.
-pub(super) struct Disk {
-    /// The kernel's name.
-    pub(super) name: String,
-    pub(super) kind: DiskKind,
-    /// The PCI devices that lead to it, from the root port to its controller; none where it has none.
-    pub(super) pci: Vec<String>,
-}
-
-/// How a disk is attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum DiskKind {
-    /// NVMe, with its transport: `pcie`, `rdma`, `tcp`, `fc`, `loop`.
-    Nvme(String),
-    /// By SCSI, which SATA is too.
-    Scsi,
-    /// A virtual machine's.
-    Virtio,
-    /// A file.
-    Loop,
-    /// Something else.
-    Other,
-}
-
-impl Stack {
-    /// Of a device's number, `major:minor`.
-    pub(super) fn look(machine: &Machine, device: &str) -> Self {
-        let mut stack = Self::default();
-        if let Some(place) = machine.link(format!("/sys/dev/block/{device}")) {
-            stack.descend(machine, place, 0);
-        }
-        stack
-    }
-
-    fn descend(&mut self, machine: &Machine, mut place: PathBuf, depth: usize) {
-        if machine.exists(place.join("partition")) {
-            place.pop();
-        }
-        let Some(name) = place.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { return };
-        self.looked_at += 1;
-        let known = self.disks.iter().any(|disk| disk.name == name);
-        if known || depth > DEPTH_MAX || self.looked_at > DEVICES_MAX {
-            return;
-        }
-        let layer = if name.starts_with("dm-") {
-            let made_by = machine.word(place.join("dm/uuid")).unwrap_or_default();
-            Some(Layer::Mapper(made_by.split('-').next().unwrap_or_default().to_owned()))
-        } else if name.starts_with("md") {
-            Some(Layer::Raid(machine.word(place.join("md/level")).unwrap_or_default()))
-        } else {
-            None
-        };
-        let Some(layer) = layer else {
-            let kind = DiskKind::of(machine, &name, &place);
-            let pci = controller(machine, &place).map_or_else(Vec::new, |place| pci::chain(&place));
-            return self.disks.push(Disk { name, kind, pci });
-        };
-        if !self.layers.contains(&layer) {
-            self.layers.push(layer);
-        }
-        let slaves = place.join("slaves");
-        for slave in machine.names(&slaves) {
-            if let Some(place) = machine.link(slaves.join(slave)) {
-                self.descend(machine, place, depth + 1);
-            }
-        }
-    }
-
-    /// What it is, and whether anything takes it to a GPU.
-    pub(super) fn finding(&self) -> Finding {
-        let found = self.to_string();
-        let remedy = "keep the data on NVMe drives of this machine, or on NVMe over RDMA";
-        let unfit = self.disks.iter().find(|disk| !disk.kind.may_be_direct());
-        if self.disks.is_empty() {
-            Finding::prevents("disk", "sysfs does not say which disk the file system lies on", remedy)
-        } else if self.layers.iter().any(|layer| matches!(layer, Layer::Mapper(_))) {
-            let remedy =
-                "keep the data on a partition, a whole drive or RAID 0 by md, without LVM or encryption between";
-            Finding::prevents("disk", format!("{found}: cuFile does not look through the device mapper"), remedy)
-        } else if let Some(disk) = unfit {
-            Finding::prevents("disk", format!("{found}: nothing takes {} to a GPU directly", disk.name), remedy)
-        } else {
-            Finding::well("disk", found)
-        }
+/// What it is, and whether anything takes it to a GPU.
+pub(super) fn finding(disks: &Disks) -> Finding {
+    let found = disks.to_string();
+    let remedy = "keep the data on NVMe drives of this machine, or on NVMe over RDMA";
+    let unfit = disks.disks.iter().find(|disk| !may_be_direct(&disk.kind));
+    if disks.disks.is_empty() {
+        Finding::prevents("disk", "sysfs does not say which disk the file system lies on", remedy)
+    } else if disks.layers.iter().any(|layer| matches!(layer, Layer::Mapper(_))) {
+        let remedy = "keep the data on a partition, a whole drive or RAID 0 by md, without LVM or encryption between";
+        Finding::prevents("disk", format!("{found}: cuFile does not look through the device mapper"), remedy)
+    } else if let Some(disk) = unfit {
+        Finding::prevents("disk", format!("{found}: nothing takes {} to a GPU directly", disk.name), remedy)
+    } else {
+        Finding::well("disk", found)
     }
 }
 
-impl std::fmt::Display for Stack {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for layer in &self.layers {
-            match layer {
-                Layer::Raid(level) if level.is_empty() => f.write_str("RAID over ")?,
-                Layer::Raid(level) => write!(f, "{level} over ")?,
-                Layer::Mapper(made_by) if made_by.is_empty() => f.write_str("device mapper over ")?,
-                Layer::Mapper(made_by) => write!(f, "device mapper ({made_by}) over ")?,
-            }
-        }
-        for (index, disk) in self.disks.iter().enumerate() {
-            let comma = if index > 0 { ", " } else { "" };
-            write!(f, "{comma}{} ({})", disk.name, disk.kind)?;
-        }
-        Ok(())
+/// Whether there is a driver for it that knows nvidia-fs or P2PDMA.
+fn may_be_direct(kind: &DiskKind) -> bool {
+    match kind {
+        DiskKind::Nvme(transport) => !matches!(transport.as_str(), "tcp" | "fc" | "loop"),
+        DiskKind::Scsi => true,
+        DiskKind::Virtio | DiskKind::Loop | DiskKind::Other => false,
     }
-}
-
-impl DiskKind {
-    fn of(machine: &Machine, name: &str, place: &Path) -> Self {
-        match name {
-            _ if name.starts_with("nvme") => {
-                let transport = controller(machine, place).and_then(|place| machine.word(place.join("transport")));
-                Self::Nvme(transport.unwrap_or_else(|| "an unknown transport".into()))
-            }
-            _ if name.starts_with("sd") => Self::Scsi,
-            _ if name.starts_with("vd") => Self::Virtio,
-            _ if name.starts_with("loop") => Self::Loop,
-            _ => Self::Other,
-        }
-    }
-
-    /// Whether there is a driver for it that knows nvidia-fs or P2PDMA.
-    fn may_be_direct(&self) -> bool {
-        match self {
-            Self::Nvme(transport) => !matches!(transport.as_str(), "tcp" | "fc" | "loop"),
-            Self::Scsi => true,
-            Self::Virtio | Self::Loop | Self::Other => false,
-        }
-    }
-}
-
-impl std::fmt::Display for DiskKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Nvme(transport) if transport == "pcie" => f.write_str("NVMe"),
-            Self::Nvme(transport) => write!(f, "NVMe by {transport}"),
-            Self::Scsi => f.write_str("SCSI"),
-            Self::Virtio => f.write_str("virtio"),
-            Self::Loop => f.write_str("a file"),
-            Self::Other => f.write_str("of another kind"),
-        }
-    }
-}
-
-/// The directory of the controller that a disk hangs on. With the kernel's NVMe multipath the disk belongs to a subsystem,
-/// in which its controllers are links; the first counts.
-fn controller(machine: &Machine, place: &Path) -> Option<PathBuf> {
-    let above = place.parent()?;
-    let is_subsystem = above.file_name()?.to_str()?.starts_with("nvme-subsys");
-    if !is_subsystem {
-        return Some(above.to_owned());
-    }
-    machine.names(above).into_iter().find_map(|name| {
-        machine.link(above.join(name)).filter(|place| {
-            let name = place.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| name.starts_with("nvme") && !name.starts_with("nvme-"))
-        })
-    })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::Finding;
-use super::machine::Machine;
+use crate::storage::Machine;
 
 /// Where cuFile looks unless `CUFILE_ENV_PATH_JSON` says otherwise.
 const DEFAULT_PATH: &str = "/etc/cufile.json";

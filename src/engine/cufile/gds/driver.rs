@@ -1,7 +1,7 @@
 //! NVIDIA's kernel driver and the devices that it has.
 
 use super::Finding;
-use super::machine::Machine;
+use crate::storage::Machine;
 
 /// The devices that are looked at; more are in no machine.
 const GPUS_MAX: usize = 64;

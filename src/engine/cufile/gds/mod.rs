@@ -25,7 +25,6 @@
 mod block;
 mod config;
 mod driver;
-mod machine;
 mod pci;
 mod routes;
 mod volume;
@@ -37,7 +36,7 @@ use config::Config;
 use driver::Driver;
 use volume::Volume;
 
-pub use machine::Machine;
+pub use crate::storage::Machine;
 
 /// What stands between storage and the memory of a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]

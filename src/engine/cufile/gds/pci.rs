@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::Finding;
 use super::driver::Driver;
-use super::machine::Machine;
 use super::volume::Volume;
+use crate::storage::Machine;
 
 /// The configuration space of a PCI Express function, where the extended capabilities start in it, and the most there can
 /// be of them.
@@ -29,18 +29,18 @@ pub(super) fn look(machine: &Machine, driver: &Driver, volume: Option<&Volume>) 
             Some((gpu.place.as_str(), chain(&machine.link(format!("/sys/bus/pci/devices/{}", gpu.place))?)))
         })
         .collect();
-    let disks: Vec<(&str, &[String])> = volume
+    let disks: Vec<(&str, Vec<String>)> = volume
         .into_iter()
         .flat_map(|volume| &volume.stack.disks)
-        .filter(|disk| !disk.pci.is_empty())
-        .map(|disk| (disk.name.as_str(), disk.pci.as_slice()))
+        .filter_map(|disk| Some((disk.name.as_str(), chain(disk.controller.as_deref()?))))
+        .filter(|(_, pci)| !pci.is_empty())
         .collect();
     [iommu(machine), distance(&gpus, &disks), access_control(machine, &gpus, &disks)].into_iter().flatten().collect()
 }
 
 /// The host bridge and the PCI devices on the way to a device, from its directory in sysfs:
 /// `pci0000:00`, `0000:00:01.0`, `0000:17:00.0`.
-pub(super) fn chain(place: &Path) -> Vec<String> {
+fn chain(place: &Path) -> Vec<String> {
     let names = place.components().filter_map(|component| component.as_os_str().to_str());
     names.filter(|name| is_function(name) || is_host_bridge(name)).map(str::to_owned).collect()
 }
@@ -84,7 +84,7 @@ impl Distance {
 }
 
 /// Which of the devices is near the drives.
-fn distance(gpus: &[(&str, Vec<String>)], disks: &[(&str, &[String])]) -> Option<Finding> {
+fn distance(gpus: &[(&str, Vec<String>)], disks: &[(&str, Vec<String>)]) -> Option<Finding> {
     let farthest = |gpu: &[String]| disks.iter().map(|(_, disk)| Distance::of(gpu, disk)).max();
     let distances: Vec<_> = gpus.iter().filter_map(|(place, gpu)| Some((farthest(gpu)?, *place))).collect();
     let nearest = distances.iter().map(|(distance, _)| *distance).min()?;
@@ -124,7 +124,7 @@ fn iommu(machine: &Machine) -> Option<Finding> {
 }
 
 /// Bridges that send traffic between peers up to the root. nvidia-fs lists them for everybody; without it only root may see.
-fn access_control(machine: &Machine, gpus: &[(&str, Vec<String>)], disks: &[(&str, &[String])]) -> Option<Finding> {
+fn access_control(machine: &Machine, gpus: &[(&str, Vec<String>)], disks: &[(&str, Vec<String>)]) -> Option<Finding> {
     let listed = machine.text("/proc/driver/nvidia-fs/bridges").ok();
     let redirects = |function: &str| match &listed {
         Some(listed) => Some(listed.lines().any(|line| line.trim() == function)),

@@ -1,11 +1,10 @@
 //! The two direct routes, and what each of them needs.
 
-use super::block::{DiskKind, Layer};
 use super::config::Config;
 use super::driver::{Driver, Gpu, version};
-use super::machine::Machine;
 use super::volume::{Carrier, Volume};
 use super::{Finding, Route, Verdict};
+use crate::storage::{DiskKind, Layer, Machine};
 
 /// The oldest nvidia-fs that cuFile works with, and the newest that works with proprietary kernel modules (what
 /// `gdscheck -p` says).

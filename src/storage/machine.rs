@@ -22,7 +22,7 @@ type Variables = Box<dyn Fn(&str) -> Option<OsString>>;
 pub struct Machine {
     root: PathBuf,
     variable: Variables,
-    pub(super) architecture: String,
+    pub(crate) architecture: String,
 }
 
 impl Machine {
@@ -38,12 +38,12 @@ impl Machine {
     }
 
     /// An environment variable.
-    pub(super) fn variable(&self, name: &str) -> Option<OsString> {
+    pub(crate) fn variable(&self, name: &str) -> Option<OsString> {
         (self.variable)(name)
     }
 
     /// An environment variable as cuFile reads a truth from it.
-    pub(super) fn flag(&self, name: &str) -> Option<bool> {
+    pub(crate) fn flag(&self, name: &str) -> Option<bool> {
         let value = self.variable(name)?;
         let is = |word: &str| value.eq_ignore_ascii_case(word);
         match (is("true") || is("1"), is("false") || is("0")) {
@@ -54,24 +54,24 @@ impl Machine {
     }
 
     /// The start of a file as text; what is no UTF-8 is replaced.
-    pub(super) fn text(&self, path: impl AsRef<Path>) -> io::Result<String> {
+    pub fn text(&self, path: impl AsRef<Path>) -> io::Result<String> {
         Ok(String::from_utf8_lossy(&self.bytes(path, TEXT_BYTES_MAX)?).into_owned())
     }
 
     /// The text of a file of one word; none if there is no such file.
-    pub(super) fn word(&self, path: impl AsRef<Path>) -> Option<String> {
+    pub fn word(&self, path: impl AsRef<Path>) -> Option<String> {
         Some(self.text(path).ok()?.trim().to_owned())
     }
 
     /// The first bytes of a file.
-    pub(super) fn bytes(&self, path: impl AsRef<Path>, len_bytes_max: u64) -> io::Result<Vec<u8>> {
+    pub(crate) fn bytes(&self, path: impl AsRef<Path>, len_bytes_max: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.open(path.as_ref())?.take(len_bytes_max).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
     /// Whether the running kernel has one of these symbols; none where it does not list any.
-    pub(super) fn has_symbol(&self, names: &[&str]) -> Option<bool> {
+    pub(crate) fn has_symbol(&self, names: &[&str]) -> Option<bool> {
         let mut file = self.open("/proc/kallsyms".as_ref()).ok()?.take(SYMBOLS_BYTES_MAX);
         let mut buffer = vec![0; 1 << 18];
         // What is left of a line whose end was not read yet.
@@ -101,7 +101,7 @@ impl Machine {
     }
 
     /// The names in a directory, in order; none where it cannot be listed.
-    pub(super) fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
+    pub fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.place(path.as_ref())) else { return Vec::new() };
         let entries = entries.take(NAMES_MAX).flatten();
         let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -110,17 +110,17 @@ impl Machine {
     }
 
     /// Whether there is something of this name.
-    pub(super) fn exists(&self, path: impl AsRef<Path>) -> bool {
+    pub(crate) fn exists(&self, path: impl AsRef<Path>) -> bool {
         fs::symlink_metadata(self.place(path.as_ref())).is_ok()
     }
 
     /// Whether there is a directory of this name.
-    pub(super) fn is_dir(&self, path: impl AsRef<Path>) -> bool {
+    pub(crate) fn is_dir(&self, path: impl AsRef<Path>) -> bool {
         fs::metadata(self.place(path.as_ref())).is_ok_and(|file| file.is_dir())
     }
 
     /// Where a link leads, by its text alone, as the links of sysfs are made: one step, never out of the root.
-    pub(super) fn link(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
+    pub(crate) fn link(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
         let path = path.as_ref();
         let target = fs::read_link(self.place(path)).ok()?;
         let mut resolved = if target.is_absolute() { PathBuf::from("/") } else { path.parent()?.to_owned() };

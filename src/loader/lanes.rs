@@ -1,0 +1,370 @@
+//! The samples of each root on their way: whose turn it is, and what is counted.
+//!
+//! Batches are filled in order, but not every sample of them is read in order: the samples of the slots taken wait in one
+//! line for each root, and whatever can be done is done for the root with the fewest operations in flight. So roots of one
+//! speed have as many in flight each, and a slow one takes what the others leave it, but never the last operation that another
+//! may need.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::seat::Waiting;
+use crate::report::{CountedRoot, Counters, RootCounters, lock, merge_root};
+use crate::source::Source;
+use crate::storage::{Bucket, ResolvedLimits, Roots};
+
+/// The lines of all roots.
+pub(super) struct Lanes {
+    lanes: Vec<Lane>,
+    roots: Roots,
+    limits: ResolvedLimits,
+    /// Operations in flight that the engine may have.
+    depth: usize,
+    /// Up to when operations in flight were counted.
+    counted: Instant,
+}
+
+/// The line of one root.
+#[derive(Default)]
+struct Lane {
+    /// Samples that are admitted next.
+    waiting: VecDeque<Waiting>,
+    /// Seats whose reads are not all started, in the order of their turn. Only the first can have memory.
+    starting: VecDeque<usize>,
+    /// Whether the first of them could not go on just now.
+    is_stuck: bool,
+    seats: usize,
+    in_flight: usize,
+    bucket: Option<Bucket>,
+    counters: RootCounters,
+}
+
+impl Lanes {
+    pub(super) fn new(depth: usize, limits: ResolvedLimits) -> Self {
+        Self { lanes: Vec::new(), roots: Roots::default(), limits, depth, counted: Instant::now() }
+    }
+
+    /// Puts a sample of a batch into its line.
+    pub(super) fn push(&mut self, source: &dyn Source, waiting: Waiting) {
+        let lane = self.roots.of_sample(source, waiting.tray.samples[waiting.index]);
+        self.make(lane);
+        self.lanes[lane].waiting.push_back(waiting);
+    }
+
+    /// Whether a root has nothing to read, so that a further batch is to be looked at.
+    pub(super) fn is_hungry(&self) -> bool {
+        self.lanes.is_empty() || !self.lanes.iter().all(Lane::has_work)
+    }
+
+    /// Whether nothing waits to be admitted or started.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.lanes.iter().any(Lane::has_work)
+    }
+
+    /// The sample that is admitted next, and its lane: one of the root with the fewest operations in flight, and of several
+    /// such the one that comes first in the order.
+    pub(super) fn next_to_admit(&mut self, now: Instant) -> Option<(usize, Waiting)> {
+        let most = self.most();
+        let ready = self.lanes.iter_mut().enumerate().filter_map(|(number, lane)| {
+            let first = lane.waiting.front()?;
+            let turn = (lane.in_flight, first.tray.sequence, first.index);
+            let may = lane.starting.is_empty() && lane.seats < most && lane.in_flight < most;
+            (may && lane.is_within_limit(now)).then_some((turn, number))
+        });
+        let (_, number) = ready.min()?;
+        let lane = &mut self.lanes[number];
+        lane.seats += 1;
+        Some((number, lane.waiting.pop_front()?))
+    }
+
+    /// Gives back the seat of a sample.
+    pub(super) fn leave(&mut self, lane: usize) {
+        self.lanes[lane].seats -= 1;
+    }
+
+    /// The lane of a file that is open. A sample of which it was not known so far moves there.
+    pub(super) fn settle(&mut self, lane: usize, device: u64, path: &Path) -> usize {
+        let found = self.roots.of_device(device, path);
+        if found != lane {
+            self.make(found);
+            self.lanes[lane].seats -= 1;
+            self.lanes[found].seats += 1;
+        }
+        found
+    }
+
+    /// Queues a seat for its reads.
+    pub(super) fn queue(&mut self, lane: usize, seat: usize) {
+        self.lanes[lane].starting.push_back(seat);
+    }
+
+    /// Takes a seat out of that queue, wherever it is in it.
+    pub(super) fn unqueue(&mut self, lane: usize, seat: usize) {
+        self.lanes[lane].starting.retain(|&starting| starting != seat);
+    }
+
+    /// The seat whose reads start next, and its lane.
+    pub(super) fn next_to_start(&self) -> Option<(usize, usize)> {
+        let ready = self.lanes.iter().enumerate().filter(|(_, lane)| !lane.is_stuck && !lane.starting.is_empty());
+        let (number, lane) = ready.min_by_key(|(_, lane)| lane.in_flight)?;
+        Some((number, *lane.starting.front()?))
+    }
+
+    /// Leaves out a lane whose first seat cannot go on, until [`retry`](Self::retry).
+    pub(super) fn set_stuck(&mut self, lane: usize) {
+        self.lanes[lane].is_stuck = true;
+    }
+
+    /// Looks at all lanes again.
+    pub(super) fn retry(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.is_stuck = false);
+    }
+
+    /// Whether a read may start as far as its root is concerned.
+    pub(super) fn may_read(&mut self, lane: usize, now: Instant) -> bool {
+        let most = self.most();
+        let lane = &mut self.lanes[lane];
+        lane.in_flight < most && lane.is_within_limit(now)
+    }
+
+    /// Counts an open that starts.
+    pub(super) fn opens(&mut self, lane: usize) {
+        let lane = &mut self.lanes[lane];
+        lane.in_flight += 1;
+        lane.counters.in_flight_max = lane.counters.in_flight_max.max(lane.in_flight);
+    }
+
+    /// Counts a read that starts.
+    pub(super) fn reads(&mut self, lane: usize, len_bytes: usize, now: Instant) {
+        self.opens(lane);
+        if let Some(bucket) = &mut self.lanes[lane].bucket {
+            bucket.take(len_bytes as u64, now);
+        }
+    }
+
+    /// Counts an operation that has ended.
+    pub(super) fn ended(&mut self, lane: usize) {
+        self.lanes[lane].in_flight -= 1;
+    }
+
+    /// Counts a read that has ended with all its bytes.
+    pub(super) fn has_read(&mut self, lane: usize, len_bytes: usize, took: Duration) {
+        let counters = &mut self.lanes[lane].counters;
+        counters.reads += 1;
+        counters.bytes += len_bytes as u64;
+        counters.latency.record_us(took.as_micros() as u64);
+    }
+
+    /// How long the limits keep every read from starting that could otherwise; none if nothing could, or if something is
+    /// not held back by a limit.
+    pub(super) fn limited_for(&mut self, now: Instant) -> Option<Duration> {
+        let most = self.most();
+        let waits = self.lanes.iter_mut().filter(|lane| lane.has_work() && lane.in_flight < most);
+        waits.filter_map(|lane| lane.bucket.as_mut()?.wait(now)).min()
+    }
+
+    /// Counts the time since the last call: operations in flight, and limits that held.
+    pub(super) fn count_time(&mut self, now: Instant, is_limited: bool) {
+        let passed = now.saturating_duration_since(self.counted);
+        self.counted = now;
+        let most = self.most();
+        for lane in &mut self.lanes {
+            if lane.in_flight > 0 {
+                lane.counters.busy += passed;
+                lane.counters.operation_time += passed * lane.in_flight as u32;
+            }
+            let is_held = is_limited && lane.has_work() && lane.in_flight < most;
+            // As it was when the time began: the clock is not moved.
+            if is_held && lane.bucket.as_ref().is_some_and(Bucket::owes) {
+                lane.counters.limited += passed;
+            }
+        }
+    }
+
+    /// Adds what was counted to that of earlier runs.
+    pub(super) fn report(&self, counters: &Counters) {
+        let mut roots = lock(&counters.roots);
+        let read = self.lanes.iter().zip(self.roots.all()).filter(|(lane, _)| lane.counters.reads > 0);
+        for (lane, root) in read {
+            merge_root(
+                &mut roots,
+                CountedRoot {
+                    device: root.device,
+                    name: root.name.clone(),
+                    limit_bytes_per_second: self.limits.bytes_per_second(root.device),
+                    counters: lane.counters.clone(),
+                },
+            );
+        }
+    }
+
+    /// The most operations in flight that one root may have: all but one for each of the others, or its even share where
+    /// there are too few for that.
+    fn most(&self) -> usize {
+        let count = self.lanes.len().max(1);
+        self.depth.saturating_sub(count - 1).max(self.depth / count).max(1)
+    }
+
+    /// Makes the lanes up to that of a number.
+    fn make(&mut self, number: usize) {
+        while self.lanes.len() <= number {
+            let device = self.roots.all().get(self.lanes.len()).map(|root| root.device);
+            let limit = device.and_then(|device| self.limits.bytes_per_second(device));
+            let bucket = limit.map(|limit| Bucket::new(limit, Instant::now()));
+            self.lanes.push(Lane { bucket, ..Lane::default() });
+        }
+    }
+}
+
+impl Lane {
+    fn has_work(&self) -> bool {
+        !self.starting.is_empty() || !self.waiting.is_empty()
+    }
+
+    fn is_within_limit(&mut self, now: Instant) -> bool {
+        self.bucket.as_mut().is_none_or(|bucket| bucket.wait(now).is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use super::super::tray::Tray;
+    use super::*;
+    use crate::error::Result;
+    use crate::memory::SlotPool;
+    use crate::plan::Augment;
+    use crate::source::Extent;
+    use crate::storage::RateLimits;
+
+    /// Even samples lie in the folder of the system's temporary files, odd ones among the kernel's.
+    struct TwoRoots;
+
+    impl Source for TwoRoots {
+        fn len(&self) -> u64 {
+            1000
+        }
+
+        fn extent(&self, sample: u64) -> Result<Extent> {
+            Ok(Extent::Object(sample))
+        }
+
+        fn object_path(&self, object: u64, path: &mut PathBuf) -> Result<()> {
+            *path = if object.is_multiple_of(2) { std::env::temp_dir() } else { "/proc".into() }.join("sample");
+            Ok(())
+        }
+
+        fn label(&self, _: u64) -> Result<i64> {
+            Ok(0)
+        }
+
+        fn key(&self, _: u64, _: &mut String) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Lanes in which these samples wait, as those of one batch.
+    fn lanes(depth: usize, limits: &RateLimits, samples: impl Iterator<Item = u64>) -> Lanes {
+        let augment = Augment::imagenet_train(8).build().unwrap();
+        let mut tray = Tray::new(0, (0, 0), augment);
+        tray.fill(&TwoRoots, samples).unwrap();
+        let tray = Arc::new(tray);
+        let slot = SlotPool::new(2, tray.samples.len(), 1).unwrap().try_acquire(tray.samples.len()).unwrap();
+        let mut lanes = Lanes::new(depth, limits.resolve().unwrap());
+        for index in 0..tray.samples.len() {
+            lanes.push(&TwoRoots, Waiting { tray: Arc::clone(&tray), slot: slot.clone(), index });
+        }
+        lanes
+    }
+
+    /// Admits and opens as long as the engine has room: the samples, in that order.
+    fn admit(lanes: &mut Lanes, depth: usize) -> Vec<u64> {
+        let mut admitted = Vec::new();
+        while in_flight(lanes).iter().sum::<usize>() < depth
+            && let Some((lane, waiting)) = lanes.next_to_admit(Instant::now())
+        {
+            lanes.opens(lane);
+            admitted.push(waiting.tray.samples[waiting.index]);
+        }
+        admitted
+    }
+
+    fn in_flight(lanes: &Lanes) -> Vec<usize> {
+        lanes.lanes.iter().map(|lane| lane.in_flight).collect()
+    }
+
+    fn end(lanes: &mut Lanes, lane: usize) {
+        lanes.ended(lane);
+        lanes.leave(lane);
+    }
+
+    #[test]
+    fn roots_share_the_depth_evenly_whatever_the_order() {
+        // Ten of one root before the first of the other.
+        let order = (0..10).map(|n| 2 * n).chain((0..10).map(|n| 2 * n + 1));
+        let mut lanes = lanes(8, &RateLimits::default(), order);
+        assert_eq!(admit(&mut lanes, 8), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(in_flight(&lanes), [4, 4]);
+        // What one has done, it may do again.
+        end(&mut lanes, 1);
+        assert_eq!(admit(&mut lanes, 8), [9]);
+    }
+
+    #[test]
+    fn a_root_that_hangs_never_takes_the_last_operation_of_another() {
+        let mut lanes = lanes(8, &RateLimits::default(), 0..100);
+        admit(&mut lanes, 8);
+        // The first root answers nothing any more, the second at once.
+        for _ in 0..46 {
+            end(&mut lanes, 1);
+            assert_eq!(admit(&mut lanes, 8).len(), 1);
+            assert_eq!(in_flight(&lanes), [4, 4]);
+        }
+        // Then it has nothing left, and the other takes what is free, but for one.
+        for _ in 0..4 {
+            end(&mut lanes, 1);
+            admit(&mut lanes, 8);
+        }
+        assert_eq!(in_flight(&lanes), [7, 0]);
+        assert!(lanes.is_hungry() && !lanes.is_idle());
+    }
+
+    #[test]
+    fn a_root_alone_has_all_of_the_depth_and_its_own_order() {
+        let mut lanes = lanes(8, &RateLimits::default(), (0..50).map(|n| 2 * (49 - n)));
+        let expected: Vec<u64> = (0..8).map(|n| 2 * (49 - n)).collect();
+        assert_eq!(admit(&mut lanes, 8), expected);
+        assert_eq!(in_flight(&lanes), [8]);
+        assert!(!lanes.is_hungry());
+        // With one operation in all, two roots take turns.
+        let mut lanes = super::tests::lanes(1, &RateLimits::default(), 0..10);
+        for expected in 0..4 {
+            assert_eq!(admit(&mut lanes, 1), [expected]);
+            end(&mut lanes, expected as usize % 2);
+        }
+    }
+
+    #[test]
+    fn a_limit_holds_its_own_root_and_is_counted_as_one() {
+        let limits = RateLimits::default().root("/proc", 1.0).unwrap();
+        let mut lanes = lanes(8, &limits, 0..40);
+        let now = Instant::now();
+        assert_eq!((lanes.limited_for(now), lanes.may_read(0, now), lanes.may_read(1, now)), (None, true, true));
+        // Half a megabyte is half a second's.
+        lanes.reads(1, 500_000, now);
+        lanes.ended(1);
+        assert!(lanes.may_read(0, now) && !lanes.may_read(1, now));
+        let wait = lanes.limited_for(now).unwrap().as_secs_f64();
+        assert!((0.49..=0.5).contains(&wait), "{wait}");
+        assert!(admit(&mut lanes, 8).iter().all(|sample| sample.is_multiple_of(2)));
+        assert_eq!(in_flight(&lanes), [7, 0], "what is kept for the other root stays free");
+        lanes.count_time(now + Duration::from_millis(300), true);
+        let later = now + Duration::from_millis(510);
+        assert!(lanes.may_read(1, later) && lanes.limited_for(later).is_none());
+        let limited: Vec<_> = lanes.lanes.iter().map(|lane| lane.counters.limited.as_millis()).collect();
+        assert!(limited[0] == 0 && (299..=320).contains(&limited[1]), "{limited:?}");
+    }
+}
