@@ -90,13 +90,15 @@ pub mod report;
 
 // What every stage uses.
 pub mod error;
+mod launcher;
 pub mod limits;
 pub mod pixels;
 
 pub use batch::Batch;
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
-pub use loader::{Epochs, Loader, LoaderBuilder};
+pub use loader::{Epochs, Loader, LoaderBuilder, State};
+pub use order::Shard;
 pub use pixels::{Rect, Scale, View};
 pub use plan::{Augment, DType, Geometry, Layout};
 pub use report::Report;

@@ -18,6 +18,7 @@ use super::work::Job;
 use crate::engine::{Completion, Engine, FileCache, OpenFile, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Slot;
+use crate::order::{Step, Steps};
 use crate::source::Extent;
 
 /// How long it sleeps at most before it looks whether the run was ended.
@@ -78,9 +79,9 @@ impl<'a> Feed<'a> {
         })
     }
 
-    /// Feeds all batches of the epochs, or as many as there are before the run is ended.
-    pub(super) fn run(mut self, epochs: Range<u64>) -> Result<()> {
-        let batches = self.feed(epochs);
+    /// Feeds the batches of all steps, or as many as there are before the run is ended.
+    pub(super) fn run(mut self, steps: Steps) -> Result<()> {
+        let batches = self.feed(steps);
         let counters = &self.shared.counters;
         for fallback in self.engine.fallbacks() {
             counters.set_fallback(fallback);
@@ -98,9 +99,8 @@ impl<'a> Feed<'a> {
         Ok(())
     }
 
-    fn feed(&mut self, epochs: Range<u64>) -> Result<u64> {
-        let steps = self.shared.steps.steps();
-        let mut batches = epochs.flat_map(|epoch| (0..steps).map(move |step| (epoch, step))).zip(0u64..).peekable();
+    fn feed(&mut self, steps: Steps) -> Result<u64> {
+        let mut batches = steps.zip(0u64..).peekable();
         let mut fed = 0;
         let mut admitting: Option<Admitting> = None;
         loop {
@@ -120,15 +120,15 @@ impl<'a> Feed<'a> {
                     continue;
                 }
                 admitting = None;
-                let Some(&(at, sequence)) = batches.peek() else { break };
-                let samples = self.batch_len(at.1);
+                let Some(&(step, sequence)) = batches.peek() else { break };
+                let samples = step.len() as usize;
                 let Some(slot) = self.shared.slots.try_acquire(samples) else {
                     slot_wanted = Some(samples);
                     break;
                 };
                 batches.next();
                 fed = sequence + 1;
-                admitting = Some(self.start_batch(sequence, at, slot)?);
+                admitting = Some(self.start_batch(sequence, step, slot)?);
             }
             let clock = &self.shared.counters.engine;
             clock.add_busy(working);
@@ -151,16 +151,11 @@ impl<'a> Feed<'a> {
         }
     }
 
-    fn batch_len(&self, step: u64) -> usize {
-        let positions = self.shared.steps.positions(step);
-        (positions.end - positions.start) as usize
-    }
-
-    fn start_batch(&self, sequence: u64, at: (u64, u64), slot: Slot) -> Result<Admitting> {
+    fn start_batch(&self, sequence: u64, step: Step, slot: Slot) -> Result<Admitting> {
         let shared = self.shared;
-        let mut tray = Tray::new(sequence, at, shared.augment);
-        let order = shared.order.epoch(at.0);
-        tray.fill(&*shared.source, shared.steps.positions(at.1).map(|position| order.at(position)))?;
+        let mut tray = Tray::new(sequence, step, shared.augment);
+        let order = shared.order.epoch(step.epoch());
+        tray.fill(&*shared.source, step.positions().map(|position| order.at(position)))?;
         if let Some(cuda) = &shared.cuda {
             tray.expect_device();
             cuda.start_round(slot.index())?;
