@@ -4,6 +4,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use forebay::batch::Digest;
@@ -12,7 +13,9 @@ use forebay::jpeg::Grain;
 use forebay::order::{LastBatch, Shuffle};
 use forebay::source::IndexMode;
 use forebay::source::index::{BuildOptions, Part, build};
+use forebay::source::{Extent, Source};
 use forebay::{Augment, Batch, ErrorKind, Loader, LoaderBuilder, Shard, State};
+use proptest::prelude::*;
 
 const SAMPLES: usize = 57;
 const GLOBAL: u64 = 12;
@@ -129,6 +132,99 @@ fn a_run_that_ends_after_any_step_is_resumed_on_any_number_of_ranks() {
             assert!(taken == undisturbed, "{last:?}: {before} ranks for {stop} steps, then {after}");
             assert_eq!(end_too, end);
         }
+    }
+}
+
+/// The first samples of a data set.
+struct First {
+    of: Arc<dyn Source>,
+    len: u64,
+}
+
+impl Source for First {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn extent(&self, sample: u64) -> forebay::Result<Extent> {
+        self.of.extent(sample)
+    }
+
+    fn object_path(&self, object: u64, path: &mut PathBuf) -> forebay::Result<()> {
+        self.of.object_path(object, path)
+    }
+
+    fn label(&self, sample: u64) -> forebay::Result<i64> {
+        self.of.label(sample)
+    }
+
+    fn key(&self, sample: u64, key: &mut String) -> forebay::Result<()> {
+        self.of.key(sample, key)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) })]
+
+    /// The same by chance: how many samples there are, how they are ordered and shared, where it ends and goes on.
+    #[test]
+    fn a_run_is_its_parts_whatever_they_are(
+        len in 12..=SAMPLES as u64, seed: u64, share in 1u64..3, stop in 0usize..12, first_epoch in 0u64..1 << 40,
+        pad: bool, block in 0u64..9, before in 1u64..5, after in 1u64..5, threads in 1usize..4, pread: bool,
+    ) {
+        static DATA: OnceLock<(tempfile::TempDir, Arc<dyn Source>)> = OnceLock::new();
+        let (_, source) = DATA.get_or_init(|| {
+            let root = tempfile::tempdir().expect("folder");
+            let folder = folder(root.path());
+            (root, forebay::source::open(folder).expect("data set"))
+        });
+        // What 1 to 4 ranks can share evenly, and no more than there is.
+        let global = if len < 24 { 12 } else { 12 * share };
+        let open = || {
+            let augment = Augment::imagenet_train(8).build().expect("augmentation");
+            let shuffle = match block {
+                0 => Shuffle::Sequential,
+                1..=4 => Shuffle::Full,
+                samples_per_block => Shuffle::Block { samples_per_block },
+            };
+            Loader::of(Arc::new(First { of: Arc::clone(source), len }))
+                .augment(augment)
+                .global_batch_size(global)
+                .shuffle(shuffle)
+                .seed(seed)
+                .arena_bytes(1 << 20)
+                .last_batch(if pad { LastBatch::Pad } else { LastBatch::Drop })
+        };
+        let epochs = first_epoch..first_epoch + 2;
+        let engine = if pread { EngineKind::Pread } else { EngineKind::Auto };
+        // The first steps of all ranks from a state on: how many each took, what, and the state behind them.
+        let take = |from: Option<State>, ranks: u64, steps: usize| {
+            let (mut taken, mut ends) = (vec![], vec![]);
+            for rank in 0..ranks {
+                let builder = open().shard(shard(rank, ranks)).threads(threads).engine(engine);
+                let builder = from.into_iter().fold(builder, LoaderBuilder::resume);
+                let mut loader = builder.build().expect("loader");
+                let mut count = 0;
+                for batch in loader.epochs(epochs.clone()).take(steps) {
+                    taken.extend(delivered(&batch.expect("batch")));
+                    count += 1;
+                }
+                ends.push((count, loader.state()));
+            }
+            taken.sort_by_key(|sample| (sample.0, sample.1));
+            assert!(ends.iter().all(|end| *end == ends[0]), "equal steps, one state: {ends:?}");
+            (taken, ends[0].1)
+        };
+        let (undisturbed, end) = take(None, 1, usize::MAX);
+        let mut positions = undisturbed.iter().map(|sample| (sample.0, sample.1));
+        let of_epoch = if pad { len.next_multiple_of(global) } else { len / global * global };
+        let expected = epochs.clone().flat_map(|epoch| (0..of_epoch).map(move |position| (epoch, position)));
+        prop_assert!(positions.by_ref().eq(expected), "nothing twice, no gap");
+        let (mut taken, state) = take(None, before, stop);
+        let (rest, end_too) = take(Some(state), after, usize::MAX);
+        taken.extend(rest);
+        prop_assert!(taken == undisturbed);
+        prop_assert_eq!(end_too, end);
     }
 }
 

@@ -238,6 +238,10 @@ impl Load {
         let outcome = self.measure()?;
         ui::print(&format!("{}\n", outcome.report))?;
         ui::print(&format!("CPU           {:.3} ms an image\n", outcome.cpu_ms_per_image))?;
+        if outcome.shard.world_size() > 1 {
+            let (shard, samples) = (outcome.shard, outcome.global_batch_size);
+            ui::print(&format!("share         {shard}, which take {samples} samples a step\n"))?;
+        }
         if let Some(digest) = &outcome.digest {
             ui::print(&format!("digest        {digest}\n"))?;
         }
