@@ -18,6 +18,7 @@ use super::work::Job;
 use crate::engine::{Completion, Engine, FileCache, OpenFile, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Slot;
+use crate::order::{Step, Steps};
 use crate::source::Extent;
 
 /// How long it sleeps at most before it looks whether the run was ended.
@@ -72,9 +73,9 @@ impl<'a> Feed<'a> {
         })
     }
 
-    /// Feeds all batches of the epochs, or as many as there are before the run is ended.
-    pub(super) fn run(mut self, epochs: Range<u64>) -> Result<()> {
-        let batches = self.feed(epochs);
+    /// Feeds the batches of all steps, or as many as there are before the run is ended.
+    pub(super) fn run(mut self, steps: Steps) -> Result<()> {
+        let batches = self.feed(steps);
         let counters = &self.shared.counters;
         self.lanes.report(counters);
         for fallback in self.engine.fallbacks() {
@@ -95,9 +96,8 @@ impl<'a> Feed<'a> {
         Ok(())
     }
 
-    fn feed(&mut self, epochs: Range<u64>) -> Result<u64> {
-        let steps = self.shared.steps.steps();
-        let mut batches = epochs.flat_map(|epoch| (0..steps).map(move |step| (epoch, step))).zip(0u64..).peekable();
+    fn feed(&mut self, steps: Steps) -> Result<u64> {
+        let mut batches = steps.zip(0u64..).peekable();
         let mut fed = 0;
         loop {
             let working = Instant::now();
@@ -109,13 +109,13 @@ impl<'a> Feed<'a> {
             while self.engine.room() > 0 && !self.free_seats.is_empty() && self.memory_wanted.is_none() {
                 if slot_wanted.is_none()
                     && self.lanes.is_hungry()
-                    && let Some(&(at, sequence)) = batches.peek()
+                    && let Some(&(step, sequence)) = batches.peek()
                 {
-                    let samples = self.batch_len(at.1);
+                    let samples = step.len() as usize;
                     if let Some(slot) = self.shared.slots.try_acquire(samples) {
                         batches.next();
                         fed = sequence + 1;
-                        self.start_batch(sequence, at, &slot)?;
+                        self.start_batch(sequence, step, &slot)?;
                         continue;
                     }
                     slot_wanted = Some(samples);
@@ -184,17 +184,12 @@ impl<'a> Feed<'a> {
         Ok(())
     }
 
-    fn batch_len(&self, step: u64) -> usize {
-        let positions = self.shared.steps.positions(step);
-        (positions.end - positions.start) as usize
-    }
-
     /// Puts the samples of a batch into the lines of their roots.
-    fn start_batch(&mut self, sequence: u64, at: (u64, u64), slot: &Slot) -> Result<()> {
+    fn start_batch(&mut self, sequence: u64, step: Step, slot: &Slot) -> Result<()> {
         let shared = self.shared;
-        let mut tray = Tray::new(sequence, at, shared.augment);
-        let order = shared.order.epoch(at.0);
-        tray.fill(&*shared.source, shared.steps.positions(at.1).map(|position| order.at(position)))?;
+        let mut tray = Tray::new(sequence, step, shared.augment);
+        let order = shared.order.epoch(step.epoch());
+        tray.fill(&*shared.source, step.positions().map(|position| order.at(position)))?;
         if let Some(cuda) = &shared.cuda {
             tray.expect_device();
             cuda.start_round(slot.index())?;
