@@ -12,10 +12,12 @@
 //! is `files`'; `uring`, `pread` and [`cufile`] only carry requests.
 
 pub mod cufile;
+mod depth;
 mod fallbacks;
 mod files;
 mod options;
 mod page_cache;
+mod polling;
 mod pread;
 mod transfer;
 mod uring;
@@ -26,17 +28,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use cufile::CuFile;
 pub use files::{FileCache, Identity, OpenFile};
-pub use options::{CuFileApi, Direct, EngineKind, EngineOptions, RequirePath};
+pub use options::{CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath};
 pub use page_cache::{budget_bytes as page_cache_budget_bytes, estimate_data_set_bytes, resident_share};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Arena, DeviceRegion, Region};
 use crate::report::Fallback;
+use depth::DepthControl;
 use fallbacks::Fallbacks;
+use polling::IoPolling;
 use transfer::Transfer;
 
 /// An operation that has ended.
@@ -55,6 +59,13 @@ pub enum Outcome {
     Opened(Arc<OpenFile>),
     /// Of [`Engine::read`]: exactly the bytes asked for are visible.
     Read(Region),
+    /// Of [`Engine::read_file`]: all bytes of the file are visible.
+    ReadFile {
+        /// Its bytes.
+        region: Region,
+        /// Which file it was: never a newer one than the bytes are of.
+        identity: Identity,
+    },
     /// Of [`Engine::read_device`], likewise. What the read wrote is there for all that is put on a stream from now on.
     ReadDevice(DeviceRegion),
 }
@@ -85,6 +96,8 @@ pub struct Engine {
     /// Completions that needed no I/O: refused before they began, or empty.
     ready: Vec<Completion>,
     depth: usize,
+    /// How many of them pay, where that is looked for.
+    control: Option<DepthControl>,
     bound_to_thread: PhantomData<*const ()>,
 }
 
@@ -102,6 +115,7 @@ struct Common {
     /// What files are read in multiples of at least.
     align_bytes_min: u32,
     fallbacks: Fallbacks,
+    polling: IoPolling,
     counters: Counters,
 }
 
@@ -114,6 +128,21 @@ struct Counters {
     retries: AtomicU64,
 }
 
+impl Counters {
+    /// Counts a read that is complete, of so many bytes.
+    fn read(&self, len_bytes: usize) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.bytes_asked.fetch_add(len_bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts a file of so many bytes that was opened and read whole in one go.
+    fn read_file(&self, len_bytes: usize) {
+        self.opens.fetch_add(1, Ordering::Relaxed);
+        self.bytes_read.fetch_add(len_bytes as u64, Ordering::Relaxed);
+        self.read(len_bytes);
+    }
+}
+
 impl Common {
     fn new(depth: usize, direct: Direct, align_bytes_min: u32, options: EngineOptions) -> Result<Self> {
         if !(1..=4096).contains(&depth) {
@@ -124,6 +153,7 @@ impl Common {
             read_bytes_max: options.read_bytes_max.clamp(1, 1 << 30),
             align_bytes_min,
             fallbacks: Fallbacks::default(),
+            polling: IoPolling::new(options.iopoll),
             counters: Counters::default(),
         })
     }
@@ -147,17 +177,21 @@ impl Engine {
                     Error::new(ErrorKind::Unavailable, message).with_remedy("name a device: cuda:0, for example")
                 );
             }
-            EngineKind::Pread => Driver::Pread(pread::Pread::new(&common, depth, options.threads)?),
-            EngineKind::Uring => Driver::Uring(Box::new(uring::Uring::new(&common, arena, depth)?)),
-            EngineKind::Auto => match uring::Uring::new(&common, arena, depth) {
+            EngineKind::Pread => {
+                options.forgo_polling(kind, &common.fallbacks)?;
+                Driver::Pread(pread::Pread::new(&common, depth, options.threads)?)
+            }
+            EngineKind::Uring => Driver::Uring(Box::new(uring::Uring::new(&common, arena, depth, options)?)),
+            EngineKind::Auto => match uring::Uring::new(&common, arena, depth, options) {
                 Ok(uring) => Driver::Uring(Box::new(uring)),
+                Err(refusal) if options.requires_uring() => return Err(refusal.into()),
                 Err(uring::Refusal { cause, remedy }) => {
                     common.fallbacks.take("io_uring", "pread threads", None, || (cause, remedy.to_owned()));
                     Driver::Pread(pread::Pread::new(&common, depth, options.threads)?)
                 }
             },
         };
-        Ok(Self::of(driver, common, arena, depth))
+        Ok(Self::of(driver, common, arena, depth, options))
     }
 
     /// An engine that can read into the device memory that `cufile` knows too ([`read_device`](Self::read_device)). Files are
@@ -183,14 +217,25 @@ impl Engine {
         let read_bytes_max = options.read_bytes_max.min(cufile.request_bytes_max());
         let options = EngineOptions { read_bytes_max, ..options };
         let common = Arc::new(Common::new(depth, direct, files::ALIGN_UNKNOWN_BYTES, options)?);
+        options.forgo_polling(EngineKind::CuFile, &common.fallbacks)?;
         let driver = cufile::Driver::new(cufile, &common, depth, options)?;
-        Ok(Self::of(Driver::CuFile(Box::new(driver)), common, arena, depth))
+        Ok(Self::of(Driver::CuFile(Box::new(driver)), common, arena, depth, options))
     }
 
-    fn of(driver: Driver, common: Arc<Common>, arena: &Arena, depth: usize) -> (Self, Vec<Fallback>) {
+    fn of(
+        driver: Driver,
+        common: Arc<Common>,
+        arena: &Arena,
+        depth: usize,
+        options: EngineOptions,
+    ) -> (Self, Vec<Fallback>) {
         let fallbacks = common.fallbacks.snapshot();
         let (arena, ready) = (arena.clone(), Vec::with_capacity(depth));
-        (Self { driver, common, arena, ready, depth, bound_to_thread: PhantomData }, fallbacks)
+        let control = match options.depth {
+            Depth::Fixed => None,
+            Depth::Adaptive { latency_max } => Some(DepthControl::new(depth, latency_max)),
+        };
+        (Self { driver, common, arena, ready, depth, control, bound_to_thread: PhantomData }, fallbacks)
     }
 
     /// Opens a file for reading. Completes with [`Outcome::Opened`], or an error that names the path.
@@ -205,20 +250,37 @@ impl Engine {
                 Driver::Pread(pread) => pread.open(token, path),
                 Driver::CuFile(cufile) => cufile.host().open(token, path),
             },
-            Err(_) => {
-                let error =
-                    Error::new(ErrorKind::NotFound, format!("{}: a path cannot hold a NUL byte", path.display()));
-                self.ready.push(Completion { token, result: Err(error) });
-            }
+            Err(_) => self.ready.push(Completion { token, result: Err(nul_in(path)) }),
         }
     }
 
     /// Opens a file at once, on this thread: for objects that stay open, which are opened rarely.
     pub fn open_now(&self, path: &Path) -> Result<Arc<OpenFile>> {
-        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| {
-            Error::new(ErrorKind::NotFound, format!("{}: a path cannot hold a NUL byte", path.display()))
-        })?;
-        self.common.open(name)
+        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| nul_in(path))?;
+        let file = self.common.open(name)?;
+        file.keep_open();
+        Ok(file)
+    }
+
+    /// Opens a file, reads all of it into `region` and closes it again: for small files that are read once. Completes with
+    /// [`Outcome::ReadFile`], or with [`Outcome::Opened`] where that cannot be done in one go, because the file is
+    /// larger than the region or the kernel lacks something: then nothing of it was read, and the region is freed.
+    ///
+    /// # Errors
+    /// In the completion: as for [`open`](Self::open) and [`read`](Self::read).
+    ///
+    /// # Panics
+    /// If no operation has [`room`](Self::room).
+    pub fn read_file(&mut self, token: u64, path: &Path, region: Region) {
+        self.assert_room();
+        match CString::new(path.as_os_str().as_bytes()) {
+            Ok(path) => match &mut self.driver {
+                Driver::Uring(uring) => uring.read_file(token, path, region),
+                Driver::Pread(pread) => pread.read_file(token, path, region),
+                Driver::CuFile(cufile) => cufile.host().read_file(token, path, region),
+            },
+            Err(_) => self.ready.push(Completion { token, result: Err(nul_in(path)) }),
+        }
     }
 
     /// Bytes of the arena that a read of this range takes: the range rounded outward to the file's alignment.
@@ -297,11 +359,16 @@ impl Engine {
     pub fn reap(&mut self, min: usize, timeout: Duration, completions: &mut Vec<Completion>) -> Result<()> {
         let min = min.saturating_sub(self.ready.len());
         completions.append(&mut self.ready);
+        let (in_flight, before) = (self.in_flight(), completions.len());
         match &mut self.driver {
-            Driver::Uring(uring) => uring.reap(min, timeout, completions),
-            Driver::Pread(pread) => pread.reap(min, timeout, completions),
-            Driver::CuFile(cufile) => cufile.reap(min, timeout, completions),
+            Driver::Uring(uring) => uring.reap(min, timeout, completions)?,
+            Driver::Pread(pread) => pread.reap(min, timeout, completions)?,
+            Driver::CuFile(cufile) => cufile.reap(min, timeout, completions)?,
         }
+        if let Some(control) = &mut self.control {
+            control.completed(Instant::now(), completions.len() - before, in_flight >= control.depth());
+        }
+        Ok(())
     }
 
     /// Operations in flight or not reaped yet.
@@ -317,6 +384,17 @@ impl Engine {
     /// Operations that can be submitted now.
     pub fn room(&self) -> usize {
         self.depth - self.in_flight()
+    }
+
+    /// Operations that it pays to submit now: as many as have [`room`](Self::room), or fewer where the storage is no faster
+    /// with more in flight.
+    pub fn wanted(&self) -> usize {
+        self.depth().saturating_sub(self.in_flight())
+    }
+
+    /// Operations in flight that pay, as far as is known by now.
+    pub fn depth(&self) -> usize {
+        self.control.as_ref().map_or(self.depth, DepthControl::depth)
     }
 
     /// The engine in use: never `Auto`.
@@ -359,4 +437,8 @@ impl Engine {
     fn assert_room(&self) {
         assert!(self.room() > 0, "all {} operations are in flight", self.depth);
     }
+}
+
+fn nul_in(path: &Path) -> Error {
+    Error::new(ErrorKind::NotFound, format!("{}: a path cannot hold a NUL byte", path.display()))
 }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::transfer::{Step, Transfer};
+use super::transfer::{Span, Step, Transfer};
 use super::{Common, Completion, CuFile, Outcome};
 use crate::error::{Error, Result};
-use crate::memory::DeviceRegion;
+use crate::memory::{DeviceRegion, Region};
 
 /// Threads beyond this cost more in switching than their reads in flight gain.
 const THREADS_MAX: usize = 32;
@@ -37,6 +37,7 @@ struct Job {
 enum Work {
     Open(CString),
     Read(Transfer),
+    ReadFile(CString, Region),
     ReadDevice(Arc<CuFile>, Transfer<DeviceRegion>),
 }
 
@@ -76,6 +77,10 @@ impl Pread {
 
     pub(super) fn read(&mut self, token: u64, transfer: Transfer) {
         self.submit(Job { token, work: Work::Read(transfer) });
+    }
+
+    pub(super) fn read_file(&mut self, token: u64, path: CString, region: Region) {
+        self.submit(Job { token, work: Work::ReadFile(path, region) });
     }
 
     /// Reads into device memory.
@@ -155,6 +160,7 @@ fn serve(common: &Common, work: &Receiver<Job>, done: &Sender<Completion>, stop:
         let result = match work {
             Work::Open(path) => common.open(path).map(Outcome::Opened),
             Work::Read(transfer) => read(common, transfer).map(Outcome::Read),
+            Work::ReadFile(path, region) => read_file(common, path, region),
             Work::ReadDevice(cufile, transfer) => cufile.read(common, transfer).map(Outcome::ReadDevice),
         };
         if done.send(Completion { token, result }).is_err() {
@@ -163,7 +169,23 @@ fn serve(common: &Common, work: &Receiver<Job>, done: &Sender<Completion>, stop:
     }
 }
 
-fn read(common: &Common, mut transfer: Transfer) -> Result<crate::memory::Region> {
+/// Opens, reads and closes; only opens what the region has no room for.
+fn read_file(common: &Common, path: CString, mut region: Region) -> Result<Outcome> {
+    let file = common.open(path)?;
+    let identity = file.identity();
+    let len_bytes = usize::try_from(file.size_bytes()).unwrap_or(usize::MAX);
+    if Span::new(file.align_bytes(), 0, len_bytes).len_bytes > region.len() {
+        return Ok(Outcome::Opened(file));
+    }
+    if len_bytes == 0 {
+        region.narrow(0..0);
+        return Ok(Outcome::ReadFile { region, identity });
+    }
+    let region = read(common, Transfer::new(file, 0, len_bytes, region)?)?;
+    Ok(Outcome::ReadFile { region, identity })
+}
+
+fn read(common: &Common, mut transfer: Transfer) -> Result<Region> {
     loop {
         let request = transfer.request(common);
         let (descriptor, memory) = transfer.ends(request);
