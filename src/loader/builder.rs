@@ -13,7 +13,9 @@ use crate::decode::kernels::Capacity;
 use crate::decode::nvjpeg::NvJpeg;
 use crate::device::cuda::Gpu;
 use crate::device::{Device, DeviceChoice};
-use crate::engine::{CuFileApi, Direct, Engine, EngineKind, EngineOptions, RequirePath, estimate_data_set_bytes};
+use crate::engine::{
+    CuFileApi, Depth, Direct, Engine, EngineKind, EngineOptions, Polling, RequirePath, estimate_data_set_bytes,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::Grain;
 use crate::limits::Limits;
@@ -62,6 +64,9 @@ pub struct LoaderBuilder {
     direct: Direct,
     require_path: RequirePath,
     cufile_api: CuFileApi,
+    depth_control: Depth,
+    sqpoll: Polling,
+    iopoll: Polling,
     held_timeout: Duration,
     device: DeviceChoice,
     decoder: DecoderKind,
@@ -126,6 +131,9 @@ impl LoaderBuilder {
             direct: Direct::Auto,
             require_path: RequirePath::Any,
             cufile_api: CuFileApi::Auto,
+            depth_control: Depth::default(),
+            sqpoll: Polling::Off,
+            iopoll: Polling::Off,
             held_timeout: Duration::from_secs(30),
             device: DeviceChoice::default(),
             decoder: DecoderKind::default(),
@@ -171,9 +179,27 @@ impl LoaderBuilder {
         self
     }
 
-    /// Files being opened or read at once. Default 32.
+    /// Files being opened or read at once, at most. Default 32.
     pub fn depth(mut self, reads: usize) -> Self {
         self.depth = reads;
+        self
+    }
+
+    /// How many of them are, up to [`depth`](Self::depth). Default [`Depth::Adaptive`]: as many as make the storage faster.
+    pub fn depth_control(mut self, control: Depth) -> Self {
+        self.depth_control = control;
+        self
+    }
+
+    /// Whether a thread of the kernel takes reads from io_uring's queue without system calls. Default [`Polling::Off`].
+    pub fn sqpoll(mut self, polling: Polling) -> Self {
+        self.sqpoll = polling;
+        self
+    }
+
+    /// Whether completions of direct reads are polled for, through io_uring. Default [`Polling::Off`].
+    pub fn iopoll(mut self, polling: Polling) -> Self {
+        self.iopoll = polling;
         self
     }
 
@@ -338,6 +364,9 @@ impl LoaderBuilder {
             direct: self.direct,
             data_set_bytes,
             cufile_api: self.cufile_api,
+            depth: self.depth_control,
+            sqpoll: self.sqpoll,
+            iopoll: self.iopoll,
             ..EngineOptions::default()
         };
         let mut device_fallbacks: Vec<_> = fallback.into_iter().collect();

@@ -182,6 +182,7 @@ impl Loader {
             &shared.counters,
             Setting {
                 decode_threads: shared.threads,
+                depth_max: shared.depth,
                 engine: *lock(&shared.engine_name),
                 device: shared.device(),
                 memory_bound_bytes: shared.memory.total_bytes() as u64,

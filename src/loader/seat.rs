@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::landed::{Bytes, Landed, Landing};
 use super::tray::Tray;
 use super::work::Job;
-use crate::engine::{Engine, OpenFile};
+use crate::engine::{Engine, Identity, OpenFile};
 use crate::error::Error;
-use crate::memory::Slot;
+use crate::memory::{Region, Slot};
 use crate::plan::{SamplePlan, ranges};
 
 /// The bits of a token that number a sample's reads; the others number its seat.
@@ -202,6 +202,16 @@ impl Seat {
         let (first, more) = (landed.next()?, landed.collect());
         let (plan, landing) = (self.plan, self.landing);
         Some((Job { tray, slot, index, modified, plan, landing, first, more }, bytes))
+    }
+
+    /// The sample, all of whose bytes came at once, as those of the file that `identity` is of.
+    pub(super) fn land_file(&mut self, region: Region, identity: Identity) -> Option<(Job, SampleBytes)> {
+        let Waiting { tray, slot, index } = self.waiting.take()?;
+        let len_bytes = region.len() as u64;
+        let first = Landed { offset: 0, bytes: Bytes::Host(region) };
+        let (modified, landing) = (identity.modified, Landing::Host);
+        let job = Job { tray, slot, index, modified, plan: None, landing, first, more: Vec::new() };
+        Some((job, SampleBytes { data: len_bytes, needed: len_bytes, asked: len_bytes }))
     }
 
     /// Lets go of a sample that has failed, its memory and the reads that have not started.

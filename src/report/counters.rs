@@ -63,6 +63,8 @@ pub(crate) struct Counters {
     /// Bytes that storage delivered: what was asked for, rounded outward to the device's alignment.
     pub(crate) bytes_read: AtomicU64,
     pub(crate) reads: AtomicU64,
+    /// Operations in flight that paid, at the end of the last run.
+    pub(crate) depth: AtomicU64,
     /// Samples decoded from the parts of theirs that an index named.
     pub(crate) indexed: AtomicU64,
     /// Samples by the decoder that took them, indexed by [`Route`].

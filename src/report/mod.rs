@@ -93,6 +93,10 @@ pub struct Report {
     pub bytes_read: u64,
     /// Reads that storage answered, those of samples that were read a second time included.
     pub reads: u64,
+    /// Operations in flight that paid, as the engine had found out by the end of the last run; 0 before.
+    pub depth: u64,
+    /// Operations in flight that were allowed.
+    pub depth_max: usize,
     /// From the start of the first epoch to its first batch.
     pub first_batch: Option<Duration>,
     /// How long the consumer waited for a batch, in microseconds: median.
@@ -128,6 +132,7 @@ pub struct Report {
 /// What a loader knows besides its counters.
 pub(crate) struct Setting {
     pub(crate) decode_threads: usize,
+    pub(crate) depth_max: usize,
     pub(crate) engine: &'static str,
     pub(crate) device: Device,
     pub(crate) memory_bound_bytes: u64,
@@ -181,6 +186,8 @@ impl Report {
             bytes_skipped: bytes_data - counters.bytes_asked.load(Relaxed).min(bytes_data),
             bytes_read: counters.bytes_read.load(Relaxed),
             reads: counters.reads.load(Relaxed),
+            depth: counters.depth.load(Relaxed),
+            depth_max: setting.depth_max,
             first_batch: (!first_batch.is_zero()).then_some(first_batch),
             batch_wait_p50_us: p50,
             batch_wait_p99_us: p99,
@@ -258,6 +265,9 @@ impl fmt::Display for Report {
             mebibytes(self.bytes_needed),
             self.engine,
         )?;
+        if self.depth > 0 {
+            writeln!(f, "in flight     {} operations that paid, of at most {}", self.depth, self.depth_max)?;
+        }
         if self.indexed > 0 || self.bytes_skipped > 0 {
             let share = 100.0 * self.bytes_skipped as f64 / self.bytes_data.max(1) as f64;
             let skipped = mebibytes(self.bytes_skipped);
