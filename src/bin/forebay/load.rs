@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use forebay::batch::Digest;
 use forebay::decode::DecoderKind;
 use forebay::device::DeviceChoice;
-use forebay::engine::{CuFileApi, Direct, EngineKind, RequirePath};
+use forebay::engine::{CuFileApi, Depth, Direct, EngineKind, Polling, RequirePath};
 use forebay::order::{LastBatch, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::raw::Shape;
@@ -101,9 +101,18 @@ pub struct Load {
     /// slightly other pixels.
     #[arg(long)]
     pub dct_scaling: bool,
-    /// Files being opened or read at once.
+    /// Files being opened or read at once, at most.
     #[arg(long, default_value_t = 32)]
     pub depth: usize,
+    /// Always as many at once as --depth allows, not as many as make the storage faster.
+    #[arg(long)]
+    pub fixed_depth: bool,
+    /// Whether a thread of the kernel takes reads without system calls: off, preferred or required.
+    #[arg(long, value_name = "POLLING", num_args = 0..=1, default_value_t = Polling::Off, default_missing_value = "required")]
+    pub sqpoll: Polling,
+    /// Whether completions of direct reads are polled for: off, preferred or required.
+    #[arg(long, value_name = "POLLING", num_args = 0..=1, default_value_t = Polling::Off, default_missing_value = "required")]
+    pub iopoll: Polling,
     /// Batches that exist at once.
     #[arg(long, default_value_t = 3)]
     pub slots: usize,
@@ -186,6 +195,9 @@ impl Load {
             orientation: false,
             dct_scaling: false,
             depth: 32,
+            fixed_depth: false,
+            sqpoll: Polling::Off,
+            iopoll: Polling::Off,
             slots: 3,
             digest: false,
             preview: None,
@@ -262,6 +274,9 @@ impl Load {
             .seed(self.seed)
             .threads(threads)
             .depth(self.depth)
+            .depth_control(if self.fixed_depth { Depth::Fixed } else { Depth::default() })
+            .sqpoll(self.sqpoll)
+            .iopoll(self.iopoll)
             .slots(self.slots)
             .orientation(self.orientation)
             .device(self.device)
@@ -365,6 +380,8 @@ impl Outcome {
             "bytes_skipped": report.bytes_skipped,
             "bytes_read": report.bytes_read,
             "reads": report.reads,
+            "depth": report.depth,
+            "depth_max": report.depth_max,
             "first_batch_ms": report.first_batch.map(|first| first.as_secs_f64() * 1e3),
             "batch_wait_p50_ms": milliseconds(report.batch_wait_p50_us),
             "batch_wait_p99_ms": milliseconds(report.batch_wait_p99_us),
