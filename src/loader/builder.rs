@@ -371,7 +371,7 @@ impl LoaderBuilder {
         };
         let mut device_fallbacks: Vec<_> = fallback.into_iter().collect();
         let (memory, arena, slots, cuda) = match gpu {
-            None => self.host_memory(&augment)?,
+            None => self.host_memory(&augment, &*source)?,
             Some(gpu) => {
                 if self.decoder == DecoderKind::Kernels && indexed(&*source).all(|is_indexed| !is_indexed) {
                     return Err(no_index());
@@ -495,7 +495,11 @@ impl LoaderBuilder {
         }
     }
 
-    fn host_memory(&self, augment: &Augment) -> Result<(MemoryPlan, Arena, SlotPool, Option<Cuda>)> {
+    fn host_memory(
+        &self,
+        augment: &Augment,
+        source: &dyn Source,
+    ) -> Result<(MemoryPlan, Arena, SlotPool, Option<Cuda>)> {
         let batch_size = self.places();
         let (memory, slots) = match augment.output_bytes() {
             Some(sample_bytes) => (
@@ -508,7 +512,7 @@ impl LoaderBuilder {
             ),
         };
         debug_assert_eq!(augment.output_bytes().is_none(), matches!(augment.geometry(), Geometry::None));
-        Ok((memory, Arena::new(self.arena_bytes)?, slots, None))
+        Ok((memory, Arena::on_node(self.arena_bytes, super::node_of(source, || None))?, slots, None))
     }
 
     /// nvJPEG, where it was asked for or there are samples for it.
