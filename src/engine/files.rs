@@ -140,6 +140,12 @@ impl OpenFile {
         self.polled.load(Ordering::Relaxed)
     }
 
+    /// Poll, whatever the device says.
+    #[cfg(test)]
+    pub(super) fn poll(&self) {
+        self.polled.store(true, Ordering::Relaxed);
+    }
+
     /// Polling was refused: no later read is polled for.
     pub(super) fn refuse_polling(&self) {
         self.polled.store(false, Ordering::Relaxed);

@@ -109,7 +109,7 @@ impl Uring {
         let table = Table::new(ring.io(), depth, common);
         let mut links = Links::default();
         // What a link reads is not polled for.
-        if table.is_none() || polled.is_some() {
+        if !table.as_ref().is_some_and(Table::opens_into) || polled.is_some() {
             links.turn_off();
         }
         Ok(Self {
@@ -385,3 +385,6 @@ impl Drop for Uring {
 fn user_data(index: usize, stage: usize) -> u64 {
     index as u64 | (stage as u64) << STAGE_SHIFT
 }
+
+#[cfg(test)]
+mod tests;

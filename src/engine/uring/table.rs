@@ -19,6 +19,7 @@ const STAYING_MAX: usize = crate::engine::files::CACHED_FILES_MAX;
 /// The table of a ring.
 pub(super) struct Table {
     vacant: Vec<u32>,
+    opens_into: bool,
     returned: Arc<Returned>,
 }
 
@@ -46,18 +47,27 @@ impl Table {
     /// Registers an empty table with places of their own for `linked` operations in flight.
     pub(super) fn new(io: &IoUring, linked: usize, common: &Common) -> Option<Self> {
         let places = (linked + STAYING_MAX) as u32;
+        let mut opens_into = true;
         let registered = io.submitter().register_files_sparse(places).or_else(|error| {
-            // Linux 5.19 made the first possible; the second is the same.
+            // Linux 5.19 made the first possible; the second is the same. Some kernels between 5.11 and it open what should
+            // go into a table for the process instead, and say nothing.
+            opens_into = false;
             let is_unknown = error.raw_os_error() == Some(libc::EINVAL);
             if is_unknown { io.submitter().register_files(&vec![-1; places as usize]) } else { Err(error) }
         });
+        let vacant = (linked as u32..places).rev().collect();
         match registered {
-            Ok(()) => Some(Self { vacant: (linked as u32..places).rev().collect(), returned: Arc::default() }),
+            Ok(()) => Some(Self { vacant, returned: Arc::default(), opens_into }),
             Err(error) => {
                 refuse(common, &error, places as usize);
                 None
             }
         }
+    }
+
+    /// Whether the kernel can open files into it.
+    pub(super) fn opens_into(&self) -> bool {
+        self.opens_into
     }
 
     /// The place of a file, which it is given now if it will be read often and there is one. None for a file that another
@@ -75,6 +85,12 @@ impl Table {
         // Another engine's thread may have been faster; the place then goes back at once.
         let place = Place { number, returned: Arc::clone(&self.returned) };
         (updated.is_ok() && file.place().set(place).is_ok()).then_some(number)
+    }
+
+    /// Places for files that stay open which none has.
+    #[cfg(test)]
+    pub(super) fn vacant(&self) -> usize {
+        self.vacant.len()
     }
 
     /// Empties the places that were given back.
