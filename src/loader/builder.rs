@@ -14,7 +14,8 @@ use crate::decode::nvjpeg::{NvJpeg, NvJpegDevice};
 use crate::device::cuda::Gpu;
 use crate::device::{Device, DeviceChoice};
 use crate::engine::{
-    CuFileApi, Direct, Engine, EngineKind, EngineOptions, RequirePath, SimOptions, estimate_data_set_bytes,
+    CuFileApi, Depth, Direct, Engine, EngineKind, EngineOptions, Polling, RequirePath, SimOptions,
+    estimate_data_set_bytes,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::Grain;
@@ -70,6 +71,9 @@ pub struct LoaderBuilder {
     cufile_api: CuFileApi,
     read_timeout: Duration,
     sim: SimOptions,
+    depth_control: Depth,
+    sqpoll: Polling,
+    iopoll: Polling,
     held_timeout: Duration,
     device: DeviceChoice,
     decoder: DecoderKind,
@@ -165,6 +169,9 @@ impl LoaderBuilder {
             cufile_api: CuFileApi::Auto,
             read_timeout: EngineOptions::READ_TIMEOUT,
             sim: SimOptions::default(),
+            depth_control: Depth::default(),
+            sqpoll: Polling::Off,
+            iopoll: Polling::Off,
             held_timeout: Duration::from_secs(30),
             device: DeviceChoice::default(),
             decoder: DecoderKind::default(),
@@ -237,7 +244,7 @@ impl LoaderBuilder {
         self
     }
 
-    /// Files being opened or read at once. Default 32.
+    /// Files being opened or read at once, at most. Default 32.
     pub fn depth(mut self, reads: usize) -> Self {
         self.depth = reads;
         self
@@ -250,6 +257,24 @@ impl LoaderBuilder {
     /// [`limited`](crate::report::StageReport::limited), not storage's.
     pub fn limit_mbps(mut self, limits: RateLimits) -> Self {
         self.rate_limits = limits;
+        self
+    }
+
+    /// How many of them are, up to [`depth`](Self::depth). Default [`Depth::Adaptive`]: as many as make the storage faster.
+    pub fn depth_control(mut self, control: Depth) -> Self {
+        self.depth_control = control;
+        self
+    }
+
+    /// Whether a thread of the kernel takes reads from io_uring's queue without system calls. Default [`Polling::Off`].
+    pub fn sqpoll(mut self, polling: Polling) -> Self {
+        self.sqpoll = polling;
+        self
+    }
+
+    /// Whether completions of direct reads are polled for, through io_uring. Default [`Polling::Off`].
+    pub fn iopoll(mut self, polling: Polling) -> Self {
+        self.iopoll = polling;
         self
     }
 
@@ -444,11 +469,14 @@ impl LoaderBuilder {
             cufile_api: self.cufile_api,
             read_timeout: self.read_timeout,
             sim: self.sim,
+            depth: self.depth_control,
+            sqpoll: self.sqpoll,
+            iopoll: self.iopoll,
             ..EngineOptions::default()
         };
         let mut device_fallbacks: Vec<_> = fallback.into_iter().collect();
         let (memory, arena, slots, cuda) = match gpu {
-            None => self.host_memory(&augment)?,
+            None => self.host_memory(&augment, &*source)?,
             Some(gpu) => {
                 if self.decoder.needs_index() && !self.can_plan(&*source) {
                     return Err(no_index(self.decoder));
@@ -582,7 +610,11 @@ impl LoaderBuilder {
         }
     }
 
-    fn host_memory(&self, augment: &Augment) -> Result<(MemoryPlan, Arena, SlotPool, Option<Cuda>)> {
+    fn host_memory(
+        &self,
+        augment: &Augment,
+        source: &dyn Source,
+    ) -> Result<(MemoryPlan, Arena, SlotPool, Option<Cuda>)> {
         let batch_size = self.places();
         let (memory, slots) = match augment.output_bytes() {
             Some(sample_bytes) => (
@@ -595,7 +627,7 @@ impl LoaderBuilder {
             ),
         };
         debug_assert_eq!(augment.output_bytes().is_none(), matches!(augment.geometry(), Geometry::None));
-        Ok((memory, Arena::new(self.arena_bytes)?, slots, None))
+        Ok((memory, Arena::on_node(self.arena_bytes, super::node_of(source, || None))?, slots, None))
     }
 
     /// nvJPEG, where it was asked for or there are samples for it.

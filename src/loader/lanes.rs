@@ -128,6 +128,11 @@ impl Lanes {
         lane.in_flight < most && lane.is_within_limit(now)
     }
 
+    /// Whether a root is held to a limit.
+    pub(super) fn is_limited(&self, lane: usize) -> bool {
+        self.lanes[lane].bucket.is_some()
+    }
+
     /// Counts an open that starts.
     pub(super) fn opens(&mut self, lane: usize) {
         let lane = &mut self.lanes[lane];

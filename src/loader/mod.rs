@@ -68,7 +68,7 @@ use crate::device::Device;
 use crate::engine::{CuFile, Engine, EngineKind, EngineOptions};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::memory::{Arena, MemoryPlan, SlotPool};
+use crate::memory::{Arena, MemoryPlan, SlotPool, numa};
 use crate::order::{Cursor, EpochSteps, Order, Shard};
 use crate::plan::Augment;
 use crate::raw::Shape;
@@ -263,6 +263,7 @@ impl Loader {
             &shared.counters,
             Setting {
                 decode_threads: shared.threads,
+                depth_max: shared.depth,
                 engine: *lock(&shared.engine_name),
                 device: shared.device(),
                 memory_bound_bytes: shared.memory.total_bytes() as u64,
@@ -272,6 +273,19 @@ impl Loader {
             },
         )
     }
+}
+
+/// The NUMA node that samples should land in, on their way to a device at a place on the PCI bus.
+fn node_of(source: &dyn Source, pci: impl FnOnce() -> Option<String>) -> Option<u32> {
+    if !numa::has_choice() {
+        return None;
+    }
+    let mut path = PathBuf::new();
+    let found = source.extent(0).and_then(|extent| {
+        let (Extent::Object(object) | Extent::Range { object, .. }) = extent;
+        source.object_path(object, &mut path)
+    });
+    numa::node(found.is_ok().then_some(path.as_path()), pci().as_deref())
 }
 
 impl Shared {

@@ -135,6 +135,16 @@ impl Shared {
         Ok(if has_nvjpeg { Landing::Upload } else { Landing::Host })
     }
 
+    /// Whether a sample that is a file of its own is read whole, for the host, whatever opening it shows: then it can be
+    /// opened and read in one go.
+    pub(super) fn is_plain_file(&self, sample: u64) -> bool {
+        let lands_elsewhere = self.requires_direct() || self.cuda.as_ref().is_some_and(Cuda::has_nvjpeg);
+        // What fails here fails again where it is reported.
+        let is_known = || matches!(self.source.record(sample), Ok(Some(_)) | Err(_));
+        let is_planned = self.index != IndexMode::Off && self.augment.output_shape().is_some() && is_known();
+        !lands_elsewhere && !is_planned && matches!(self.source.is_headerless(sample), Ok(false))
+    }
+
     /// Takes a seat's memory from the landing area of its slot, if there is room.
     pub(super) fn alloc_for_device(&self, seat: &Seat, engine: &Engine, memory: &mut Vec<Bytes>) -> bool {
         let (Some(cuda), Some(waiting)) = (&self.cuda, &seat.waiting) else { return false };

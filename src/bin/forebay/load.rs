@@ -8,7 +8,9 @@ use clap::{Args, ValueEnum};
 use forebay::batch::Digest;
 use forebay::decode::DecoderKind;
 use forebay::device::DeviceChoice;
-use forebay::engine::{CuFileApi, Direct, EngineKind, EngineOptions, RequirePath, SimFaults, SimOptions};
+use forebay::engine::{
+    CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath, SimFaults, SimOptions,
+};
 use forebay::order::{LastBatch, Shard, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::raw::Shape;
@@ -138,13 +140,22 @@ pub struct Load {
     /// slightly other pixels.
     #[arg(long)]
     pub dct_scaling: bool,
-    /// Files being opened or read at once.
+    /// Files being opened or read at once, at most.
     #[arg(long, default_value_t = 32)]
     pub depth: usize,
     /// Megabytes a second that may be asked of each file system the data lies on; of one alone with the path of something
     /// on it.
     #[arg(long, value_name = "N[,PATH=N]..")]
     pub limit_mbps: Option<RateLimits>,
+    /// Always as many at once as --depth allows, not as many as make the storage faster.
+    #[arg(long)]
+    pub fixed_depth: bool,
+    /// Whether a thread of the kernel takes reads without system calls: off, preferred or required.
+    #[arg(long, value_name = "POLLING", num_args = 0..=1, default_value_t = Polling::Off, default_missing_value = "required")]
+    pub sqpoll: Polling,
+    /// Whether completions of direct reads are polled for: off, preferred or required.
+    #[arg(long, value_name = "POLLING", num_args = 0..=1, default_value_t = Polling::Off, default_missing_value = "required")]
+    pub iopoll: Polling,
     /// Batches that exist at once.
     #[arg(long, default_value_t = 3)]
     pub slots: usize,
@@ -247,6 +258,9 @@ impl Load {
             dct_scaling: false,
             depth: 32,
             limit_mbps: None,
+            fixed_depth: false,
+            sqpoll: Polling::Off,
+            iopoll: Polling::Off,
             slots: 3,
             digest: false,
             preview: None,
@@ -379,6 +393,9 @@ impl Load {
             .threads(threads)
             .depth(self.depth)
             .limit_mbps(self.limit_mbps.clone().unwrap_or_default())
+            .depth_control(if self.fixed_depth { Depth::Fixed } else { Depth::default() })
+            .sqpoll(self.sqpoll)
+            .iopoll(self.iopoll)
             .slots(self.slots)
             .orientation(self.orientation)
             .device(self.device)
@@ -521,6 +538,8 @@ impl Outcome {
             "reads": report.reads,
             "retries": report.retries,
             "timeouts": report.timeouts,
+            "depth": report.depth,
+            "depth_max": report.depth_max,
             "first_batch_ms": report.first_batch.map(|first| first.as_secs_f64() * 1e3),
             "batch_wait_p50_ms": milliseconds(report.batch_wait_p50_us),
             "batch_wait_p99_ms": milliseconds(report.batch_wait_p99_us),
