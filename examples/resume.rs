@@ -54,8 +54,10 @@ fn train(data_set: &str, path: &Path, hang_after: u64) -> anyhow::Result<()> {
         checkpoint.state = Some(batch.state());
         save(&checkpoint, path)?;
         println!("epoch {} step {:3}: loss {:.9}", batch.epoch(), batch.step(), checkpoint.weight);
-        while steps == hang_after {
-            std::thread::park();
+        if steps == hang_after {
+            loop {
+                std::thread::park();
+            }
         }
     }
     Ok(())

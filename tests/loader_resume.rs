@@ -112,6 +112,25 @@ fn the_digests_of_ranks_add_up_however_they_load() {
     assert_ne!(in_blocks(0, 2), in_blocks(0, 1), "half is not the whole");
 }
 
+/// A sum over samples knows their order only by what is hashed of each.
+#[test]
+fn the_digest_tells_the_same_samples_in_another_order_or_epoch() {
+    let root = tempfile::tempdir().expect("folder");
+    let folder = folder(root.path());
+    let of = |shuffle, epoch| {
+        let augment = Augment::imagenet_val(16).build().expect("augmentation");
+        let builder = open(&folder).augment(augment).last_batch(LastBatch::Partial).shuffle(shuffle);
+        let mut digest = Digest::default();
+        for batch in builder.build().expect("loader").epoch(epoch) {
+            digest.update(&batch.expect("batch")).expect("on the host");
+        }
+        digest
+    };
+    assert_eq!(of(Shuffle::Sequential, 0), of(Shuffle::Sequential, 0));
+    assert_ne!(of(Shuffle::Sequential, 0), of(Shuffle::Sequential, 1), "another epoch");
+    assert_ne!(of(Shuffle::Sequential, 0), of(Shuffle::Full, 0), "another order");
+}
+
 #[test]
 fn a_run_that_ends_after_any_step_is_resumed_on_any_number_of_ranks() {
     let root = tempfile::tempdir().expect("folder");

@@ -32,8 +32,8 @@ const KEY_PROBES: u64 = 4096;
 /// alone changes tensors.
 ///
 /// ```
-/// use forebay::order::{Order, Shuffle};
-/// # use forebay::{Loader, State};
+/// use forebay::{Loader, State};
+///
 /// # fn load(loader: &mut Loader) -> Result<(), Box<dyn std::error::Error>> {
 /// for batch in loader.epochs(0..90) {
 ///     let batch = batch?;
@@ -43,7 +43,7 @@ const KEY_PROBES: u64 = 4096;
 /// // In another process:
 /// let state: State = serde_json::from_slice(&std::fs::read("state.json")?)?;
 /// let mut loader = Loader::open("data/train").seed(7).resume(state).build()?;
-/// for batch in loader.epochs(0..90) {} // begins with the batch after
+/// for batch in loader.epochs(0..90) {} // it begins with the batch after
 /// # Ok(())
 /// # }
 /// ```

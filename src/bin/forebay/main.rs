@@ -52,7 +52,8 @@ enum Command {
 enum Bench {
     Decode(bench_decode::BenchDecode),
     Io(bench_io::BenchIo),
-    Load(load::Load),
+    // It has by far the most options.
+    Load(Box<load::Load>),
 }
 
 fn main() -> ExitCode {
