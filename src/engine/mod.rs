@@ -425,8 +425,9 @@ impl Engine {
     pub fn reap(&mut self, min: usize, timeout: Duration, completions: &mut Vec<Completion>) -> Result<()> {
         let (in_flight, before) = (self.in_flight(), completions.len());
         self.reap_until(min, timeout, completions)?;
+        let now = self.now();
         if let Some(control) = &mut self.control {
-            control.completed(Instant::now(), completions.len() - before, in_flight >= control.depth());
+            control.completed(now, completions.len() - before, in_flight >= control.depth());
         }
         Ok(())
     }
@@ -490,7 +491,7 @@ impl Engine {
     /// Operations that it pays to submit now: as many as have [`room`](Self::room), or fewer where the storage is no faster
     /// with more in flight.
     pub fn wanted(&self) -> usize {
-        self.depth().saturating_sub(self.in_flight())
+        self.depth().saturating_sub(self.in_flight()).min(self.room())
     }
 
     /// Operations in flight that pay, as far as is known by now.

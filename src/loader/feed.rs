@@ -116,7 +116,7 @@ impl<'a> Feed<'a> {
             }
             self.start_reads();
             let mut slot_wanted = None;
-            while self.engine.wanted() > 0 && !self.free_seats.is_empty() && self.memory_wanted.is_none() {
+            while self.may_begin() && !self.free_seats.is_empty() && self.memory_wanted.is_none() {
                 if slot_wanted.is_none()
                     && self.lanes.is_hungry()
                     && let Some(&(step, sequence)) = batches.peek()
@@ -140,6 +140,13 @@ impl<'a> Feed<'a> {
             }
             self.wait(slot_wanted)?;
         }
+    }
+
+    /// Whether another operation may begin. Only one root has as many as pay: several share what there is, since those of one
+    /// that hangs would be all that pay, and the others could do nothing.
+    fn may_begin(&self) -> bool {
+        let most = if self.lanes.is_single() { self.engine.wanted() } else { self.engine.room() };
+        most > 0
     }
 
     /// Sleeps until there is something to do, and takes what has completed.

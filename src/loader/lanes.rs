@@ -57,6 +57,11 @@ impl Lanes {
         self.lanes.is_empty() || !self.lanes.iter().all(Lane::has_work)
     }
 
+    /// Whether there is one root, as far as is known.
+    pub(super) fn is_single(&self) -> bool {
+        self.lanes.len() < 2
+    }
+
     /// Whether nothing waits to be admitted or started.
     pub(super) fn is_idle(&self) -> bool {
         !self.lanes.iter().any(Lane::has_work)

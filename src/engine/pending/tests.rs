@@ -39,6 +39,7 @@ fn assert_timed_out(engine: &mut Engine) {
     assert!(text.contains("4096 bytes at offset 0") && text.contains("within 1s"), "{text}");
     assert!(begin.elapsed() >= READ_TIMEOUT && begin.elapsed() < LONG / 2, "{:?}", begin.elapsed());
     assert_eq!((engine.counters().timeouts, engine.in_flight()), (1, 0));
+    assert_eq!(engine.wanted(), engine.room(), "what is overdue has its place still");
 }
 
 /// Reaps until nothing is overdue any more.

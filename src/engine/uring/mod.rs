@@ -386,20 +386,19 @@ impl Uring {
     fn forget_completed(&mut self) {
         while let Some((index, stage, entry)) = self.next_entry() {
             let Some(operation) = self.operations.get_mut(index) else { continue };
-            match operation {
+            let is_done = match operation {
                 Operation::Open { .. } if entry.result() >= 0 => {
                     // SAFETY: as in `collect`.
                     drop(unsafe { OwnedFd::from_raw_fd(entry.result()) });
+                    true
                 }
-                Operation::Linked(linked) => {
-                    if !linked.answer(stage, Ok(0)) {
-                        continue;
-                    }
-                }
-                _ => {}
+                Operation::Linked(linked) => linked.answer(stage, Ok(0)),
+                _ => true,
+            };
+            if is_done {
+                *operation = Operation::Vacant;
+                self.vacant.push(index);
             }
-            *operation = Operation::Vacant;
-            self.vacant.push(index);
         }
     }
 }
