@@ -58,8 +58,11 @@
 //!   or in part ([`jpeg`]). Resampling is antialiased as in PIL and torchvision, in arithmetic that is
 //!   written down and the same in scalar and vector code ([`augment`]).
 //! - **Determinism.** [`batch::Digest`] over an epoch is the same for every engine, thread count and
-//!   form of the data set, with an index and without, on the host and on a device. nvJPEG alone rounds in its own way;
+//!   form of the data set, with an index and without, on the host and on a device. Those of ranks add up to it. nvJPEG alone rounds in its own way;
 //!   what it may differ by is stated, and it decodes only what no index describes.
+//! - **Ranks and resuming.** Several processes share an epoch ([`LoaderBuilder::shard`]), disjoint and complete, in equal
+//!   steps. A run that ends anywhere is continued with exactly the batches that would have come
+//!   ([`LoaderBuilder::resume`]), on any number of ranks.
 //! - **Bounded memory.** Everything is allocated when the loader is built; [`Loader::memory`] says how
 //!   much. A sample that does not fit is refused by name.
 //! - **No silent degradation.** What could not be had is in [`Report::fallbacks`](report::Report::fallbacks),
@@ -91,13 +94,15 @@ pub mod report;
 
 // What every stage uses.
 pub mod error;
+mod launcher;
 pub mod limits;
 pub mod pixels;
 
 pub use batch::Batch;
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
-pub use loader::{Epochs, Loader, LoaderBuilder};
+pub use loader::{Epochs, Loader, LoaderBuilder, State};
+pub use order::Shard;
 pub use pixels::{Rect, Scale, View};
 pub use plan::{Augment, DType, Geometry, Layout};
 pub use report::Report;

@@ -7,6 +7,7 @@ mod loader_index_support;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use forebay::batch::Digest;
 use loader_index_support::photos;
 use serde_json::Value;
 
@@ -107,6 +108,73 @@ fn an_index_is_built_by_one_run_and_used_by_the_next() {
         assert!(next["bytes_skipped"].as_u64() > Some(0), "{mode}: {next}");
         assert_eq!(next["digest"], first["digest"], "{mode}");
     }
+}
+
+#[test]
+fn ranks_and_parts_of_a_run_add_up_to_the_whole() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let (state, result) = (root.path().join("state.json"), root.path().join("result.json"));
+    let (state, result) = (state.display().to_string(), result.display().to_string());
+    let run = |more: &[&str]| -> Value {
+        let common = ["bench", "load", &data_set, "--size", "32", "--epochs", "2", "--global-batch", "4", "--digest"];
+        let output = forebay(&[&common[..], &["--json", &result], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON")
+    };
+    let sum = |parts: &[Value]| {
+        let digest = |json: &Value| json["digest"].as_str().expect("a digest").parse::<Digest>().expect("a digest");
+        parts.iter().map(digest).fold(Digest::default(), |sum, part| sum + part).hex()
+    };
+    let whole = run(&["--pad"]);
+    assert_eq!((whole["rank"].as_u64(), whole["world_size"].as_u64()), (Some(0), Some(1)));
+    assert_eq!((whole["steps_per_epoch"].as_u64(), &whole["resumed_from"]), (Some(3), &Value::Null));
+    // Two ranks for four steps; then one, to the end.
+    let of_rank = |rank| run(&["--pad", "--rank", rank, "--world", "2", "--steps", "4", "--save-state", &state]);
+    let mut parts = vec![of_rank("0")];
+    let after = parts[0]["state"].clone();
+    assert_eq!((after["epoch"].as_u64(), after["position"].as_u64()), (Some(1), Some(4)));
+    parts.push(of_rank("1"));
+    assert_eq!((parts[1]["rank"].as_u64(), parts[1]["world_size"].as_u64()), (Some(1), Some(2)));
+    assert_eq!((&parts[1]["state"], parts[1]["images"].as_u64()), (&after, Some(8)));
+    assert_ne!(sum(&parts), whole["digest"]);
+    let resumed = run(&["--pad", "--resume", &state, "--engine", "pread", "--threads", "1"]);
+    assert_eq!((&resumed["resumed_from"], resumed["state"]["epoch"].as_u64()), (&after, Some(2)));
+    parts.push(resumed);
+    assert_eq!(sum(&parts), whole["digest"]);
+    // Another run's state, and what is none.
+    let load = |more: &[&str]| load(&data_set, &[&["--resume", &state], more].concat());
+    assert_refused(&load(&["--seed", "1"]), 2, &["seed was 0 and is 1", "help:"]);
+    std::fs::write(&state, "{}").expect("file");
+    assert_refused(&load(&[]), 1, &["state.json", "holds no state"]);
+    std::fs::remove_file(&state).expect("file");
+    assert_refused(&load(&[]), 1, &["reading", "state.json"]);
+}
+
+#[test]
+fn the_rank_is_given_or_the_launchers() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let result = root.path().join("result.json").display().to_string();
+    let launched = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+        let common = ["bench", "load", &data_set, "--batch", "2", "--size", "32", "--rank-from-env"];
+        command.args(common).args(["--json", &result]).env_clear().envs(variables.iter().copied());
+        command.output().expect("the binary runs")
+    };
+    for (variables, rank, world_size) in [
+        (&[][..], 0, 1),
+        (&[("RANK", "1"), ("WORLD_SIZE", "2")], 1, 2),
+        (&[("SLURM_PROCID", "2"), ("SLURM_NTASKS", "3")], 2, 3),
+    ] {
+        let output = launched(variables);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let json: Value = serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON");
+        assert_eq!((json["rank"].as_u64(), json["world_size"].as_u64()), (Some(rank), Some(world_size)));
+    }
+    assert_refused(&launched(&[("RANK", "1")]), 2, &["RANK=1", "WORLD_SIZE=(not set)", "help:"]);
+    assert_refused(&load(&data_set, &["--rank", "2", "--world", "2"]), 2, &["rank is 2", "0 to 1"]);
+    assert_refused(&load(&data_set, &["--rank", "0"]), 2, &["--world"]);
 }
 
 #[test]

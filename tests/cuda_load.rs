@@ -72,6 +72,36 @@ fn every_sampling_type_and_layout_is_the_hosts() {
 }
 
 #[test]
+fn ranks_and_resuming_on_a_device_make_no_difference() {
+    let root = tempfile::tempdir().expect("folder");
+    let folder = indexed_folder(root.path(), &FIXTURES[..10]);
+    let part = |builder: LoaderBuilder, steps: usize| {
+        let mut loader = builder.build().expect("loader");
+        let mut digest = forebay::batch::Digest::default();
+        for batch in loader.epochs(0..2).take(steps) {
+            digest.update(&batch.expect("batch")).expect("a copy");
+        }
+        (digest, loader.state())
+    };
+    let run = || load(&folder).global_batch_size(4);
+    let (expected, end) = part(run(), usize::MAX);
+    let session = cuda_support::session(1);
+    let of_rank = |rank| {
+        let shard = forebay::Shard::new(rank, 2).expect("a rank");
+        part(on_device(run()).decoder(DecoderKind::Kernels).shard(shard), 4)
+    };
+    let ((first, state), (second, state_too)) = (of_rank(0), of_rank(1));
+    assert_eq!(state, state_too);
+    // The rest on one device, and on the host.
+    let (rest, end_too) = part(on_device(run()).decoder(DecoderKind::Kernels).resume(state), usize::MAX);
+    session.finish();
+    assert_eq!(session.reports(), Vec::<String>::new());
+    assert_eq!(end_too, end);
+    assert_eq!(first + second + rest, expected);
+    assert_eq!(part(run().resume(state), usize::MAX).0, rest);
+}
+
+#[test]
 fn shards_engines_and_orientation_make_no_difference() {
     let root = tempfile::tempdir().expect("folder");
     let mut turned_samples = samples(&FIXTURES[..8]);

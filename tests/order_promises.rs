@@ -1,7 +1,7 @@
 //! Promises of the order: every sample once an epoch, as if drawn at random, by arithmetic alone.
 
 use forebay::ErrorKind;
-use forebay::order::{EpochSteps, LastBatch, Order, Shuffle};
+use forebay::order::{EpochOrder, Order, Shuffle};
 use proptest::prelude::*;
 
 fn epoch(order: &Order, epoch: u64) -> Vec<u64> {
@@ -32,19 +32,6 @@ proptest! {
             let mut ids = epoch(&Order::new(samples, seed, shuffle).unwrap(), number);
             ids.sort_unstable();
             prop_assert!(ids.into_iter().eq(0..samples));
-        }
-    }
-
-    #[test]
-    fn the_batches_of_an_epoch_are_its_positions(samples in 1u64..10_000, batch in 1u64..500, keep: bool) {
-        let last = if keep { LastBatch::Partial } else { LastBatch::Drop };
-        match EpochSteps::new(samples, batch, last) {
-            Ok(steps) => {
-                let positions: Vec<u64> = (0..steps.steps()).flat_map(|step| steps.positions(step)).collect();
-                let len = if keep { samples } else { samples / batch * batch };
-                prop_assert!(positions.into_iter().eq(0..len));
-            }
-            Err(error) => prop_assert!(error.kind() == ErrorKind::InvalidParameter && !keep && batch > samples),
         }
     }
 
@@ -119,6 +106,74 @@ fn every_position_gets_every_sample_equally_often() {
         // Rows and columns have fixed sums, which takes freedom away: only too large a value is bad.
         let sigmas = chi_square_sigmas(&counts);
         assert!(sigmas < 5.0, "{samples} samples: {sigmas}");
+    }
+}
+
+/// At sizes from the smallest to a million: where a sample comes must say nothing of where in the data set it lies. By
+/// chi-square over a table of sixteenths of the order by sixteenths of the data set, and the same over pairs of
+/// neighbours in the order; a table of some thousand epochs where one is too small to fill it.
+#[test]
+fn no_size_has_a_bad_order() {
+    let sizes = (1..=40u64).chain([63, 64, 65, 100, 127, 128, 129, 255, 257, 1000, 1023, 1025, 4096, 4097, 10_000]);
+    for samples in sizes.chain([65_535, 65_537, 99_991, 262_144, 500_009, 1_000_000]) {
+        let order = Order::new(samples, samples ^ 0x5EED, Shuffle::Full).unwrap();
+        let cells = samples.min(16);
+        let epochs = (100 * cells * cells).div_ceil(samples).max(2);
+        let cell = |number: u64| (number * cells / samples) as usize;
+        let (mut places, mut pairs) = (vec![0u64; (cells * cells) as usize], vec![0u64; (cells * cells) as usize]);
+        // Where 16 does not divide the samples, cells differ in size: what is expected of each pair of them.
+        let mut expected = vec![0f64; cells as usize];
+        (0..samples).for_each(|number| expected[cell(number)] += 1.0);
+        for number in 0..epochs {
+            let ids = epoch(&order, number);
+            for (position, id) in (0u64..).zip(&ids) {
+                places[cell(position) * cells as usize + cell(*id)] += 1;
+            }
+            ids.windows(2).for_each(|pair| pairs[cell(pair[0]) * cells as usize + cell(pair[1])] += 1);
+        }
+        let sigmas = |counts: &[u64], same: f64, total: f64| {
+            let mut chi_square = 0.0;
+            for (row, counts) in counts.chunks(cells as usize).enumerate() {
+                for (column, &count) in counts.iter().enumerate() {
+                    // No sample stands beside itself, so pairs within a cell are rarer.
+                    let pairs = expected[row] * (expected[column] - if row == column { same } else { 0.0 });
+                    let expected = pairs * total;
+                    if expected > 0.0 {
+                        chi_square += (count as f64 - expected).powi(2) / expected;
+                    }
+                }
+            }
+            let freedom = ((cells * cells - 1) as f64).max(1.0);
+            (chi_square - freedom) / (2.0 * freedom).sqrt()
+        };
+        let (n, epochs) = (samples as f64, epochs as f64);
+        // Sums over rows and columns are fixed, which takes freedom away: only too large a value is bad.
+        let found = (sigmas(&places, 0.0, epochs / n), sigmas(&pairs, 1.0, epochs / n));
+        assert!(found.0 < 5.0 && found.1 < 5.0, "{samples} samples: {found:?} sigmas");
+    }
+}
+
+/// A thousand million samples: an order is set up and asked in no time, as it has nothing that grows with them.
+#[test]
+fn an_order_of_a_thousand_million_samples_takes_no_time_and_no_memory() {
+    // What can be copied bit by bit owns no memory elsewhere.
+    fn lies_in<T: Copy>(bytes: usize) {
+        assert!(size_of::<T>() <= bytes, "{} bytes", size_of::<T>());
+    }
+    lies_in::<Order>(64);
+    lies_in::<EpochOrder>(128);
+    for shuffle in shuffles(10_000) {
+        // The best of several: other programs may be running.
+        let times = (0..20).map(|seed| {
+            let started = std::time::Instant::now();
+            let epoch = Order::new(1_000_000_000, seed, shuffle).unwrap().epoch(3);
+            let first: u64 = (0..256).map(|position| epoch.at(position)).sum();
+            assert!(first > 0);
+            started.elapsed()
+        });
+        let best = times.min().unwrap();
+        println!("{shuffle}: {best:?} to set up and to look up 256 of 10^9");
+        assert!(best < std::time::Duration::from_millis(1), "{shuffle}: {best:?}");
     }
 }
 

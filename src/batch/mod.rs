@@ -67,7 +67,7 @@ use tensor::{Form, HostBytes};
 
 use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
-use crate::loader::Filled;
+use crate::loader::{Filled, State};
 
 /// One batch: images, labels, keys and sample numbers, in the epoch's order.
 ///
@@ -75,14 +75,15 @@ use crate::loader::Filled;
 /// filled again. Hold no more batches at once than the loader has slots less one, or it starves.
 pub struct Batch {
     filled: Filled,
+    state: State,
     /// How many batches the consumer holds.
     held: Arc<AtomicUsize>,
 }
 
 impl Batch {
-    pub(crate) fn new(filled: Filled, held: &Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(filled: Filled, state: State, held: &Arc<AtomicUsize>) -> Self {
         held.fetch_add(1, Ordering::Relaxed);
-        Self { filled, held: Arc::clone(held) }
+        Self { filled, state, held: Arc::clone(held) }
     }
 
     /// The number of samples: the batch size, or fewer in a partial last batch.
@@ -97,12 +98,29 @@ impl Batch {
 
     /// The epoch it belongs to.
     pub fn epoch(&self) -> u64 {
-        self.filled.tray.epoch
+        self.filled.tray.step.epoch()
     }
 
-    /// Its number within the epoch, from 0.
+    /// Its number within the epoch, from 0. The batches of all ranks at one step have the same.
     pub fn step(&self) -> u64 {
-        self.filled.tray.step
+        self.filled.tray.step.number()
+    }
+
+    /// Where the first of its samples stands in the epoch's order; the others follow. The batches of all ranks at one
+    /// step follow each other too, by rank.
+    pub fn position(&self) -> u64 {
+        self.filled.tray.step.first()
+    }
+
+    /// How many of its samples, at its end, were delivered in this epoch before, and fill it up here
+    /// ([`LastBatch::Pad`](crate::order::LastBatch::Pad)). A metric over every sample leaves them out.
+    pub fn repeats(&self) -> usize {
+        self.filled.tray.step.repeats() as usize
+    }
+
+    /// How far the run has come with this batch: a run that is resumed there begins with the batch after it.
+    pub fn state(&self) -> State {
+        self.state
     }
 
     /// Where its images lie.

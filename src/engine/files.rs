@@ -15,6 +15,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::Mode;
 
 use super::cufile::Handle;
+use super::uring::Place;
 use super::{Common, Direct};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::REGION_ALIGN_BYTES;
@@ -29,6 +30,9 @@ pub(super) const ALIGN_UNKNOWN_BYTES: u32 = 4096;
 
 /// A file system that asks for more than this reads too much around a sample to go around the page cache.
 const ALIGN_MAX_BYTES: u32 = 1 << 20;
+
+/// What is asked of statx(2).
+pub(super) const STATX_MASK: u32 = libc::STATX_BASIC_STATS | libc::STATX_DIOALIGN;
 
 /// What tells one version of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +49,10 @@ pub struct Identity {
 pub struct OpenFile {
     /// The file as cuFile knows it, once it was asked. Before the descriptor, which must stay open meanwhile.
     cufile: OnceLock<Handle>,
+    /// Its place in the table of an io_uring, once it has one.
+    place: OnceLock<Place>,
+    /// Many samples share it.
+    stays_open: AtomicBool,
     file: OwnedFd,
     path: CString,
     identity: Identity,
@@ -54,6 +62,8 @@ pub struct OpenFile {
     is_buffered: bool,
     /// Reads of `file` go around the page cache. Cleared when the file system refuses one of them.
     direct: AtomicBool,
+    /// Direct reads are polled for. Cleared when the kernel refuses that.
+    polled: AtomicBool,
     /// The same file through the page cache, opened when a direct read first fails.
     buffered: OnceLock<OwnedFd>,
 }
@@ -110,6 +120,37 @@ impl OpenFile {
         &self.cufile
     }
 
+    /// Its place in the table of an io_uring, once it has one.
+    pub(super) fn place(&self) -> &OnceLock<Place> {
+        &self.place
+    }
+
+    /// Whether it is kept open for many samples.
+    pub(super) fn stays_open(&self) -> bool {
+        self.stays_open.load(Ordering::Relaxed)
+    }
+
+    /// It is kept open for many samples.
+    pub(super) fn keep_open(&self) {
+        self.stays_open.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether direct reads are polled for.
+    pub(super) fn is_polled(&self) -> bool {
+        self.polled.load(Ordering::Relaxed)
+    }
+
+    /// Poll, whatever the device says.
+    #[cfg(test)]
+    pub(super) fn poll(&self) {
+        self.polled.store(true, Ordering::Relaxed);
+    }
+
+    /// Polling was refused: no later read is polled for.
+    pub(super) fn refuse_polling(&self) {
+        self.polled.store(false, Ordering::Relaxed);
+    }
+
     /// The descriptor for direct reads, or for all if it was opened through the page cache.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -150,6 +191,9 @@ impl OpenFile {
     pub(super) fn of_pipe(pipe: OwnedFd, size_bytes: u64) -> Self {
         Self {
             cufile: OnceLock::new(),
+            place: OnceLock::new(),
+            stays_open: AtomicBool::new(false),
+            polled: AtomicBool::new(false),
             file: pipe,
             path: c"pipe".to_owned(),
             identity: Identity { inode: (0, 0), size_bytes, modified: (0, 0) },
@@ -184,14 +228,9 @@ impl Common {
     /// The same, as if O_DIRECT were refused for that reason.
     pub(super) fn opened_or(&self, file: OwnedFd, path: CString, refusal: Option<&str>) -> Result<Arc<OpenFile>> {
         let status = status(file.as_fd()).map_err(|errno| open_error(&path, errno))?;
-        if u32::from(status.stx_mode) & libc::S_IFMT != libc::S_IFREG {
+        let Some(identity) = identity(&status) else {
             return Err(Error::new(ErrorKind::Unsupported, format!("{}: not a regular file", display(&path)))
                 .with_remedy("list files only; directories, pipes and devices hold no sample"));
-        }
-        let identity = Identity {
-            inode: (libc::makedev(status.stx_dev_major, status.stx_dev_minor), status.stx_ino),
-            size_bytes: status.stx_size,
-            modified: (status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec),
         };
         let align_bytes = match refusal {
             None => direct_align_bytes(&status),
@@ -199,15 +238,19 @@ impl Common {
         };
         let align_bytes = self.set_direct(&file, &path, align_bytes, identity.inode.0)?;
         let is_buffered = align_bytes == 1;
+        let is_polled = !is_buffered && self.polling.allows(&display(&path), identity.inode.0, &self.fallbacks)?;
         self.counters.opens.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(OpenFile {
             cufile: OnceLock::new(),
+            place: OnceLock::new(),
+            stays_open: AtomicBool::new(false),
             file,
             path,
             identity,
             align_bytes: align_bytes.max(self.align_bytes_min),
             is_buffered,
             direct: AtomicBool::new(!is_buffered),
+            polled: AtomicBool::new(is_polled),
             buffered: OnceLock::new(),
         }))
     }
@@ -246,8 +289,17 @@ impl Common {
     }
 }
 
+/// Which file it is, if it is a regular one.
+pub(super) fn identity(status: &libc::statx) -> Option<Identity> {
+    (u32::from(status.stx_mode) & libc::S_IFMT == libc::S_IFREG).then(|| Identity {
+        inode: (libc::makedev(status.stx_dev_major, status.stx_dev_minor), status.stx_ino),
+        size_bytes: status.stx_size,
+        modified: (status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec),
+    })
+}
+
 /// The alignment of direct reads of a file, or why there are none.
-fn direct_align_bytes(status: &libc::statx) -> Result<u32, &'static str> {
+pub(super) fn direct_align_bytes(status: &libc::statx) -> Result<u32, &'static str> {
     if status.stx_mask & libc::STATX_DIOALIGN == 0 {
         return Ok(ALIGN_UNKNOWN_BYTES);
     }
@@ -264,10 +316,10 @@ fn direct_align_bytes(status: &libc::statx) -> Result<u32, &'static str> {
 /// statx(2) of an open file.
 fn status(file: BorrowedFd<'_>) -> nix::Result<libc::statx> {
     let mut status = MaybeUninit::<libc::statx>::zeroed();
-    let mask = libc::STATX_BASIC_STATS | libc::STATX_DIOALIGN;
     // SAFETY: the path is a NUL-terminated literal (empty: the descriptor itself), and `status` is writable
     // memory of the type that the call fills.
-    let result = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, mask, status.as_mut_ptr()) };
+    let result =
+        unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, STATX_MASK, status.as_mut_ptr()) };
     Errno::result(result)?;
     // SAFETY: `statx` is plain integers, for which zeroes are valid, and the kernel wrote integers over them.
     Ok(unsafe { status.assume_init() })
@@ -285,7 +337,7 @@ pub(super) fn open_error(path: &CString, errno: Errno) -> Error {
     }
 }
 
-fn display(path: &CString) -> std::path::Display<'_> {
+pub(super) fn display(path: &CString) -> std::path::Display<'_> {
     Path::new(OsStr::from_bytes(path.as_bytes())).display()
 }
 
@@ -298,7 +350,7 @@ pub struct FileCache {
 }
 
 /// Files that a cache keeps open at most.
-const CACHED_FILES_MAX: usize = 256;
+pub(super) const CACHED_FILES_MAX: usize = 256;
 
 impl Default for FileCache {
     /// A cache of up to 256 files, or a quarter of the descriptors that the process may open if that is less.

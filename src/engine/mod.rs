@@ -16,11 +16,13 @@
 //! is made up by a seed, so that everything which can go wrong does, and again.
 
 pub mod cufile;
+mod depth;
 mod fallbacks;
 mod files;
 mod options;
 mod page_cache;
 mod pending;
+mod polling;
 mod pread;
 pub mod probe;
 mod sim;
@@ -37,15 +39,17 @@ use std::time::{Duration, Instant};
 
 pub use cufile::CuFile;
 pub use files::{FileCache, Identity, OpenFile};
-pub use options::{CuFileApi, Direct, EngineKind, EngineOptions, RequirePath};
+pub use options::{CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath};
 pub use page_cache::{budget_bytes as page_cache_budget_bytes, estimate_data_set_bytes, resident_share};
 pub use sim::{SimFault, SimFaults, SimOptions};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Arena, DeviceRegion, Region};
 use crate::report::Fallback;
+use depth::DepthControl;
 use fallbacks::Fallbacks;
 use pending::{Pending, What};
+use polling::IoPolling;
 use transfer::Transfer;
 
 /// An operation that has ended.
@@ -64,6 +68,13 @@ pub enum Outcome {
     Opened(Arc<OpenFile>),
     /// Of [`Engine::read`]: exactly the bytes asked for are visible.
     Read(Region),
+    /// Of [`Engine::read_file`]: all bytes of the file are visible.
+    ReadFile {
+        /// Its bytes.
+        region: Region,
+        /// Which file it was: never a newer one than the bytes are of.
+        identity: Identity,
+    },
     /// Of [`Engine::read_device`], likewise. What the read wrote is there for all that is put on a stream from now on.
     ReadDevice(DeviceRegion),
 }
@@ -100,6 +111,8 @@ pub struct Engine {
     /// Of those, the ones whose deadline has just passed.
     expired: Vec<u64>,
     depth: usize,
+    /// How many of them pay, where that is looked for.
+    control: Option<DepthControl>,
     bound_to_thread: PhantomData<*const ()>,
 }
 
@@ -118,6 +131,7 @@ struct Common {
     /// What files are read in multiples of at least.
     align_bytes_min: u32,
     fallbacks: Fallbacks,
+    polling: IoPolling,
     counters: Counters,
     /// By their numbers, operations that no one waits for any more: to be ended at the first occasion.
     abandoned: Box<[AtomicBool]>,
@@ -133,6 +147,21 @@ struct Counters {
     timeouts: AtomicU64,
 }
 
+impl Counters {
+    /// Counts a read that is complete, of so many bytes.
+    fn read(&self, len_bytes: usize) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.bytes_asked.fetch_add(len_bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts a file of so many bytes that was opened and read whole in one go.
+    fn read_file(&self, len_bytes: usize) {
+        self.opens.fetch_add(1, Ordering::Relaxed);
+        self.bytes_read.fetch_add(len_bytes as u64, Ordering::Relaxed);
+        self.read(len_bytes);
+    }
+}
+
 impl Common {
     fn new(depth: usize, direct: Direct, align_bytes_min: u32, options: EngineOptions) -> Result<Self> {
         if !(1..=4096).contains(&depth) {
@@ -146,6 +175,7 @@ impl Common {
             read_bytes_max: options.read_bytes_max.clamp(1, 1 << 30),
             align_bytes_min,
             fallbacks: Fallbacks::default(),
+            polling: IoPolling::new(options.iopoll),
             counters: Counters::default(),
             abandoned: (0..depth).map(|_| AtomicBool::new(false)).collect(),
         })
@@ -180,11 +210,18 @@ impl Engine {
                     Error::new(ErrorKind::Unavailable, message).with_remedy("name a device: cuda:0, for example")
                 );
             }
-            EngineKind::Pread => Driver::Pread(pread::Pread::new(&common, depth, options.threads)?),
-            EngineKind::Sim => Driver::Sim(Box::new(sim::Sim::new(&common, depth, options.sim))),
-            EngineKind::Uring => Driver::Uring(Box::new(uring::Uring::new(&common, arena, depth)?)),
-            EngineKind::Auto => match uring::Uring::new(&common, arena, depth) {
+            EngineKind::Pread => {
+                options.forgo_polling(kind, &common.fallbacks)?;
+                Driver::Pread(pread::Pread::new(&common, depth, options.threads)?)
+            }
+            EngineKind::Sim => {
+                options.forgo_polling(kind, &common.fallbacks)?;
+                Driver::Sim(Box::new(sim::Sim::new(&common, depth, options.sim)))
+            }
+            EngineKind::Uring => Driver::Uring(Box::new(uring::Uring::new(&common, arena, depth, options)?)),
+            EngineKind::Auto => match uring::Uring::new(&common, arena, depth, options) {
                 Ok(uring) => Driver::Uring(Box::new(uring)),
+                Err(refusal) if options.requires_uring() => return Err(refusal.into()),
                 Err(uring::Refusal { cause, remedy }) => {
                     common.fallbacks.take("io_uring", "pread threads", None, || (cause, remedy.to_owned()));
                     Driver::Pread(pread::Pread::new(&common, depth, options.threads)?)
@@ -217,6 +254,7 @@ impl Engine {
         let read_bytes_max = options.read_bytes_max.min(cufile.request_bytes_max());
         let options = EngineOptions { read_bytes_max, ..options };
         let common = Arc::new(Common::new(depth, direct, files::ALIGN_UNKNOWN_BYTES, options)?);
+        options.forgo_polling(EngineKind::CuFile, &common.fallbacks)?;
         let driver = cufile::Driver::new(cufile, &common, depth, options)?;
         Ok(Self::of(Driver::CuFile(Box::new(driver)), common, arena, depth, options))
     }
@@ -231,7 +269,12 @@ impl Engine {
         let fallbacks = common.fallbacks.snapshot();
         let (arena, ready) = (arena.clone(), Vec::with_capacity(depth));
         let (pending, expired) = (Pending::new(depth, options.read_timeout), Vec::new());
-        (Self { driver, common, arena, ready, pending, expired, depth, bound_to_thread: PhantomData }, fallbacks)
+        let control = match options.depth {
+            Depth::Fixed => None,
+            Depth::Adaptive { latency_max } => Some(DepthControl::new(depth, latency_max)),
+        };
+        let bound_to_thread = PhantomData;
+        (Self { driver, common, arena, ready, pending, expired, depth, control, bound_to_thread }, fallbacks)
     }
 
     /// Opens a file for reading. Completes with [`Outcome::Opened`], or an error that names the path.
@@ -250,22 +293,45 @@ impl Engine {
                     Driver::Sim(sim) => sim.open(number, path),
                 }
             }
-            Err(_) => {
-                let error =
-                    Error::new(ErrorKind::NotFound, format!("{}: a path cannot hold a NUL byte", path.display()));
-                self.ready.push(Completion { token, result: Err(error) });
-            }
+            Err(_) => self.ready.push(Completion { token, result: Err(nul_in(path)) }),
         }
     }
 
     /// Opens a file at once, on this thread: for objects that stay open, which are opened rarely.
     pub fn open_now(&self, path: &Path) -> Result<Arc<OpenFile>> {
-        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| {
-            Error::new(ErrorKind::NotFound, format!("{}: a path cannot hold a NUL byte", path.display()))
-        })?;
-        match &self.driver {
-            Driver::Sim(sim) => sim.open_now(name),
-            _ => self.common.open(name),
+        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| nul_in(path))?;
+        let file = match &self.driver {
+            Driver::Sim(sim) => sim.open_now(name)?,
+            _ => self.common.open(name)?,
+        };
+        file.keep_open();
+        Ok(file)
+    }
+
+    /// Opens a file, reads all of it into `region` and closes it again: for small files that are read once. Completes with
+    /// [`Outcome::ReadFile`], or with [`Outcome::Opened`] where that cannot be done in one go, because the file is
+    /// larger than the region or the kernel lacks something: then nothing of it was read, and the region is freed.
+    ///
+    /// # Errors
+    /// In the completion: as for [`open`](Self::open) and [`read`](Self::read).
+    ///
+    /// # Panics
+    /// If no operation has [`room`](Self::room).
+    pub fn read_file(&mut self, token: u64, path: &Path, region: Region) {
+        self.assert_room();
+        match CString::new(path.as_os_str().as_bytes()) {
+            Ok(path) => {
+                let what = What::ReadFile { path: path.clone(), memory: (&region).into() };
+                let number = self.pending.begin(&self.common, token, what);
+                match &mut self.driver {
+                    Driver::Uring(uring) => uring.read_file(number, path, region),
+                    Driver::Pread(pread) => pread.read_file(number, path, region),
+                    Driver::CuFile(cufile) => cufile.host().read_file(number, path, region),
+                    // What is made up is made up of opens and reads.
+                    Driver::Sim(sim) => sim.open(number, path),
+                }
+            }
+            Err(_) => self.ready.push(Completion { token, result: Err(nul_in(path)) }),
         }
     }
 
@@ -357,6 +423,15 @@ impl Engine {
     /// # Errors
     /// Only if the engine itself has failed. Errors of operations are in their completions.
     pub fn reap(&mut self, min: usize, timeout: Duration, completions: &mut Vec<Completion>) -> Result<()> {
+        let (in_flight, before) = (self.in_flight(), completions.len());
+        self.reap_until(min, timeout, completions)?;
+        if let Some(control) = &mut self.control {
+            control.completed(Instant::now(), completions.len() - before, in_flight >= control.depth());
+        }
+        Ok(())
+    }
+
+    fn reap_until(&mut self, min: usize, timeout: Duration, completions: &mut Vec<Completion>) -> Result<()> {
         let enough = completions.len().saturating_add(min);
         completions.append(&mut self.ready);
         let mut now = self.now();
@@ -410,6 +485,17 @@ impl Engine {
             Driver::Sim(sim) => sim.now(),
             _ => Instant::now(),
         }
+    }
+
+    /// Operations that it pays to submit now: as many as have [`room`](Self::room), or fewer where the storage is no faster
+    /// with more in flight.
+    pub fn wanted(&self) -> usize {
+        self.depth().saturating_sub(self.in_flight())
+    }
+
+    /// Operations in flight that pay, as far as is known by now.
+    pub fn depth(&self) -> usize {
+        self.control.as_ref().map_or(self.depth, DepthControl::depth)
     }
 
     /// The engine in use: never `Auto`.
@@ -480,4 +566,8 @@ impl Driver {
             Self::Sim(sim) => sim.cancel(number),
         }
     }
+}
+
+fn nul_in(path: &Path) -> Error {
+    Error::new(ErrorKind::NotFound, format!("{}: a path cannot hold a NUL byte", path.display()))
 }

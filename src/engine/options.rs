@@ -172,6 +172,69 @@ impl FromStr for CuFileApi {
     }
 }
 
+/// Whether a processor is spent on polling where it would save interrupts or system calls. The bytes are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Polling {
+    /// No. The default: a loader's processors have better things to do.
+    #[default]
+    Off,
+    /// Where it is to be had; where not is reported.
+    Preferred,
+    /// Or an error.
+    Required,
+}
+
+impl fmt::Display for Polling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Preferred => "preferred",
+            Self::Required => "required",
+        })
+    }
+}
+
+impl FromStr for Polling {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "off" => Ok(Self::Off),
+            "preferred" => Ok(Self::Preferred),
+            "required" => Ok(Self::Required),
+            _ => Err(Error::invalid_parameter("polling", name, "off, preferred and required are known")),
+        }
+    }
+}
+
+/// Operations in flight that pay: how [`Engine::wanted`](super::Engine::wanted) is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Depth {
+    /// As many as an engine may have.
+    Fixed,
+    /// From a few up to as many as it may have: more while that makes the storage faster, fewer where it does not.
+    Adaptive {
+        /// More in flight than this makes an operation take, on average, is not tried where it is queueing that takes
+        /// the time.
+        latency_max: Duration,
+    },
+}
+
+impl Depth {
+    /// What an operation may take unless told otherwise: longer queues make a run's first and last batch late and keep other
+    /// readers of the device waiting.
+    pub const LATENCY_MAX: Duration = Duration::from_millis(100);
+}
+
+impl Default for Depth {
+    /// Adaptive, within [`LATENCY_MAX`](Self::LATENCY_MAX).
+    fn default() -> Self {
+        Self::Adaptive { latency_max: Self::LATENCY_MAX }
+    }
+}
+
 /// Options of an engine; the default is right for most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
@@ -192,6 +255,17 @@ pub struct EngineOptions {
     pub read_timeout: Duration,
     /// What the engine [`Sim`](EngineKind::Sim) makes up.
     pub sim: SimOptions,
+    /// How many operations in flight pay. Default adaptive.
+    pub depth: Depth,
+    /// Whether a thread of the kernel polls the submission queue of io_uring (`IORING_SETUP_SQPOLL`), so that no system call
+    /// is made for a read. Default off.
+    pub sqpoll: Polling,
+    /// Whether completions of direct reads are polled for (`IORING_SETUP_IOPOLL`), on devices with queues for that. Default
+    /// off.
+    pub iopoll: Polling,
+    /// Operations that io_uring gathers before the kernel is told of them, unless a wait comes first. Default 1: at once, so
+    /// that the device has work. Larger numbers take less CPU time and, with small reads, throughput.
+    pub submit_batch: usize,
 }
 
 impl Default for EngineOptions {
@@ -204,6 +278,10 @@ impl Default for EngineOptions {
             cufile_api: CuFileApi::Auto,
             read_timeout: Self::READ_TIMEOUT,
             sim: SimOptions::default(),
+            depth: Depth::default(),
+            sqpoll: Polling::Off,
+            iopoll: Polling::Off,
+            submit_batch: 1,
         }
     }
 }
@@ -241,6 +319,9 @@ mod tests {
         }
         for path in [RequirePath::Any, RequirePath::Direct] {
             assert_eq!(path.to_string().parse::<RequirePath>().unwrap(), path);
+        }
+        for polling in [Polling::Off, Polling::Preferred, Polling::Required] {
+            assert_eq!(polling.to_string().parse::<Polling>().unwrap(), polling);
         }
         assert!("io_uring".parse::<EngineKind>().unwrap_err().to_string().contains("io_uring"));
         assert!("".parse::<Direct>().is_err());

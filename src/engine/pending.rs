@@ -40,7 +40,17 @@ struct Operation {
 /// What was asked for, as far as an error has to name it.
 pub(super) enum What {
     Open(CString),
-    Read { file: Arc<OpenFile>, offset: u64, len_bytes: usize, memory: Memory },
+    Read {
+        file: Arc<OpenFile>,
+        offset: u64,
+        len_bytes: usize,
+        memory: Memory,
+    },
+    /// An open and a read of all there is, in one go.
+    ReadFile {
+        path: CString,
+        memory: Memory,
+    },
 }
 
 /// The memory of a read.
@@ -174,7 +184,7 @@ impl Pending {
     pub(super) fn stuck(&self) -> Error {
         let first = self.operations.iter().flatten().next().map_or_else(String::new, |operation| {
             let what = match &operation.what {
-                What::Open(path) => format!("opening {}", display(path)),
+                What::Open(path) | What::ReadFile { path, .. } => format!("opening {}", display(path)),
                 What::Read { file, offset, .. } => format!("reading {} at offset {offset}", file.path().display()),
             };
             format!(", such as {what}")
@@ -189,7 +199,7 @@ impl Drop for Pending {
     /// After the driver's: what it had to leave to the kernel or a library keeps its bytes, and nobody waits for them.
     fn drop(&mut self) {
         for operation in self.operations.iter().flatten() {
-            if let What::Read { memory, .. } = &operation.what {
+            if let What::Read { memory, .. } | What::ReadFile { memory, .. } = &operation.what {
                 memory.quarantine();
             }
         }
@@ -204,6 +214,10 @@ impl What {
     fn give_up(&self, timeout: Duration) -> Error {
         let message = match self {
             Self::Open(path) => format!("{}: opening it has not completed within {timeout:?}", display(path)),
+            Self::ReadFile { path, memory } => {
+                memory.quarantine();
+                format!("{}: opening and reading it has not completed within {timeout:?}", display(path))
+            }
             Self::Read { file, offset, len_bytes, memory } => {
                 memory.quarantine();
                 let path = file.path().display();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::transfer::{Step, Transfer};
+use super::transfer::{Span, Step, Transfer};
 use super::{Common, Completion, CuFile, Outcome};
 use crate::error::{Error, Result};
 use crate::memory::{DeviceRegion, Region};
@@ -58,6 +58,7 @@ struct Job {
 enum Work {
     Open(CString),
     Read(Transfer),
+    ReadFile(CString, Region),
     ReadDevice(Arc<CuFile>, Transfer<DeviceRegion>),
 }
 
@@ -117,6 +118,10 @@ impl Pread {
 
     pub(super) fn read(&mut self, token: u64, transfer: Transfer) {
         self.submit(Job { token, work: Work::Read(transfer) });
+    }
+
+    pub(super) fn read_file(&mut self, token: u64, path: CString, region: Region) {
+        self.submit(Job { token, work: Work::ReadFile(path, region) });
     }
 
     /// Reads into device memory.
@@ -216,6 +221,7 @@ impl Crew {
         match work {
             Work::Open(path) => common.open(path).map(Outcome::Opened),
             Work::Read(transfer) => read(common, transfer, is_abandoned).map(Outcome::Read),
+            Work::ReadFile(path, region) => read_file(common, path, region, is_abandoned),
             Work::ReadDevice(cufile, transfer) => cufile.read(common, transfer, is_abandoned).map(Outcome::ReadDevice),
         }
     }
@@ -234,6 +240,22 @@ impl Drop for Leave<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Opens, reads and closes; only opens what the region has no room for.
+fn read_file(common: &Common, path: CString, mut region: Region, is_abandoned: impl Fn() -> bool) -> Result<Outcome> {
+    let file = common.open(path)?;
+    let identity = file.identity();
+    let len_bytes = usize::try_from(file.size_bytes()).unwrap_or(usize::MAX);
+    if Span::new(file.align_bytes(), 0, len_bytes).len_bytes > region.len() {
+        return Ok(Outcome::Opened(file));
+    }
+    if len_bytes == 0 {
+        region.narrow(0..0);
+        return Ok(Outcome::ReadFile { region, identity });
+    }
+    let region = read(common, Transfer::new(file, 0, len_bytes, region)?, is_abandoned)?;
+    Ok(Outcome::ReadFile { region, identity })
 }
 
 fn read(common: &Common, mut transfer: Transfer, is_abandoned: impl Fn() -> bool) -> Result<Region> {

@@ -222,8 +222,7 @@ impl<T: Target> Transfer<T> {
     }
 
     fn complete(mut self, common: &Common) -> Step<T> {
-        common.counters.reads.fetch_add(1, Ordering::Relaxed);
-        common.counters.bytes_asked.fetch_add(self.len_bytes as u64, Ordering::Relaxed);
+        common.counters.read(self.len_bytes);
         self.region.narrow(self.span.skip..self.span.skip + self.len_bytes);
         Step::Done(Ok(self.region))
     }
@@ -279,6 +278,17 @@ impl<T: Target> Transfer<T> {
 }
 
 impl Transfer {
+    /// Whether its next request goes around the page cache, to a device that is polled.
+    pub(super) fn is_polled(&self) -> bool {
+        !self.buffered && self.file.is_polled()
+    }
+
+    /// Asks again without polling.
+    pub(super) fn unpolled(self) -> Self {
+        self.file.refuse_polling();
+        self
+    }
+
     /// The descriptor that `request` reads from and the memory that it fills.
     pub(super) fn ends(&mut self, request: Request) -> (BorrowedFd<'_>, &mut [u8]) {
         let buffered = self.buffered.then(|| self.file.buffered_descriptor()).flatten();

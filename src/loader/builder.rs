@@ -7,20 +7,21 @@ use std::time::Duration;
 
 use super::cuda::{Built, Cuda, Sizes};
 use super::direct::CuFileChoice;
-use super::{Loader, Shared};
+use super::{Loader, Shared, State, state};
 use crate::decode::DecoderKind;
 use crate::decode::kernels::Capacity;
 use crate::decode::nvjpeg::{NvJpeg, NvJpegDevice};
 use crate::device::cuda::Gpu;
 use crate::device::{Device, DeviceChoice};
 use crate::engine::{
-    CuFileApi, Direct, Engine, EngineKind, EngineOptions, RequirePath, SimOptions, estimate_data_set_bytes,
+    CuFileApi, Depth, Direct, Engine, EngineKind, EngineOptions, Polling, RequirePath, SimOptions,
+    estimate_data_set_bytes,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::Grain;
 use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool, UploadLayout};
-use crate::order::{EpochSteps, LastBatch, Order, Shuffle};
+use crate::order::{EpochSteps, LastBatch, Order, Shard, Shuffle};
 use crate::plan::{Augment, Geometry};
 use crate::raw::Shape;
 use crate::report::{Counters, Fallback};
@@ -49,7 +50,9 @@ pub struct LoaderBuilder {
     origin: Origin,
     index: IndexOptions,
     augment: Option<Augment>,
-    batch_size: u64,
+    batch_size: BatchSize,
+    shard: Shard,
+    resume: Option<State>,
     last_batch: LastBatch,
     shuffle: Shuffle,
     seed: u64,
@@ -68,12 +71,39 @@ pub struct LoaderBuilder {
     cufile_api: CuFileApi,
     read_timeout: Duration,
     sim: SimOptions,
+    depth_control: Depth,
+    sqpoll: Polling,
+    iopoll: Polling,
     held_timeout: Duration,
     device: DeviceChoice,
     decoder: DecoderKind,
     landing_bytes: usize,
     scratch_bytes: usize,
     fewer_slots: bool,
+}
+
+/// Samples of a batch, as they were asked for.
+#[derive(Clone, Copy)]
+enum BatchSize {
+    OfRank(u64),
+    OfAll(u64),
+}
+
+impl BatchSize {
+    /// The samples of one rank's batch.
+    fn of_rank(self, shard: Shard) -> Result<u64> {
+        let ranks = shard.world_size();
+        match self {
+            Self::OfRank(samples) => Ok(samples),
+            Self::OfAll(samples) if samples.is_multiple_of(ranks) => Ok(samples / ranks),
+            Self::OfAll(samples) => {
+                let allowed = format!("every rank gets the same: it must be a multiple of the {ranks} ranks");
+                let near = samples.checked_next_multiple_of(ranks).unwrap_or(ranks);
+                Err(Error::invalid_parameter("global_batch_size", samples, &allowed)
+                    .with_remedy(format!("use {near}, for example")))
+            }
+        }
+    }
 }
 
 /// Where the samples come from.
@@ -118,7 +148,9 @@ impl LoaderBuilder {
             origin,
             index: IndexOptions::default(),
             augment: None,
-            batch_size: 128,
+            batch_size: BatchSize::OfRank(128),
+            shard: Shard::WHOLE,
+            resume: None,
             last_batch: LastBatch::Drop,
             shuffle: Shuffle::Full,
             seed: 0,
@@ -137,6 +169,9 @@ impl LoaderBuilder {
             cufile_api: CuFileApi::Auto,
             read_timeout: EngineOptions::READ_TIMEOUT,
             sim: SimOptions::default(),
+            depth_control: Depth::default(),
+            sqpoll: Polling::Off,
+            iopoll: Polling::Off,
             held_timeout: Duration::from_secs(30),
             device: DeviceChoice::default(),
             decoder: DecoderKind::default(),
@@ -152,13 +187,40 @@ impl LoaderBuilder {
         self
     }
 
-    /// Samples of a batch. Default 128.
+    /// Samples of a batch: of this rank, as everywhere in training. All ranks must say the same. Default 128.
+    ///
+    /// More ranks therefore make a step larger. What keeps it as it is, is
+    /// [`global_batch_size`](Self::global_batch_size); of the two, the one said last counts.
     pub fn batch_size(mut self, samples: u64) -> Self {
-        self.batch_size = samples;
+        self.batch_size = BatchSize::OfRank(samples);
         self
     }
 
-    /// What becomes of the samples that do not fill a batch. Default [`LastBatch::Drop`].
+    /// Samples that all ranks together take in a step, of which each gets the same number. With it the batches that an
+    /// optimiser sees are the same on any number of ranks, also where a run is resumed on more or fewer of them.
+    pub fn global_batch_size(mut self, samples: u64) -> Self {
+        self.batch_size = BatchSize::OfAll(samples);
+        self
+    }
+
+    /// For which of several processes it loads: [`Shard::from_env`] or [`Shard::new`]. Default: the only one.
+    ///
+    /// Seed, shuffle, batch size and data set must be those of the other ranks; then their batches are disjoint and
+    /// together the epoch, and under [`LastBatch::Drop`] and [`LastBatch::Pad`] all have the same number of steps.
+    pub fn shard(mut self, shard: Shard) -> Self {
+        self.shard = shard;
+        self
+    }
+
+    /// Begins where another run had come to: with the batch that it would have taken next, on any number of ranks and
+    /// threads, by any engine and on any device. See [`Loader::epochs`] for how a run is resumed, and [`State`] for what
+    /// has to be as it was.
+    pub fn resume(mut self, state: State) -> Self {
+        self.resume = Some(state);
+        self
+    }
+
+    /// What becomes of the samples that do not fill a batch of every rank. Default [`LastBatch::Drop`].
     pub fn last_batch(mut self, last_batch: LastBatch) -> Self {
         self.last_batch = last_batch;
         self
@@ -182,7 +244,7 @@ impl LoaderBuilder {
         self
     }
 
-    /// Files being opened or read at once. Default 32.
+    /// Files being opened or read at once, at most. Default 32.
     pub fn depth(mut self, reads: usize) -> Self {
         self.depth = reads;
         self
@@ -195,6 +257,24 @@ impl LoaderBuilder {
     /// [`limited`](crate::report::StageReport::limited), not storage's.
     pub fn limit_mbps(mut self, limits: RateLimits) -> Self {
         self.rate_limits = limits;
+        self
+    }
+
+    /// How many of them are, up to [`depth`](Self::depth). Default [`Depth::Adaptive`]: as many as make the storage faster.
+    pub fn depth_control(mut self, control: Depth) -> Self {
+        self.depth_control = control;
+        self
+    }
+
+    /// Whether a thread of the kernel takes reads from io_uring's queue without system calls. Default [`Polling::Off`].
+    pub fn sqpoll(mut self, polling: Polling) -> Self {
+        self.sqpoll = polling;
+        self
+    }
+
+    /// Whether completions of direct reads are polled for, through io_uring. Default [`Polling::Off`].
+    pub fn iopoll(mut self, polling: Polling) -> Self {
+        self.iopoll = polling;
         self
     }
 
@@ -345,7 +425,13 @@ impl LoaderBuilder {
     /// `InvalidParameter` and `EmptyDataset` for what was asked, `LimitExceeded` if the memory is not to
     /// be had, `OutOfMemory` if the device's is not, `Unavailable` if an engine, device or decoder asked for by name is
     /// not, and those of [`open_with`](source::open_with).
-    pub fn build(self) -> Result<Loader> {
+    pub fn build(mut self) -> Result<Loader> {
+        let batch_size = self.batch_size.of_rank(self.shard)?;
+        self.batch_size = BatchSize::OfRank(batch_size);
+        if self.index.mode == IndexMode::Build && self.shard.world_size() > 1 {
+            let allowed = "a rank sees its share of the data set only: build the index with `forebay index`";
+            return Err(Error::invalid_parameter("index", self.index.mode, allowed));
+        }
         let augment = match self.augment {
             Some(augment) => augment,
             None => Augment::imagenet_train(224).build()?,
@@ -372,8 +458,10 @@ impl LoaderBuilder {
         let rate_limits = self.rate_limits.resolve()?;
         let (gpu, fallback) = self.open_device(&augment)?;
         let (source, recorder) = self.origin.open(&self.index)?;
-        let steps = EpochSteps::new(source.len(), self.batch_size, self.last_batch)?;
+        let steps = EpochSteps::of_rank(source.len(), batch_size, self.last_batch, self.shard)?;
         let order = Order::new(source.len(), self.seed, self.shuffle)?;
+        let data_set = state::data_set(&*source);
+        let resumed = self.resume.map(|state| state.check(&order, data_set)).transpose()?;
         let data_set_bytes = estimate_data_set_bytes(&*source);
         let engine_options = EngineOptions {
             direct: self.direct,
@@ -381,11 +469,14 @@ impl LoaderBuilder {
             cufile_api: self.cufile_api,
             read_timeout: self.read_timeout,
             sim: self.sim,
+            depth: self.depth_control,
+            sqpoll: self.sqpoll,
+            iopoll: self.iopoll,
             ..EngineOptions::default()
         };
         let mut device_fallbacks: Vec<_> = fallback.into_iter().collect();
         let (memory, arena, slots, cuda) = match gpu {
-            None => self.host_memory(&augment)?,
+            None => self.host_memory(&augment, &*source)?,
             Some(gpu) => {
                 if self.decoder.needs_index() && !self.can_plan(&*source) {
                     return Err(no_index(self.decoder));
@@ -415,6 +506,7 @@ impl LoaderBuilder {
             shared: Arc::new(Shared {
                 source,
                 order,
+                data_set,
                 steps,
                 augment,
                 orientation: self.orientation,
@@ -439,6 +531,8 @@ impl LoaderBuilder {
                 engine_name: Mutex::new("none yet"),
                 stop: AtomicBool::new(false),
             }),
+            taken: resumed.unwrap_or_default(),
+            resumed,
         })
     }
 
@@ -516,7 +610,11 @@ impl LoaderBuilder {
         }
     }
 
-    fn host_memory(&self, augment: &Augment) -> Result<(MemoryPlan, Arena, SlotPool, Option<Cuda>)> {
+    fn host_memory(
+        &self,
+        augment: &Augment,
+        source: &dyn Source,
+    ) -> Result<(MemoryPlan, Arena, SlotPool, Option<Cuda>)> {
         let batch_size = self.places();
         let (memory, slots) = match augment.output_bytes() {
             Some(sample_bytes) => (
@@ -529,7 +627,7 @@ impl LoaderBuilder {
             ),
         };
         debug_assert_eq!(augment.output_bytes().is_none(), matches!(augment.geometry(), Geometry::None));
-        Ok((memory, Arena::new(self.arena_bytes)?, slots, None))
+        Ok((memory, Arena::on_node(self.arena_bytes, super::node_of(source, || None))?, slots, None))
     }
 
     /// nvJPEG, where it was asked for or there are samples for it.
@@ -588,7 +686,8 @@ impl LoaderBuilder {
     }
 
     fn places(&self) -> usize {
-        usize::try_from(self.batch_size).unwrap_or(usize::MAX)
+        let (BatchSize::OfRank(samples) | BatchSize::OfAll(samples)) = self.batch_size;
+        usize::try_from(samples).unwrap_or(usize::MAX)
     }
 }
 

@@ -130,7 +130,8 @@ impl Sizes<'_> {
             (Some(_), None) => self.upload.without_host_landing(),
             _ => self.upload,
         };
-        let pinned = Pinned::new(self.arena_bytes, slots.len(), upload, self.sample_bytes)?;
+        let node = super::node_of(source, || gpu.pci_place());
+        let pinned = Pinned::new(self.arena_bytes, slots.len(), upload, self.sample_bytes, node)?;
         let (start, len_bytes) = pinned.range();
         // SAFETY: the range stays mapped while `Cuda` holds its uploads, which it drops last. Copies have ended when a
         // run has: its threads wait for each batch that they launched.

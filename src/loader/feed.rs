@@ -15,13 +15,20 @@ use super::ready::Ready;
 use super::seat::{ReadRequest, SampleBytes, Seat, Waiting, of_token};
 use super::tray::{Exit, Tray};
 use super::work::Job;
-use crate::engine::{Completion, Engine, FileCache, OpenFile, Outcome};
+use crate::engine::{Completion, Engine, FileCache, Identity, OpenFile, Outcome};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::Slot;
+use crate::memory::{Region, Slot};
+use crate::order::{Step, Steps};
 use crate::source::Extent;
 
 /// How long it sleeps at most before it looks whether the run was ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Files that are longer than this are opened before memory is taken for them: what of it they do not fill is lost to others.
+const FILE_BYTES_MAX: usize = 128 << 10;
+
+/// The part of the difference by which the length that is expected of a file sinks to that of a shorter one.
+const FILE_BYTES_DECAY: usize = 256;
 
 /// The state of the feeding thread.
 pub(super) struct Feed<'a> {
@@ -44,6 +51,8 @@ pub(super) struct Feed<'a> {
     /// Taken from the arena for the first of `starting`.
     memory: Vec<Bytes>,
     completions: Vec<Completion>,
+    /// The length that most files do not exceed, by those that were opened lately; 0 before the first.
+    file_bytes: usize,
     /// What has landed so far.
     landed: SampleBytes,
 }
@@ -68,13 +77,14 @@ impl<'a> Feed<'a> {
             ranges: Vec::new(),
             memory: Vec::new(),
             completions: Vec::with_capacity(shared.depth),
+            file_bytes: 0,
             landed: SampleBytes::default(),
         })
     }
 
-    /// Feeds all batches of the epochs, or as many as there are before the run is ended.
-    pub(super) fn run(mut self, epochs: Range<u64>) -> Result<()> {
-        let batches = self.feed(epochs);
+    /// Feeds the batches of all steps, or as many as there are before the run is ended.
+    pub(super) fn run(mut self, steps: Steps) -> Result<()> {
+        let batches = self.feed(steps);
         let counters = &self.shared.counters;
         self.lanes.report(counters);
         for fallback in self.engine.fallbacks() {
@@ -91,13 +101,13 @@ impl<'a> Feed<'a> {
         counters.reads.fetch_add(done.reads, Relaxed);
         counters.retries.fetch_add(done.retries, Relaxed);
         counters.timeouts.fetch_add(done.timeouts, Relaxed);
+        counters.depth.store(self.engine.depth() as u64, Relaxed);
         self.ready.end_at(batches?);
         Ok(())
     }
 
-    fn feed(&mut self, epochs: Range<u64>) -> Result<u64> {
-        let steps = self.shared.steps.steps();
-        let mut batches = epochs.flat_map(|epoch| (0..steps).map(move |step| (epoch, step))).zip(0u64..).peekable();
+    fn feed(&mut self, steps: Steps) -> Result<u64> {
+        let mut batches = steps.zip(0u64..).peekable();
         let mut fed = 0;
         loop {
             let working = Instant::now();
@@ -106,16 +116,16 @@ impl<'a> Feed<'a> {
             }
             self.start_reads();
             let mut slot_wanted = None;
-            while self.engine.room() > 0 && !self.free_seats.is_empty() && self.memory_wanted.is_none() {
+            while self.engine.wanted() > 0 && !self.free_seats.is_empty() && self.memory_wanted.is_none() {
                 if slot_wanted.is_none()
                     && self.lanes.is_hungry()
-                    && let Some(&(at, sequence)) = batches.peek()
+                    && let Some(&(step, sequence)) = batches.peek()
                 {
-                    let samples = self.batch_len(at.1);
+                    let samples = step.len() as usize;
                     if let Some(slot) = self.shared.slots.try_acquire(samples) {
                         batches.next();
                         fed = sequence + 1;
-                        self.start_batch(sequence, at, &slot)?;
+                        self.start_batch(sequence, step, &slot)?;
                         continue;
                     }
                     slot_wanted = Some(samples);
@@ -184,17 +194,12 @@ impl<'a> Feed<'a> {
         Ok(())
     }
 
-    fn batch_len(&self, step: u64) -> usize {
-        let positions = self.shared.steps.positions(step);
-        (positions.end - positions.start) as usize
-    }
-
     /// Puts the samples of a batch into the lines of their roots.
-    fn start_batch(&mut self, sequence: u64, at: (u64, u64), slot: &Slot) -> Result<()> {
+    fn start_batch(&mut self, sequence: u64, step: Step, slot: &Slot) -> Result<()> {
         let shared = self.shared;
-        let mut tray = Tray::new(sequence, at, shared.augment);
-        let order = shared.order.epoch(at.0);
-        tray.fill(&*shared.source, shared.steps.positions(at.1).map(|position| order.at(position)))?;
+        let mut tray = Tray::new(sequence, step, shared.augment);
+        let order = shared.order.epoch(step.epoch());
+        tray.fill(&*shared.source, step.positions().map(|position| order.at(position)))?;
         if let Some(cuda) = &shared.cuda {
             tray.expect_device();
             cuda.start_round(slot.index())?;
@@ -224,8 +229,18 @@ impl<'a> Feed<'a> {
             Extent::Object(object) => {
                 source.object_path(object, &mut self.path)?;
                 let seat = &mut self.seats[number];
-                self.lanes.opens(seat.lane);
-                self.engine.open(seat.open(number), &self.path);
+                let lane = seat.lane;
+                let token = seat.open(number);
+                self.lanes.opens(lane);
+                // What is held to a limit has to know how much it reads before.
+                let region = if self.lanes.is_limited(lane) { None } else { self.memory_of_file(sample)? };
+                match region {
+                    Some(region) => {
+                        self.seats[number].begin_file(Instant::now());
+                        self.engine.read_file(token, &self.path, region);
+                    }
+                    None => self.engine.open(token, &self.path),
+                }
                 Ok(())
             }
             Extent::Range { object, offset, len_bytes } => {
@@ -244,6 +259,24 @@ impl<'a> Feed<'a> {
                 self.choose_reads(number, file, offset..end)
             }
         }
+    }
+
+    /// Memory for a sample that is a small file read whole, if there is room, by the lengths of those before it.
+    fn memory_of_file(&self, sample: u64) -> Result<Option<Region>> {
+        let shared = self.shared;
+        let is_small = (1..=FILE_BYTES_MAX).contains(&self.file_bytes);
+        if !is_small || shared.limits.check_bytes(self.file_bytes as u64).is_err() || !shared.is_plain_file(sample) {
+            return Ok(None);
+        }
+        // A smaller arena reads what fits it, the other way.
+        Ok(shared.arena.alloc(self.file_bytes).unwrap_or(None))
+    }
+
+    /// Learns from the length of a file.
+    fn expect_files_of(&mut self, len_bytes: u64) {
+        let len_bytes = usize::try_from(len_bytes).unwrap_or(usize::MAX);
+        let sunk = self.file_bytes - self.file_bytes.saturating_sub(len_bytes) / FILE_BYTES_DECAY;
+        self.file_bytes = len_bytes.max(sunk);
     }
 
     /// Decides which bytes of a sample, the bytes `extent` of `file`, are read, and queues it for them.
@@ -349,10 +382,19 @@ impl<'a> Feed<'a> {
             let result = result.and_then(|outcome| match outcome {
                 Outcome::Opened(file) => {
                     let size_bytes = file.size_bytes();
+                    self.expect_files_of(size_bytes);
                     self.choose_reads(number, file, 0..size_bytes)
                 }
                 Outcome::Read(region) => {
                     self.land(number, read, Bytes::Host(region));
+                    Ok(())
+                }
+                Outcome::ReadFile { region, identity } => {
+                    self.expect_files_of(identity.size_bytes);
+                    self.shared.limits.check_bytes(identity.size_bytes)?;
+                    self.count_file(number, &identity, now)?;
+                    let landed = self.seats[number].land_file(region, identity);
+                    self.hand_on(landed);
                     Ok(())
                 }
                 Outcome::ReadDevice(region) => {
@@ -370,9 +412,29 @@ impl<'a> Feed<'a> {
         self.completions = completions;
     }
 
+    /// Counts a file that came in one go where it lies.
+    fn count_file(&mut self, number: usize, identity: &Identity, now: Instant) -> Result<()> {
+        let seat = &mut self.seats[number];
+        let Some(Waiting { tray, index, .. }) = &seat.waiting else { return Ok(()) };
+        if let Extent::Object(object) = self.shared.source.extent(tray.samples[*index])? {
+            self.shared.source.object_path(object, &mut self.path)?;
+            seat.lane = self.lanes.settle(seat.lane, identity.inode.0, &self.path);
+        }
+        if let Some(begun) = seat.file_begun() {
+            self.lanes.has_read(seat.lane, identity.size_bytes as usize, now.duration_since(begun));
+        }
+        Ok(())
+    }
+
     /// Takes the bytes of a read, and hands on a sample that has all of its own.
     fn land(&mut self, number: usize, read: usize, bytes: Bytes) {
-        if let Some((job, bytes)) = self.seats[number].land(read, bytes) {
+        let landed = self.seats[number].land(read, bytes);
+        self.hand_on(landed);
+    }
+
+    /// Hands on a sample that has all of its bytes.
+    fn hand_on(&mut self, landed: Option<(Job, SampleBytes)>) {
+        if let Some((job, bytes)) = landed {
             self.landed.data += bytes.data;
             self.landed.needed += bytes.needed;
             self.landed.asked += bytes.asked;

@@ -128,6 +128,11 @@ impl Lanes {
         lane.in_flight < most && lane.is_within_limit(now)
     }
 
+    /// Whether a root is held to a limit.
+    pub(super) fn is_limited(&self, lane: usize) -> bool {
+        self.lanes[lane].bucket.is_some()
+    }
+
     /// Counts an open that starts.
     pub(super) fn opens(&mut self, lane: usize) {
         let lane = &mut self.lanes[lane];
@@ -236,6 +241,7 @@ mod tests {
     use super::*;
     use crate::error::Result;
     use crate::memory::SlotPool;
+    use crate::order::{Cursor, EpochSteps, LastBatch};
     use crate::plan::Augment;
     use crate::source::Extent;
     use crate::storage::RateLimits;
@@ -269,8 +275,11 @@ mod tests {
     /// Lanes in which these samples wait, as those of one batch.
     fn lanes(depth: usize, limits: &RateLimits, samples: impl Iterator<Item = u64>) -> Lanes {
         let augment = Augment::imagenet_train(8).build().unwrap();
-        let mut tray = Tray::new(0, (0, 0), augment);
-        tray.fill(&TwoRoots, samples).unwrap();
+        let samples: Vec<u64> = samples.collect();
+        let steps = EpochSteps::new(samples.len() as u64, samples.len() as u64, LastBatch::Drop).unwrap();
+        let step = steps.step(Cursor::start_of(0)).unwrap();
+        let mut tray = Tray::new(0, step, augment);
+        tray.fill(&TwoRoots, samples.into_iter()).unwrap();
         let tray = Arc::new(tray);
         let slot = SlotPool::new(2, tray.samples.len(), 1).unwrap().try_acquire(tray.samples.len()).unwrap();
         let mut lanes = Lanes::new(depth, limits.resolve().unwrap());

@@ -46,6 +46,7 @@ mod push_down;
 mod ready;
 mod run;
 mod seat;
+mod state;
 mod tray;
 mod work;
 
@@ -58,6 +59,7 @@ use std::time::Duration;
 pub use builder::LoaderBuilder;
 use builder::Origin;
 pub use run::Epochs;
+pub use state::State;
 pub(crate) use tray::Filled;
 use tray::Tray;
 
@@ -66,8 +68,8 @@ use crate::device::Device;
 use crate::engine::{CuFile, Engine, EngineKind, EngineOptions};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::memory::{Arena, MemoryPlan, SlotPool};
-use crate::order::{EpochSteps, Order};
+use crate::memory::{Arena, MemoryPlan, SlotPool, numa};
+use crate::order::{Cursor, EpochSteps, Order, Shard};
 use crate::plan::Augment;
 use crate::raw::Shape;
 use crate::report::{Counters, Fallback, Report, Setting, lock};
@@ -97,12 +99,18 @@ use crate::storage::ResolvedLimits;
 /// ```
 pub struct Loader {
     shared: Arc<Shared>,
+    /// Behind the last batch that was taken.
+    taken: Cursor,
+    /// Where the next run begins, if it was resumed.
+    resumed: Option<Cursor>,
 }
 
 /// What the threads of a run share with the loader.
 struct Shared {
     source: Arc<dyn Source>,
     order: Order,
+    /// What tells the data set from others.
+    data_set: u64,
     steps: EpochSteps,
     augment: Augment,
     orientation: bool,
@@ -164,10 +172,27 @@ impl Loader {
 
     /// The batches of some epochs, one after another without a pause between epochs.
     ///
+    /// Of a loader that was [resumed](LoaderBuilder::resume) they begin where that run had come to: the first call that
+    /// reaches beyond that place leaves out what lies before it, and a call that ends before it gives none. So the line
+    /// that started a run resumes it.
+    ///
     /// The loader works ahead until every slot is full. Dropping the iterator at any moment, also in a
     /// panic of the consumer, ends and joins all threads; batches that were taken stay valid.
     pub fn epochs(&mut self, epochs: Range<u64>) -> Epochs<'_> {
-        Epochs::start(&self.shared, epochs)
+        let mut from = Cursor::start_of(epochs.start);
+        match self.resumed {
+            // All of it lies before that place.
+            Some(resumed) if epochs.end <= resumed.epoch => from = resumed,
+            Some(resumed) => {
+                self.resumed = None;
+                from = from.max(resumed);
+            }
+            None => {}
+        }
+        if !epochs.is_empty() {
+            self.taken = from;
+        }
+        Epochs::start(&self.shared, self.shared.steps.run(from, epochs.end), &mut self.taken)
     }
 
     /// The batches of one epoch.
@@ -175,9 +200,36 @@ impl Loader {
         self.epochs(epoch..epoch.saturating_add(1))
     }
 
-    /// Batches in every epoch.
+    /// Batches in every epoch, of this rank.
     pub fn steps_per_epoch(&self) -> u64 {
         self.shared.steps.steps()
+    }
+
+    /// How far it has come: behind the last batch that was taken, whatever was read ahead. Before the first that is where
+    /// the run begins. See [`State`].
+    pub fn state(&self) -> State {
+        self.shared.state(self.taken)
+    }
+
+    /// Goes to where another run had come to, as [`LoaderBuilder::resume`] does.
+    ///
+    /// # Errors
+    /// Those of [`State`]: the loader is left as it was.
+    pub fn resume(&mut self, state: State) -> Result<()> {
+        let Shared { order, data_set, .. } = &*self.shared;
+        let resumed = state.check(order, *data_set)?;
+        (self.resumed, self.taken) = (Some(resumed), resumed);
+        Ok(())
+    }
+
+    /// Which of several processes it loads for.
+    pub fn shard(&self) -> Shard {
+        self.shared.steps.shard()
+    }
+
+    /// Samples that all ranks take in one step.
+    pub fn global_batch_size(&self) -> u64 {
+        self.shared.steps.global_batch_size()
     }
 
     /// The data set.
@@ -211,6 +263,7 @@ impl Loader {
             &shared.counters,
             Setting {
                 decode_threads: shared.threads,
+                depth_max: shared.depth,
                 engine: *lock(&shared.engine_name),
                 device: shared.device(),
                 memory_bound_bytes: shared.memory.total_bytes() as u64,
@@ -220,6 +273,19 @@ impl Loader {
             },
         )
     }
+}
+
+/// The NUMA node that samples should land in, on their way to a device at a place on the PCI bus.
+fn node_of(source: &dyn Source, pci: impl FnOnce() -> Option<String>) -> Option<u32> {
+    if !numa::has_choice() {
+        return None;
+    }
+    let mut path = PathBuf::new();
+    let found = source.extent(0).and_then(|extent| {
+        let (Extent::Object(object) | Extent::Range { object, .. }) = extent;
+        source.object_path(object, &mut path)
+    });
+    numa::node(found.is_ok().then_some(path.as_path()), pci().as_deref())
 }
 
 impl Shared {
@@ -234,6 +300,11 @@ impl Shared {
             Some(cufile) => Engine::with_cufile(cufile, &self.arena, self.depth, self.engine_options),
             None => Engine::new(self.engine, &self.arena, self.depth, self.engine_options),
         }
+    }
+
+    /// That of a run that has come to a place.
+    fn state(&self, at: Cursor) -> State {
+        State::new(&self.order, self.data_set, at)
     }
 
     fn device(&self) -> Device {

@@ -119,7 +119,7 @@ impl Shared {
     pub(super) fn plan(&self, tray: &Tray, index: usize, info: &ImageInfo) -> Result<SamplePlan> {
         self.limits.check_dimensions(info.width, info.height)?;
         let orientation = if self.orientation { info.orientation } else { Orientation::AS_STORED };
-        let key = SampleKey { seed: self.order.seed(), epoch: tray.epoch, sample: tray.samples[index], view: 0 };
+        let key = SampleKey { seed: self.order.seed(), epoch: tray.step.epoch(), sample: tray.samples[index], view: 0 };
         let plan = self.augment.plan(key, info.width, info.height, orientation)?;
         let may_scale = self.augment.dct_scaling() && info.route.scales();
         Ok(if may_scale { plan.scaled_down() } else { plan })
@@ -133,6 +133,16 @@ impl Shared {
         self.refuse_indirect("no index describes it")?;
         let has_nvjpeg = self.cuda.as_ref().is_some_and(Cuda::has_nvjpeg);
         Ok(if has_nvjpeg { Landing::Upload } else { Landing::Host })
+    }
+
+    /// Whether a sample that is a file of its own is read whole, for the host, whatever opening it shows: then it can be
+    /// opened and read in one go.
+    pub(super) fn is_plain_file(&self, sample: u64) -> bool {
+        let lands_elsewhere = self.requires_direct() || self.cuda.as_ref().is_some_and(Cuda::has_nvjpeg);
+        // What fails here fails again where it is reported.
+        let is_known = || matches!(self.source.record(sample), Ok(Some(_)) | Err(_));
+        let is_planned = self.index != IndexMode::Off && self.augment.output_shape().is_some() && is_known();
+        !lands_elsewhere && !is_planned && matches!(self.source.is_headerless(sample), Ok(false))
     }
 
     /// Takes a seat's memory from the landing area of its slot, if there is room.

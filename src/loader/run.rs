@@ -1,6 +1,5 @@
 //! A run over some epochs: its threads, and the iterator that owns them.
 
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,9 +9,10 @@ use std::time::{Duration, Instant};
 use super::feed::Feed;
 use super::ready::{Next, Ready};
 use super::tray::Exit;
-use super::{Shared, launch, work};
+use super::{Shared, State, launch, work};
 use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
+use crate::order::{Cursor, Steps};
 use crate::report::lock;
 
 /// How often a consumer that waits looks whether it holds every batch itself.
@@ -21,6 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The batches of some epochs, in order. See [`Loader::epochs`](super::Loader::epochs).
 pub struct Epochs<'a> {
     shared: &'a Arc<Shared>,
+    /// Behind the last batch that was taken.
+    taken: &'a mut Cursor,
     ready: Arc<Ready>,
     threads: Vec<JoinHandle<()>>,
     started: Instant,
@@ -28,10 +30,10 @@ pub struct Epochs<'a> {
 }
 
 impl<'a> Epochs<'a> {
-    pub(super) fn start(shared: &'a Arc<Shared>, epochs: Range<u64>) -> Self {
+    pub(super) fn start(shared: &'a Arc<Shared>, steps: Steps, taken: &'a mut Cursor) -> Self {
         shared.stop.store(false, Relaxed);
         let ready = Arc::new(Ready::default());
-        let mut run = Self { shared, ready, threads: Vec::new(), started: Instant::now(), is_over: false };
+        let mut run = Self { shared, taken, ready, threads: Vec::new(), started: Instant::now(), is_over: false };
         // No more jobs exist than seats in slots, so sending one never waits.
         let seats = shared.slots.slots() * shared.steps.batch_size() as usize;
         let (sender, jobs) = crossbeam_channel::bounded(seats);
@@ -42,8 +44,14 @@ impl<'a> Epochs<'a> {
         }
         let ready = Arc::clone(&run.ready);
         let shared = Arc::clone(shared);
-        run.spawn_vital("feed", move || Feed::new(&shared, &ready, &exit, sender)?.run(epochs));
+        run.spawn_vital("feed", move || Feed::new(&shared, &ready, &exit, sender)?.run(steps));
         run
+    }
+
+    /// How far the run has come: behind the last batch that was taken from it, whatever was read ahead. See
+    /// [`State`]; [`Batch::state`] is the same of a batch.
+    pub fn state(&self) -> State {
+        self.shared.state(*self.taken)
     }
 
     /// Where complete trays go, with the threads between there and the consumer.
@@ -100,7 +108,10 @@ impl<'a> Epochs<'a> {
                 Next::Filled(filled) => {
                     return Some(match filled.tray.take_failure() {
                         Some(error) => Err(error),
-                        None => Ok(Batch::new(filled, &shared.held)),
+                        None => {
+                            let state = shared.state(filled.tray.step.next());
+                            Ok(Batch::new(filled, state, &shared.held))
+                        }
                     });
                 }
                 Next::Failed(error) => return Some(Err(error)),
@@ -146,8 +157,9 @@ impl Iterator for Epochs<'_> {
                 counters.images.fetch_add(batch.len() as u64, Relaxed);
                 counters.batches.fetch_add(1, Relaxed);
                 let first_ns = self.started.elapsed().as_nanos() as u64;
+                *self.taken = batch.state().cursor();
                 let _ = counters.first_batch_ns.compare_exchange(0, first_ns, Relaxed, Relaxed);
-                if self.shared.recorder.is_some() && batch.step() + 1 == self.shared.steps.steps() {
+                if self.shared.recorder.is_some() && self.taken.epoch > batch.epoch() {
                     let shared = Arc::clone(self.shared);
                     self.spawn("forebay-index".into(), move || shared.write_index());
                 }

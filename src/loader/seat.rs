@@ -7,9 +7,9 @@ use std::time::Instant;
 use super::landed::{Bytes, Landed, Landing};
 use super::tray::Tray;
 use super::work::Job;
-use crate::engine::{Engine, OpenFile};
+use crate::engine::{Engine, Identity, OpenFile};
 use crate::error::Error;
-use crate::memory::Slot;
+use crate::memory::{Region, Slot};
 use crate::plan::{SamplePlan, ranges};
 
 /// The bits of a token that number a sample's reads; the others number its seat.
@@ -31,6 +31,8 @@ pub(super) struct Seat {
     plan: Option<SamplePlan>,
     needed_bytes: u64,
     reads: Vec<Read>,
+    /// When it began to be read, where that is one operation with its opening.
+    file_begun: Option<Instant>,
     landing: Landing,
     /// Why its bytes did not get to the device: they are read for the host once nothing of them is in flight.
     turned_back: Option<Error>,
@@ -183,6 +185,16 @@ impl Seat {
         self.started == self.reads.len()
     }
 
+    /// Notes when a file begins to be read in one go.
+    pub(super) fn begin_file(&mut self, at: Instant) {
+        self.file_begun = Some(at);
+    }
+
+    /// When that was.
+    pub(super) fn file_begun(&mut self) -> Option<Instant> {
+        self.file_begun.take()
+    }
+
     /// Counts an open that starts, and gives its token.
     pub(super) fn open(&mut self, number: usize) -> u64 {
         self.in_flight += 1;
@@ -220,6 +232,16 @@ impl Seat {
         let (first, more) = (landed.next()?, landed.collect());
         let (plan, landing) = (self.plan, self.landing);
         Some((Job { tray, slot, index, modified, plan, landing, first, more }, bytes))
+    }
+
+    /// The sample, all of whose bytes came at once, as those of the file that `identity` is of.
+    pub(super) fn land_file(&mut self, region: Region, identity: Identity) -> Option<(Job, SampleBytes)> {
+        let Waiting { tray, slot, index } = self.waiting.take()?;
+        let len_bytes = region.len() as u64;
+        let first = Landed { offset: 0, bytes: Bytes::Host(region) };
+        let (modified, landing) = (identity.modified, Landing::Host);
+        let job = Job { tray, slot, index, modified, plan: None, landing, first, more: Vec::new() };
+        Some((job, SampleBytes { data: len_bytes, needed: len_bytes, asked: len_bytes }))
     }
 
     /// Lets go of a sample that has failed, its memory and the reads that have not started.

@@ -12,6 +12,7 @@ use crate::decode::kernels::Needs;
 use crate::decode::nvjpeg;
 use crate::error::{Error, Result};
 use crate::memory::{FilledSlot, SampleOut, Slot};
+use crate::order::Step;
 use crate::pixels::Rect;
 use crate::plan::{Augment, Layout, SamplePlan, Size};
 use crate::report::lock;
@@ -22,8 +23,7 @@ use crate::source::Source;
 pub(crate) struct Tray {
     /// Its place in the order of all batches of the run.
     pub(crate) sequence: u64,
-    pub(crate) epoch: u64,
-    pub(crate) step: u64,
+    pub(crate) step: Step,
     pub(crate) augment: Augment,
     pub(crate) samples: Vec<u64>,
     pub(crate) labels: Vec<i64>,
@@ -96,10 +96,9 @@ impl By {
 }
 
 impl Tray {
-    pub(super) fn new(sequence: u64, (epoch, step): (u64, u64), augment: Augment) -> Self {
+    pub(super) fn new(sequence: u64, step: Step, augment: Augment) -> Self {
         Self {
             sequence,
-            epoch,
             step,
             augment,
             samples: Vec::new(),

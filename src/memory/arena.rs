@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use super::mapping::Part;
+use super::mapping::{Pages, Part};
 use super::ring::{Piece, Ring, Ticket};
 use crate::error::Result;
 
@@ -26,13 +26,18 @@ struct Memory {
 }
 
 impl Arena {
-    /// Maps an arena of at least `capacity_bytes`. Memory is touched when it is first used or
-    /// registered.
+    /// Maps an arena of at least `capacity_bytes`: in huge pages that were set aside, where enough of them are free, else
+    /// in memory that is touched when it is first used or registered.
     ///
     /// # Errors
     /// `LimitExceeded` if the memory is not to be had.
     pub fn new(capacity_bytes: usize) -> Result<Self> {
-        let memory = Part::new(capacity_bytes)?;
+        Self::on_node(capacity_bytes, None)
+    }
+
+    /// The same with memory of a NUMA node, while that has some.
+    pub(crate) fn on_node(capacity_bytes: usize, node: Option<u32>) -> Result<Self> {
+        let memory = Part::for_reads(capacity_bytes, node)?;
         Ok(Self::of(memory.clone(), memory))
     }
 
@@ -81,6 +86,11 @@ impl Arena {
     /// Bytes in all.
     pub fn capacity_bytes(&self) -> usize {
         self.0.capacity_bytes()
+    }
+
+    /// The pages that it consists of.
+    pub fn pages(&self) -> Pages {
+        self.0.memory().own.pages()
     }
 
     /// The most bytes that were ever out at once.

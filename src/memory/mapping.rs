@@ -4,12 +4,29 @@ use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
+use super::numa::NODES_MAX;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The size of a transparent huge page on x86-64 and (with 4 KiB pages) on aarch64.
+/// The size of a huge page on x86-64 and (with 4 KiB pages) on aarch64.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Memory is taken from this node while it has some, else from others (set_mempolicy(2)).
+const MPOL_PREFERRED: libc::c_int = 1;
+
+/// The pages that memory consists of. Large ones cost the processor and devices fewer look-ups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pages {
+    /// Of 2 MiB, set aside for the purpose (hugetlbfs, `vm.nr_hugepages`).
+    Huge,
+    /// Of 2 MiB where the kernel finds some (transparent huge pages).
+    Transparent,
+    /// Of the smallest size.
+    Small,
+}
 
 /// A private mapping, owned: unmapped when dropped.
 ///
@@ -17,6 +34,7 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 pub(super) struct Mapping {
     start: NonNull<u8>,
     len_bytes: usize,
+    pages: Pages,
 }
 
 // SAFETY: a mapping belongs to the process, not to the thread that made it, and `Mapping` itself gives
@@ -50,7 +68,8 @@ impl Mapping {
         let lead = mapped.as_ptr().align_offset(unit).min(slack);
         // SAFETY: `lead <= slack`, so `lead + len_bytes` lies inside the mapping just made.
         let start = unsafe { mapped.cast::<u8>().add(lead) };
-        let mapping = Self { start, len_bytes };
+        let pages = if huge { Pages::Transparent } else { Pages::Small };
+        let mapping = Self { start, len_bytes, pages };
         // SAFETY: both ends are whole pages of our own mapping (`lead`, `len_bytes` and `slack` are multiples
         // of the page size) which nothing points into.
         unsafe {
@@ -67,6 +86,63 @@ impl Mapping {
             let _ = unsafe { madvise(start.cast(), len_bytes, MmapAdvise::MADV_HUGEPAGE) };
         }
         Ok(mapping)
+    }
+
+    /// The same for memory that reads land in: on a node of the machine if one is named, and in huge pages that were set aside
+    /// where enough of them are free.
+    pub(super) fn for_reads(len_bytes: usize, node: Option<u32>) -> Result<Self> {
+        if len_bytes >= HUGE_PAGE_BYTES
+            && let Some(mapping) = Self::in_huge_pages(len_bytes, node)
+        {
+            return Ok(mapping);
+        }
+        let mapping = Self::new(len_bytes)?;
+        mapping.prefer(node);
+        Ok(mapping)
+    }
+
+    /// In pages that were set aside, all of them taken at once: one that is missing later, for a limit of the control group,
+    /// would be a signal.
+    fn in_huge_pages(len_bytes: usize, node: Option<u32>) -> Option<Self> {
+        let len_bytes = len_bytes.checked_next_multiple_of(HUGE_PAGE_BYTES)?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_HUGETLB | MapFlags::MAP_HUGE_2MB;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: as in `new`.
+        let start = unsafe { mmap_anonymous(None, NonZeroUsize::new(len_bytes)?, access, flags) }.ok()?;
+        let mapping = Self { start: start.cast(), len_bytes, pages: Pages::Huge };
+        mapping.prefer(node);
+        // SAFETY: the range is exactly our own mapping; this writes nothing over what is there.
+        let populated = unsafe { madvise(start, len_bytes, MmapAdvise::MADV_POPULATE_WRITE) };
+        populated.is_ok().then_some(mapping)
+    }
+
+    /// Takes pages that are not touched yet from a node, while it has some.
+    fn prefer(&self, node: Option<u32>) {
+        const WORD_BITS: u32 = libc::c_ulong::BITS;
+        let Some(node) = node.filter(|node| *node < NODES_MAX) else { return };
+        let mut mask: [libc::c_ulong; (NODES_MAX / WORD_BITS) as usize] = [0; (NODES_MAX / WORD_BITS) as usize];
+        mask[(node / WORD_BITS) as usize] |= 1 << (node % WORD_BITS);
+        // SAFETY: the range is exactly our own mapping, whose contents a policy does not change, and the mask has the
+        // bits that are said (the call reads one fewer).
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mbind,
+                self.start.as_ptr(),
+                self.len_bytes,
+                MPOL_PREFERRED,
+                mask.as_ptr(),
+                libc::c_ulong::from(NODES_MAX + 1),
+                0,
+            )
+        };
+        if let Err(errno) = Errno::result(result) {
+            log::warn!("memory for reads is not bound to the NUMA node {node}: {errno}; it costs some bandwidth");
+        }
+    }
+
+    /// What it consists of.
+    pub(super) fn pages(&self) -> Pages {
+        self.pages
     }
 
     /// The first byte.
@@ -93,6 +169,17 @@ impl Part {
     pub(super) fn new(len_bytes: usize) -> Result<Self> {
         let mapping = Arc::new(Mapping::new(len_bytes)?);
         Ok(Self { at: 0, len_bytes: mapping.len_bytes(), mapping })
+    }
+
+    /// The same for memory that reads land in, on a node of the machine if one is named.
+    pub(super) fn for_reads(len_bytes: usize, node: Option<u32>) -> Result<Self> {
+        let mapping = Arc::new(Mapping::for_reads(len_bytes, node)?);
+        Ok(Self { at: 0, len_bytes: mapping.len_bytes(), mapping })
+    }
+
+    /// What it consists of.
+    pub(super) fn pages(&self) -> Pages {
+        self.mapping.pages()
     }
 
     /// Takes the first `len_bytes` off it.
@@ -132,8 +219,16 @@ mod tests {
 
     #[test]
     fn is_aligned_zeroed_and_writable_to_the_last_byte() {
-        for len in [1, 4096, 5000, HUGE_PAGE_BYTES - 1, HUGE_PAGE_BYTES, 3 * HUGE_PAGE_BYTES + 1] {
-            let mapping = Mapping::new(len).unwrap();
+        let lens = [1, 4096, 5000, HUGE_PAGE_BYTES - 1, HUGE_PAGE_BYTES, 3 * HUGE_PAGE_BYTES + 1];
+        // Also where no page was set aside, and on a node that does not exist.
+        let make: [fn(usize) -> Result<Mapping>; 4] = [
+            Mapping::new,
+            |len| Mapping::for_reads(len, None),
+            |len| Mapping::for_reads(len, Some(0)),
+            |len| Mapping::for_reads(len, Some(NODES_MAX - 1)),
+        ];
+        for (len, make) in lens.into_iter().flat_map(|len| make.map(|make| (len, make))) {
+            let mapping = make(len).unwrap();
             assert!(mapping.len_bytes() >= len);
             let align = if len >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { 4096 };
             assert_eq!(mapping.start().as_ptr() as usize % align, 0);
@@ -144,10 +239,34 @@ mod tests {
         }
     }
 
+    /// Pages that were set aside are taken while there are enough of them, and given back.
+    #[test]
+    fn pages_that_were_set_aside_are_used() {
+        let pages = |name: &str| -> usize {
+            let text = std::fs::read_to_string(format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{name}"));
+            text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        };
+        let (set_aside, free) = (pages("nr_hugepages"), pages("free_hugepages"));
+        if free < 16 {
+            eprintln!(
+                "skipped in part: {free} huge pages are set aside and free, 16 are needed (sysctl vm.nr_hugepages)"
+            );
+        } else {
+            // Other tests may take some meanwhile, but not all of them all the time.
+            let make = || Mapping::for_reads(HUGE_PAGE_BYTES, None).unwrap().pages() == Pages::Huge;
+            let huge = (0..3 * set_aside).filter(|_| make()).count();
+            assert!(huge > set_aside, "{huge} of {} in a row were given back and taken again", 3 * set_aside);
+        }
+        let more = (set_aside + 1) * HUGE_PAGE_BYTES;
+        assert_eq!(Mapping::for_reads(more, None).unwrap().pages(), Pages::Transparent);
+        assert_eq!(Mapping::for_reads(4096, None).unwrap().pages(), Pages::Small);
+    }
+
     #[test]
     fn an_impossible_size_is_an_error_with_a_remedy() {
         for len in [usize::MAX, isize::MAX as usize, 1 << 60] {
             assert!(Mapping::new(len).err().unwrap().remedy().is_some());
+            assert!(Mapping::for_reads(len, None).err().unwrap().remedy().is_some());
         }
     }
 }

@@ -211,7 +211,7 @@ pub(crate) struct Pinned {
 }
 
 impl Pinned {
-    /// Maps a ring of `arena_bytes`, and for each slot an upload and the output of a whole batch.
+    /// Maps a ring of `arena_bytes`, on a NUMA node if one is named, and for each slot an upload and the output of a whole batch.
     ///
     /// # Errors
     /// `LimitExceeded` if the memory is not to be had.
@@ -220,12 +220,13 @@ impl Pinned {
         slots: usize,
         upload: UploadLayout,
         sample_bytes: usize,
+        node: Option<u32>,
     ) -> crate::Result<Self> {
         let page = |len: usize| len.next_multiple_of(REGION_ALIGN_BYTES);
         let (arena_bytes, output_bytes) = (page(arena_bytes), page(upload.places * sample_bytes));
         let (upload_bytes, status_bytes) = (upload.host_len_bytes(), page(upload.places * size_of::<u32>()));
         let reads_bytes = arena_bytes + slots * upload_bytes;
-        let whole = Part::new(reads_bytes + slots * (output_bytes + status_bytes))?;
+        let whole = Part::for_reads(reads_bytes + slots * (output_bytes + status_bytes), node)?;
         let mut outputs = whole.clone();
         let mut reads = outputs.split_off(reads_bytes);
         let readable = reads.clone();
@@ -275,7 +276,7 @@ mod tests {
     #[test]
     fn parts_do_not_overlap_and_lie_where_copies_and_reads_know_them() {
         let layout = UploadLayout::new(5, 10_000).unwrap();
-        let mut pinned = Pinned::new(9000, 3, layout, 1001).unwrap();
+        let mut pinned = Pinned::new(9000, 3, layout, 1001, None).unwrap();
         let (start, len_bytes) = pinned.range();
         let whole = start.as_ptr().addr()..start.as_ptr().addr() + len_bytes;
         let (reads, reads_bytes) = pinned.arena.reads();
@@ -311,7 +312,7 @@ mod tests {
     #[test]
     fn descriptions_are_put_downward_until_there_is_no_room() {
         let layout = UploadLayout::new(4, 4096).unwrap();
-        let pinned = Pinned::new(4096, 1, layout, 8).unwrap();
+        let pinned = Pinned::new(4096, 1, layout, 8, None).unwrap();
         let upload = &pinned.uploads[0];
         let segments = [Segment { words: 0, ..Segment::default() }, Segment { words: 7, ..Segment::default() }];
         let tables = [3; 400];

@@ -2,19 +2,27 @@
 //!
 //! An [`Order`] says which sample stands at each position of each epoch; [`EpochSteps`] says which
 //! positions make up each batch. Both are arithmetic on a few numbers: nothing is stored per sample, so
-//! any position can be asked for at any time, which is what resuming needs. Neither knows of ranks: the
-//! batch of a step is the global batch, of which each rank takes its share.
+//! any position can be asked for at any time, which is what resuming needs. The order knows nothing of ranks: the
+//! batch of a step is the global batch, of which each rank ([`Shard`]) takes its share. So a [`Cursor`], an epoch and a
+//! position in it, says all about how far a run has come, on however many ranks.
 
 mod permutation;
+mod shard;
 mod steps;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use self::permutation::{Permutation, key};
 use crate::error::{Error, Result};
 
-pub use steps::{EpochSteps, LastBatch};
+pub use shard::Shard;
+pub use steps::{Cursor, EpochSteps, LastBatch, Step, Steps};
 
 /// How the samples of an epoch are ordered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Shuffle {
     /// By number, the same in every epoch.
     Sequential,
@@ -27,6 +35,16 @@ pub enum Shuffle {
         /// Neighbouring samples that stay together. The last block may have fewer.
         samples_per_block: u64,
     },
+}
+
+impl fmt::Display for Shuffle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sequential => f.write_str("sequential"),
+            Self::Full => f.write_str("full"),
+            Self::Block { samples_per_block } => write!(f, "in blocks of {samples_per_block}"),
+        }
+    }
 }
 
 /// Which sample stands at which position of which epoch, as a function of the seed alone.

@@ -77,6 +77,8 @@ pub(crate) struct Counters {
     /// Reads that failed once and were tried again, and operations that had not completed by their deadline.
     pub(crate) retries: AtomicU64,
     pub(crate) timeouts: AtomicU64,
+    /// Operations in flight that paid, at the end of the last run.
+    pub(crate) depth: AtomicU64,
     /// Samples decoded from the parts of theirs that an index named.
     pub(crate) indexed: AtomicU64,
     /// Samples by the decoder that took them, indexed by [`Route`].

@@ -108,6 +108,10 @@ pub struct Report {
     pub retries: u64,
     /// Opens and reads that had not completed in the time that they were allowed.
     pub timeouts: u64,
+    /// Operations in flight that paid, as the engine had found out by the end of the last run; 0 before.
+    pub depth: u64,
+    /// Operations in flight that were allowed.
+    pub depth_max: usize,
     /// From the start of the first epoch to its first batch.
     pub first_batch: Option<Duration>,
     /// How long the consumer waited for a batch, in microseconds: median.
@@ -145,6 +149,7 @@ pub struct Report {
 /// What a loader knows besides its counters.
 pub(crate) struct Setting {
     pub(crate) decode_threads: usize,
+    pub(crate) depth_max: usize,
     pub(crate) engine: &'static str,
     pub(crate) device: Device,
     pub(crate) memory_bound_bytes: u64,
@@ -208,6 +213,8 @@ impl Report {
             reads: counters.reads.load(Relaxed),
             retries: counters.retries.load(Relaxed),
             timeouts: counters.timeouts.load(Relaxed),
+            depth: counters.depth.load(Relaxed),
+            depth_max: setting.depth_max,
             first_batch: (!first_batch.is_zero()).then_some(first_batch),
             batch_wait_p50_us: p50,
             batch_wait_p99_us: p99,
@@ -305,6 +312,9 @@ impl fmt::Display for Report {
         if self.retries > 0 || self.timeouts > 0 {
             let (retries, timeouts) = (self.retries, self.timeouts);
             writeln!(f, "retried       {retries} reads that had failed; {timeouts} opens or reads were given up")?;
+        }
+        if self.depth > 0 {
+            writeln!(f, "in flight     {} operations that paid, of at most {}", self.depth, self.depth_max)?;
         }
         if self.indexed > 0 || self.bytes_skipped > 0 {
             let share = 100.0 * self.bytes_skipped as f64 / self.bytes_data.max(1) as f64;

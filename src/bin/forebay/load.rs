@@ -1,6 +1,6 @@
 //! `forebay bench load`: the whole path over a data set, measured.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -8,13 +8,15 @@ use clap::{Args, ValueEnum};
 use forebay::batch::Digest;
 use forebay::decode::DecoderKind;
 use forebay::device::DeviceChoice;
-use forebay::engine::{CuFileApi, Direct, EngineKind, EngineOptions, RequirePath, SimFaults, SimOptions};
-use forebay::order::{LastBatch, Shuffle};
+use forebay::engine::{
+    CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath, SimFaults, SimOptions,
+};
+use forebay::order::{LastBatch, Shard, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::raw::Shape;
 use forebay::source::IndexMode;
 use forebay::storage::RateLimits;
-use forebay::{Augment, Batch, DType, Error, Geometry, Layout, Loader, Report};
+use forebay::{Augment, Batch, DType, Error, Geometry, Layout, Loader, Report, State};
 use serde_json::{Value, json};
 
 use crate::environment::{self, Environment};
@@ -76,9 +78,30 @@ pub struct Load {
     /// Decode threads [default: one a processor].
     #[arg(long)]
     pub threads: Option<usize>,
-    /// Samples of a batch.
+    /// Samples of a batch, of this rank.
     #[arg(long, default_value_t = 128)]
     pub batch: u64,
+    /// Samples that all ranks together take in a step, in place of --batch: the same on any number of ranks.
+    #[arg(long, value_name = "SAMPLES", conflicts_with = "batch")]
+    pub global_batch: Option<u64>,
+    /// Load the share of this one, from 0, of several processes.
+    #[arg(long, requires = "world")]
+    pub rank: Option<u64>,
+    /// How many processes there are.
+    #[arg(long, requires = "rank")]
+    pub world: Option<u64>,
+    /// Take rank and world size from the variables of torchrun, MPI, Slurm or Kubernetes.
+    #[arg(long, conflicts_with = "rank")]
+    pub rank_from_env: bool,
+    /// Begin where another run had come to: what its --save-state wrote.
+    #[arg(long, value_name = "FILE")]
+    pub resume: Option<PathBuf>,
+    /// Write here how far the run has come, when it ends.
+    #[arg(long, value_name = "FILE")]
+    pub save_state: Option<PathBuf>,
+    /// Stop after this many batches, whatever is left of the epochs.
+    #[arg(long)]
+    pub steps: Option<u64>,
     /// Epochs to load.
     #[arg(long, default_value_t = 1)]
     pub epochs: u64,
@@ -104,9 +127,12 @@ pub struct Load {
     /// random reads.
     #[arg(long)]
     pub shuffle_block: Option<u64>,
-    /// Deliver the samples that do not fill a last batch too.
+    /// Deliver the samples that do not fill a last batch too. Ranks that get none of them have a step fewer.
     #[arg(long)]
     pub partial: bool,
+    /// Fill the last batch up with samples from the epoch's beginning.
+    #[arg(long, conflicts_with = "partial")]
+    pub pad: bool,
     /// Honour EXIF orientation.
     #[arg(long)]
     pub orientation: bool,
@@ -114,17 +140,27 @@ pub struct Load {
     /// slightly other pixels.
     #[arg(long)]
     pub dct_scaling: bool,
-    /// Files being opened or read at once.
+    /// Files being opened or read at once, at most.
     #[arg(long, default_value_t = 32)]
     pub depth: usize,
     /// Megabytes a second that may be asked of each file system the data lies on; of one alone with the path of something
     /// on it.
     #[arg(long, value_name = "N[,PATH=N]..")]
     pub limit_mbps: Option<RateLimits>,
+    /// Always as many at once as --depth allows, not as many as make the storage faster.
+    #[arg(long)]
+    pub fixed_depth: bool,
+    /// Whether a thread of the kernel takes reads without system calls: off, preferred or required.
+    #[arg(long, value_name = "POLLING", num_args = 0..=1, default_value_t = Polling::Off, default_missing_value = "required")]
+    pub sqpoll: Polling,
+    /// Whether completions of direct reads are polled for: off, preferred or required.
+    #[arg(long, value_name = "POLLING", num_args = 0..=1, default_value_t = Polling::Off, default_missing_value = "required")]
+    pub iopoll: Polling,
     /// Batches that exist at once.
     #[arg(long, default_value_t = 3)]
     pub slots: usize,
-    /// Compute the digest of every tensor byte, label and key, in order.
+    /// Compute the digest of every tensor byte, label, key and place in the order. Those of ranks, and of the parts of a
+    /// run that was resumed, add up to that of the whole, as 128-bit numbers.
     #[arg(long)]
     pub digest: bool,
     /// Write a contact sheet of the first batch here.
@@ -166,6 +202,13 @@ pub enum Order {
 pub struct Outcome {
     pub report: Report,
     pub digest: Option<String>,
+    pub shard: Shard,
+    pub global_batch_size: u64,
+    pub steps_per_epoch: u64,
+    /// What it was resumed from.
+    pub resumed: Option<State>,
+    /// How far it has come.
+    pub state: State,
     pub cpu_ms_per_image: f64,
 }
 
@@ -194,6 +237,13 @@ impl Load {
             raw_shape: None,
             threads: None,
             batch: 64,
+            global_batch: None,
+            rank: None,
+            world: None,
+            rank_from_env: false,
+            resume: None,
+            save_state: None,
+            steps: None,
             epochs: DEMO_EPOCHS,
             seconds: None,
             seed: 0,
@@ -203,10 +253,14 @@ impl Load {
             layout: Order::Nchw,
             shuffle_block: None,
             partial: false,
+            pad: false,
             orientation: false,
             dct_scaling: false,
             depth: 32,
             limit_mbps: None,
+            fixed_depth: false,
+            sqpoll: Polling::Off,
+            iopoll: Polling::Off,
             slots: 3,
             digest: false,
             preview: None,
@@ -219,6 +273,10 @@ impl Load {
         let outcome = self.measure()?;
         ui::print(&format!("{}\n", outcome.report))?;
         ui::print(&format!("CPU           {:.3} ms an image\n", outcome.cpu_ms_per_image))?;
+        if outcome.shard.world_size() > 1 {
+            let (shard, samples) = (outcome.shard, outcome.global_batch_size);
+            ui::print(&format!("share         {shard}, which take {samples} samples a step\n"))?;
+        }
         if let Some(digest) = &outcome.digest {
             ui::print(&format!("digest        {digest}\n"))?;
         }
@@ -237,15 +295,16 @@ impl Load {
             }
             seconds => seconds.map(Duration::from_secs_f64),
         };
-        let mut loader = self.loader()?;
-        let steps = self.epochs.saturating_mul(loader.steps_per_epoch());
-        let bar = ui::bar(steps.saturating_mul(self.batch), "images");
+        let resumed = self.resumed()?;
+        let mut loader = self.loader(resumed)?;
+        let bar = ui::bar(self.images_ahead(&loader), "images");
         let mut digest = self.digest.then(Digest::default);
         let classes = loader.source().classes().to_vec();
         let (started, cpu_started) = (Instant::now(), environment::cpu_time());
-        for (number, batch) in loader.epochs(0..self.epochs).enumerate() {
+        let steps = self.steps.unwrap_or(u64::MAX);
+        for (number, batch) in (1..=steps).zip(loader.epochs(0..self.epochs)) {
             let batch = batch?;
-            if number == 0 {
+            if number == 1 {
                 self.preview(&batch, &classes)?;
             }
             if let Some(digest) = &mut digest {
@@ -258,18 +317,59 @@ impl Load {
         }
         bar.finish_and_clear();
         let cpu = environment::cpu_time().saturating_sub(cpu_started);
-        let report = loader.report();
+        let (report, state) = (loader.report(), loader.state());
+        if let Some(path) = &self.save_state {
+            write_state(&state, path)?;
+        }
         let cpu_ms_per_image = cpu.as_secs_f64() * 1e3 / report.images.max(1) as f64;
-        Ok(Outcome { report, digest: digest.map(|digest| digest.hex()), cpu_ms_per_image })
+        Ok(Outcome {
+            report,
+            digest: digest.map(|digest| digest.hex()),
+            shard: loader.shard(),
+            global_batch_size: loader.global_batch_size(),
+            steps_per_epoch: loader.steps_per_epoch(),
+            resumed,
+            state,
+            cpu_ms_per_image,
+        })
     }
 
-    fn loader(&self) -> anyhow::Result<Loader> {
+    /// The images of this rank that the epochs have left.
+    fn images_ahead(&self, loader: &Loader) -> u64 {
+        let (state, ranks) = (loader.state(), loader.shard().world_size());
+        let epoch = loader.global_batch_size() / ranks * loader.steps_per_epoch();
+        let images = self.epochs.saturating_sub(state.epoch()).saturating_mul(epoch);
+        let of_steps = self.steps.map_or(u64::MAX, |steps| steps.saturating_mul(loader.global_batch_size() / ranks));
+        images.saturating_sub(state.position() / ranks).min(of_steps)
+    }
+
+    fn resumed(&self) -> anyhow::Result<Option<State>> {
+        let Some(path) = &self.resume else { return Ok(None) };
+        let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let state = serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} holds no state that --save-state has written", path.display()))?;
+        Ok(Some(state))
+    }
+
+    fn shard(&self) -> forebay::Result<Shard> {
+        match (self.rank, self.world) {
+            (Some(rank), Some(world)) => Shard::new(rank, world),
+            _ if self.rank_from_env => Shard::from_env(),
+            _ => Ok(Shard::WHOLE),
+        }
+    }
+
+    fn loader(&self, resumed: Option<State>) -> anyhow::Result<Loader> {
         let threads = ui::threads(self.threads)?;
         let shuffle = match self.shuffle_block {
             Some(samples_per_block) => Shuffle::Block { samples_per_block },
             None => Shuffle::Full,
         };
-        let last_batch = if self.partial { LastBatch::Partial } else { LastBatch::Drop };
+        let last_batch = match (self.partial, self.pad) {
+            (true, _) => LastBatch::Partial,
+            (false, true) => LastBatch::Pad,
+            (false, false) => LastBatch::Drop,
+        };
         // Parameters are judged before the data set is looked at.
         let augment = self.augment()?;
         if self.batch == 0 {
@@ -286,12 +386,16 @@ impl Load {
         let builder = Loader::open_all(&self.datasets)
             .augment(augment)
             .batch_size(self.batch)
+            .shard(self.shard()?)
             .last_batch(last_batch)
             .shuffle(shuffle)
             .seed(self.seed)
             .threads(threads)
             .depth(self.depth)
             .limit_mbps(self.limit_mbps.clone().unwrap_or_default())
+            .depth_control(if self.fixed_depth { Depth::Fixed } else { Depth::default() })
+            .sqpoll(self.sqpoll)
+            .iopoll(self.iopoll)
             .slots(self.slots)
             .orientation(self.orientation)
             .device(self.device)
@@ -304,6 +408,14 @@ impl Load {
             .read_timeout(read_timeout)
             .sim(SimOptions { seed: self.sim_seed, faults: self.sim_faults, ..SimOptions::default() })
             .index(self.index);
+        let builder = match self.global_batch {
+            Some(samples) => builder.global_batch_size(samples),
+            None => builder,
+        };
+        let builder = match resumed {
+            Some(state) => builder.resume(state),
+            None => builder,
+        };
         let builder = match &self.index_dir {
             Some(dir) => builder.index_dir(dir),
             None => builder,
@@ -345,6 +457,16 @@ impl Load {
             None => Ok(()),
         }
     }
+}
+
+/// Writes a state in place of the one before it, so that one of them is there whatever ends the process.
+fn write_state(state: &State, path: &Path) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(state)? + "\n";
+    let mut unfinished = path.to_owned().into_os_string();
+    unfinished.push(".writing");
+    std::fs::write(&unfinished, text)
+        .and_then(|()| std::fs::rename(&unfinished, path))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 impl From<Element> for DType {
@@ -416,6 +538,8 @@ impl Outcome {
             "reads": report.reads,
             "retries": report.retries,
             "timeouts": report.timeouts,
+            "depth": report.depth,
+            "depth_max": report.depth_max,
             "first_batch_ms": report.first_batch.map(|first| first.as_secs_f64() * 1e3),
             "batch_wait_p50_ms": milliseconds(report.batch_wait_p50_us),
             "batch_wait_p99_ms": milliseconds(report.batch_wait_p99_us),
@@ -425,6 +549,12 @@ impl Outcome {
             "device_bound_bytes": report.device_bound_bytes,
             "bytes_uploaded": report.bytes_uploaded,
             "digest": self.digest,
+            "rank": self.shard.rank(),
+            "world_size": self.shard.world_size(),
+            "global_batch_size": self.global_batch_size,
+            "steps_per_epoch": self.steps_per_epoch,
+            "resumed_from": self.resumed,
+            "state": self.state,
             "engine": report.engine,
             "receipts": crate::json::receipts(&report.receipts),
             "roots": roots.collect::<Vec<_>>(),

@@ -1,5 +1,7 @@
 //! The `forebay` command line: one file a subcommand.
 #![forbid(unsafe_code)]
+// The results of `bench load` have more fields than `json!` takes by default.
+#![recursion_limit = "256"]
 
 mod bench_decode;
 mod bench_io;

@@ -54,6 +54,16 @@ impl Gpu {
         self.0.context.ordinal() as u32
     }
 
+    /// Its place on the PCI bus, as sysfs names it: `0000:17:00.0`.
+    pub(crate) fn pci_place(&self) -> Option<String> {
+        use cudarc::driver::sys::CUdevice_attribute as Attribute;
+        let attribute = |which| self.0.context.attribute(which).ok();
+        let domain = attribute(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?;
+        let bus = attribute(Attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?;
+        let device = attribute(Attribute::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?;
+        Some(format!("{domain:04x}:{bus:02x}:{device:02x}.0"))
+    }
+
     /// Whether it is the simulated driver's of tests/simcuda.
     pub(crate) fn is_simulated(&self) -> bool {
         self.0.context.name().is_ok_and(|name| name == super::probe::SIMULATED)

@@ -270,6 +270,7 @@ impl Common {
             read_bytes_max: 1 << 30,
             align_bytes_min: crate::engine::files::ALIGN_UNKNOWN_BYTES,
             fallbacks: Default::default(),
+            polling: Default::default(),
             counters: Default::default(),
             abandoned: Default::default(),
         }

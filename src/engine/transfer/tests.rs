@@ -29,6 +29,7 @@ impl Bench {
             read_bytes_max: 1 << 30,
             align_bytes_min: 1,
             fallbacks: Default::default(),
+            polling: Default::default(),
             counters: Default::default(),
             abandoned: Default::default(),
         };

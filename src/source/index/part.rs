@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::launcher::{self, COUNT_MAX, Launched, Refused};
 
 /// Part `number` (from 0) of `of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ impl Part {
     /// # Errors
     /// `InvalidParameter` unless `number` is below `of`, which is at most 100,000.
     pub fn new(number: u64, of: u64) -> Result<Self> {
-        if number < of && of <= 100_000 {
+        if number < of && of <= COUNT_MAX {
             return Ok(Self { number, of });
         }
         let allowed = "I/N with I from 0 to N - 1 and N up to 100000";
@@ -52,67 +53,11 @@ impl Part {
     /// # Errors
     /// `InvalidParameter` where variables contradict themselves or do not say how many parts there are.
     pub fn detect(variable: impl Fn(&str) -> Option<String>) -> Result<Option<(Self, &'static str)>> {
-        for launcher in LAUNCHERS {
-            let Some(number) = launcher.read(&variable, launcher.number)? else { continue };
-            let Some(of) = launcher.read(&variable, launcher.of)? else {
-                // A batch script of Slurm has a rank and is no step of several tasks.
-                if launcher.is_complete_without {
-                    continue;
-                }
-                return Err(launcher.refuse(&variable));
-            };
-            let first = launcher.read(&variable, launcher.first)?.unwrap_or(0);
-            let step = launcher.read(&variable, launcher.step)?.unwrap_or(1).max(1);
-            let number = number.checked_sub(first).filter(|number| number.is_multiple_of(step));
-            let part = number.and_then(|number| Self::new(number / step, of).ok());
-            return part.map(|part| Some((part, launcher.number))).ok_or_else(|| launcher.refuse(&variable));
-        }
-        Ok(None)
-    }
-}
-
-/// The variables of a launcher; an empty name is none.
-struct Launcher {
-    number: &'static str,
-    of: &'static str,
-    first: &'static str,
-    step: &'static str,
-    is_complete_without: bool,
-}
-
-const fn ranks(number: &'static str, of: &'static str) -> Launcher {
-    Launcher { number, of, first: "", step: "", is_complete_without: true }
-}
-
-const LAUNCHERS: [Launcher; 6] = [
-    ranks("RANK", "WORLD_SIZE"),
-    ranks("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ranks("PMI_RANK", "PMI_SIZE"),
-    // SLURM_NTASKS is the whole job's and there in batch scripts too, which run once.
-    ranks("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-    Launcher {
-        number: "SLURM_ARRAY_TASK_ID",
-        of: "SLURM_ARRAY_TASK_COUNT",
-        first: "SLURM_ARRAY_TASK_MIN",
-        step: "SLURM_ARRAY_TASK_STEP",
-        is_complete_without: false,
-    },
-    // Kubernetes gives the index alone; the count is the job's `completions`, to be set beside it.
-    Launcher { number: "JOB_COMPLETION_INDEX", of: "JOB_COMPLETIONS", first: "", step: "", is_complete_without: false },
-];
-
-impl Launcher {
-    fn read(&self, variable: &impl Fn(&str) -> Option<String>, name: &str) -> Result<Option<u64>> {
-        let Some(text) = Some(name).filter(|name| !name.is_empty()).and_then(variable) else { return Ok(None) };
-        text.trim().parse().map(Some).map_err(|_| self.refuse(variable))
-    }
-
-    fn refuse(&self, variable: &impl Fn(&str) -> Option<String>) -> Error {
-        let names = [self.number, self.of, self.first, self.step].into_iter().filter(|name| !name.is_empty());
-        let values: Vec<_> =
-            names.map(|name| format!("{name}={}", variable(name).unwrap_or("(not set)".into()))).collect();
-        Error::invalid_parameter("part by the environment", values.join(" "), "these name no part of a whole")
-            .with_remedy("give --part I/N, or --part 0/1 for all of it")
+        let launched = launcher::detect(&launcher::PARTS, &variable).map_err(|Refused(values)| {
+            Error::invalid_parameter("part by the environment", values, "these name no part of a whole")
+                .with_remedy("give --part I/N, or --part 0/1 for all of it")
+        })?;
+        Ok(launched.map(|Launched { number, of, by }| (Self { number, of }, by)))
     }
 }
 

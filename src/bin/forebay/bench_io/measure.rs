@@ -46,6 +46,8 @@ pub struct Measured {
     pub latency: Histogram,
     /// Blocks of 4 KiB that were checked.
     pub verified_blocks: u64,
+    /// Reads in flight that paid, where that was looked for.
+    pub depth: Option<usize>,
     /// Who read: uring, pread or cufile.
     pub engine: &'static str,
     /// Whether reads went around the page cache, all of them.
@@ -90,7 +92,9 @@ impl Run<'_> {
             }
             let mut limit_wait = None;
             if now.duration_since(started) < seconds {
-                while let Some(&slot) = free.last() {
+                while let Some(&slot) = free.last()
+                    && reads.wanted() > 0
+                {
                     let piece = match held.take() {
                         Some(piece) => piece,
                         None => pieces.next(|path| reads.open(path))?,
@@ -138,6 +142,7 @@ impl Run<'_> {
             bytes,
             latency,
             verified_blocks,
+            depth: reads.depth(),
             engine: reads.engine(),
             is_direct: reads.is_direct(),
             receipts: reads.receipts(),

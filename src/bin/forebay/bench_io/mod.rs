@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use forebay::device::Device;
 use forebay::device::cuda::{self, CudaDevice};
-use forebay::engine::{CuFileApi, Direct, EngineKind, RequirePath};
+use forebay::engine::{CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath};
 use forebay::storage::RateLimits;
 use forebay::{Error, ErrorKind};
 
@@ -67,6 +67,18 @@ pub struct BenchIo {
     /// Which of cuFile's interfaces reads go through: auto, batch, stream or threads.
     #[arg(long, value_name = "API", default_value_t = CuFileApi::Auto)]
     pub cufile_api: CuFileApi,
+    /// Begin with a few reads in flight and have as many as make the storage faster, up to --depth.
+    #[arg(long)]
+    pub adapt_depth: bool,
+    /// Reads that io_uring gathers before the kernel is told of them.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub submit_batch: usize,
+    /// Whether a thread of the kernel takes reads without system calls: off, preferred or required.
+    #[arg(long, value_name = "POLLING", num_args = 0..=1, default_value_t = Polling::Off, default_missing_value = "required")]
+    pub sqpoll: Polling,
+    /// Whether completions of direct reads are polled for: off, preferred or required.
+    #[arg(long, value_name = "POLLING", num_args = 0..=1, default_value_t = Polling::Off, default_missing_value = "required")]
+    pub iopoll: Polling,
     /// Threads of the pread engine [default: one for each read in flight, at most 32].
     #[arg(long)]
     pub threads: Option<usize>,
@@ -229,6 +241,13 @@ impl BenchIo {
             cufile_api: self.cufile_api,
             threads: self.threads.map(|threads| ui::threads(Some(threads))).transpose()?.unwrap_or(0),
             depth: DEPTH,
+            options: EngineOptions {
+                depth: if self.adapt_depth { Depth::default() } else { Depth::Fixed },
+                sqpoll: self.sqpoll,
+                iopoll: self.iopoll,
+                submit_batch: self.submit_batch,
+                ..EngineOptions::default()
+            },
             data_bytes: None,
             piece_bytes: 0,
             is_uniform: false,

@@ -161,6 +161,7 @@ impl Row {
             "pattern": pattern.name(),
             "block_bytes": block,
             "depth": depth,
+            "depth_reached": measured.depth,
             "seconds": measured.elapsed.as_secs_f64(),
             "reads": measured.reads,
             "bytes": measured.bytes,

@@ -31,6 +31,8 @@ pub struct Setup {
     pub threads: usize,
     /// Reads in flight.
     pub depth: usize,
+    /// How the engine was told to read besides.
+    pub options: EngineOptions,
     /// The size of the data, where it is known.
     pub data_bytes: Option<u64>,
     /// The size of the largest piece.
@@ -71,6 +73,16 @@ pub trait Reads {
     /// The engine's name: uring, pread or cufile.
     fn engine(&self) -> &'static str;
 
+    /// Reads that it pays to begin now.
+    fn wanted(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Reads in flight that pay, where that is looked for.
+    fn depth(&self) -> Option<usize> {
+        None
+    }
+
     /// Whether no read went through the page cache.
     fn is_direct(&self) -> bool;
 
@@ -106,6 +118,8 @@ fn ordinal(device: Device) -> Result<u32> {
 pub const REAP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a reap sleeps on reads while copies are in flight too.
 const LOOK_AGAIN: Duration = Duration::from_micros(50);
+/// Files up to this length are opened and read in one go.
+const SMALL_BYTES_MAX: usize = 128 << 10;
 /// The memory that reads land in, at least: as in a loader enough for huge pages, which storage fills faster.
 const ARENA_BYTES_MIN: u64 = 16 << 20;
 /// The same for samples of many sizes.
@@ -120,6 +134,8 @@ struct ToHost {
     /// Memory that the next reads land in.
     spare: Vec<Region>,
     is_uniform: bool,
+    /// The size of the largest piece, as far as is known.
+    piece_bytes: usize,
     /// Whether a file was opened through the page cache.
     is_cached: std::cell::Cell<bool>,
     in_flight: usize,
@@ -132,7 +148,7 @@ impl ToHost {
             direct: setup.direct,
             data_set_bytes: setup.data_bytes,
             threads: setup.threads,
-            ..EngineOptions::default()
+            ..setup.options
         };
         let (engine, _fallbacks) = Engine::new(setup.engine, &arena, setup.depth, options)?;
         Ok(Self {
@@ -141,6 +157,7 @@ impl ToHost {
             opened: VecDeque::with_capacity(setup.depth),
             spare: Vec::with_capacity(setup.depth),
             is_uniform: setup.is_uniform,
+            piece_bytes: usize::try_from(setup.piece_bytes).unwrap_or(usize::MAX),
             is_cached: false.into(),
             in_flight: 0,
         })
@@ -152,6 +169,11 @@ impl ToHost {
             Some(region) => Ok(Some(region)),
             None => self.engine.arena().alloc(needed_bytes),
         }
+    }
+
+    /// Memory for a file that is opened and read in one go, if it is small and there is any.
+    fn memory_of_file(&mut self) -> Result<Option<Region>> {
+        if self.piece_bytes > SMALL_BYTES_MAX { Ok(None) } else { self.memory(self.piece_bytes) }
     }
 
     /// Begins the reads of files that were opened, as far as there is memory.
@@ -178,7 +200,7 @@ impl ToHost {
                     self.is_cached.set(self.is_cached.get() || !file.is_direct());
                     self.opened.push_back((slot, file));
                 }
-                Outcome::Read(region) => {
+                Outcome::Read(region) | Outcome::ReadFile { region, .. } => {
                     self.in_flight -= 1;
                     ended.push(Ended { slot, len_bytes: region.len(), memory: Memory::Host(region) });
                 }
@@ -198,7 +220,10 @@ impl Reads for ToHost {
 
     fn start(&mut self, slot: usize, piece: Piece) -> Result<Option<Piece>> {
         match piece {
-            Piece::File(path) => self.engine.open(slot as u64, &path),
+            Piece::File(path) => match self.memory_of_file()? {
+                Some(region) => self.engine.read_file(slot as u64, &path, region),
+                None => self.engine.open(slot as u64, &path),
+            },
             Piece::Range { file, offset, len_bytes } => {
                 let needed = self.engine.region_len(&file, offset, len_bytes);
                 let Some(region) = self.memory(needed)? else {
@@ -225,6 +250,14 @@ impl Reads for ToHost {
         if self.is_uniform && memory.len() == memory.allocated_bytes() {
             self.spare.push(memory);
         }
+    }
+
+    fn wanted(&self) -> usize {
+        self.engine.wanted()
+    }
+
+    fn depth(&self) -> Option<usize> {
+        Some(self.engine.depth())
     }
 
     fn engine(&self) -> &'static str {
@@ -293,6 +326,14 @@ impl Reads for ViaHost {
 
     fn recycle(&mut self, memory: Memory) {
         self.host.recycle(memory);
+    }
+
+    fn wanted(&self) -> usize {
+        self.host.wanted()
+    }
+
+    fn depth(&self) -> Option<usize> {
+        self.host.depth()
     }
 
     fn engine(&self) -> &'static str {

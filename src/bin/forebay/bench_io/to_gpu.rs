@@ -38,7 +38,7 @@ impl ToGpu {
             data_set_bytes: setup.data_bytes,
             threads: setup.threads,
             cufile_api: setup.cufile_api,
-            ..EngineOptions::default()
+            ..setup.options
         };
         let (engine, _fallbacks) = Engine::with_cufile(&cufile, &Arena::new(HOST_BYTES)?, setup.depth, options)?;
         let completions = Vec::with_capacity(setup.depth);
@@ -93,7 +93,7 @@ impl Reads for ToGpu {
                         self.in_flight -= 1;
                         ended.push(Ended { slot, len_bytes: region.len(), memory: Memory::Device(region) });
                     }
-                    Outcome::Read(_) => unreachable!("nothing is read to the host"),
+                    Outcome::Read(_) | Outcome::ReadFile { .. } => unreachable!("nothing is read to the host"),
                 }
             }
         }
