@@ -94,15 +94,17 @@ fn a_limit_on_locked_memory_is_measured_and_mended() {
         return;
     }
     let mut command = std::process::Command::new("sh");
-    let limited = "ulimit -l 9000 && exec \"$0\" doctor --json";
+    let limited = "ulimit -l 5000 && exec \"$0\" doctor --json";
     let output = command.args(["-c", limited, env!("CARGO_BIN_EXE_forebay")]).current_dir("/").uid(65_534).output();
     let output = match output {
-        Ok(output) if output.status.success() => output,
+        // 126 and 127 are the shell's, which could not start it.
+        Ok(output) if !matches!(output.status.code(), Some(126 | 127)) => output,
         other => {
             eprintln!("skipped: nobody cannot run the binary: {other:?}");
             return;
         }
     };
+    assert!(output.status.success(), "{output:?}");
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     if found["engine"] != "uring" {
         eprintln!("skipped: io_uring is refused here");
@@ -110,9 +112,9 @@ fn a_limit_on_locked_memory_is_measured_and_mended() {
     }
     let facts = found["sections"][1]["facts"].as_array().unwrap();
     let fact = facts.iter().find(|fact| fact["name"] == "registered memory").unwrap();
-    // Nine megabytes, less what rings and others of this user take; of huge pages only whole ones count.
+    // Five megabytes, less what rings and others of this user take; of huge pages only whole ones count.
     let value = fact["value"].as_str().unwrap();
     let mebibytes: f64 = value.split(' ').next().unwrap().parse().unwrap();
-    assert!(value.contains(" of the 64.0 MiB") && mebibytes < 9.0, "{fact}");
+    assert!(value.contains(" of the 64.0 MiB") && mebibytes < 5.0, "{fact}");
     assert!(fact["shortfall"]["remedy"].as_str().unwrap().contains("ulimit -l"), "{fact}");
 }

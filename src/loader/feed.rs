@@ -130,7 +130,9 @@ impl<'a> Feed<'a> {
                     }
                     slot_wanted = Some(samples);
                 }
-                let Some((lane, waiting)) = self.lanes.next_to_admit(Instant::now()) else { break };
+                let Some((lane, waiting)) = self.lanes.next_to_admit(self.engine.depth(), Instant::now()) else {
+                    break;
+                };
                 self.admit(lane, waiting);
             }
             self.shared.counters.engine.add_busy(working);

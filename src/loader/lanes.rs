@@ -68,9 +68,10 @@ impl Lanes {
     }
 
     /// The sample that is admitted next, and its lane: one of the root with the fewest operations in flight, and of several
-    /// such the one that comes first in the order.
-    pub(super) fn next_to_admit(&mut self, now: Instant) -> Option<(usize, Waiting)> {
-        let most = self.most();
+    /// such the one that comes first in the order. Of `depth` operations, which may be fewer than the engine can have, each
+    /// other root keeps one.
+    pub(super) fn next_to_admit(&mut self, depth: usize, now: Instant) -> Option<(usize, Waiting)> {
+        let most = self.most_of(depth);
         let ready = self.lanes.iter_mut().enumerate().filter_map(|(number, lane)| {
             let first = lane.waiting.front()?;
             let turn = (lane.in_flight, first.tray.sequence, first.index);
@@ -212,8 +213,12 @@ impl Lanes {
     /// The most operations in flight that one root may have: all but one for each of the others, or its even share where
     /// there are too few for that.
     fn most(&self) -> usize {
+        self.most_of(self.depth)
+    }
+
+    fn most_of(&self, depth: usize) -> usize {
         let count = self.lanes.len().max(1);
-        self.depth.saturating_sub(count - 1).max(self.depth / count).max(1)
+        depth.saturating_sub(count - 1).max(depth / count).max(1)
     }
 
     /// Makes the lanes up to that of a number.
@@ -298,7 +303,7 @@ mod tests {
     fn admit(lanes: &mut Lanes, depth: usize) -> Vec<u64> {
         let mut admitted = Vec::new();
         while in_flight(lanes).iter().sum::<usize>() < depth
-            && let Some((lane, waiting)) = lanes.next_to_admit(Instant::now())
+            && let Some((lane, waiting)) = lanes.next_to_admit(depth, Instant::now())
         {
             lanes.opens(lane);
             admitted.push(waiting.tray.samples[waiting.index]);
@@ -322,6 +327,11 @@ mod tests {
         let mut lanes = lanes(8, &RateLimits::default(), order);
         assert_eq!(admit(&mut lanes, 8), [0, 1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(in_flight(&lanes), [4, 4]);
+        // Of fewer operations than the engine could have, one is kept too.
+        let mut lanes_of_fewer = super::tests::lanes(32, &RateLimits::default(), (0..20).map(|n| 2 * n).chain([1]));
+        assert_eq!(admit(&mut lanes_of_fewer, 8).len(), 8);
+        end(&mut lanes_of_fewer, 1);
+        assert_eq!((admit(&mut lanes_of_fewer, 8).len(), in_flight(&lanes_of_fewer)), (0, vec![7, 0]));
         // What one has done, it may do again.
         end(&mut lanes, 1);
         assert_eq!(admit(&mut lanes, 8), [9]);

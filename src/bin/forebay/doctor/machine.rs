@@ -43,14 +43,11 @@ fn lacking(kernel: &str) -> Fact {
     let name = "kernel";
     let Some(version) = version(kernel) else { return Fact::new(name, format!("unknown version: {kernel}")) };
     let lacks: Vec<_> = KERNEL_HAS.iter().filter(|(since, ..)| version < *since).collect();
-    let text = |of: fn(&((u32, u32), &str, &'static str)) -> String| {
-        lacks.iter().map(|lack| of(lack)).collect::<Vec<_>>().join("; ")
-    };
     if lacks.is_empty() {
         return Fact::new(name, "has all that is used here");
     }
-    Fact::new(name, format!("lacks {}", text(|(_, what, _)| (*what).to_owned())))
-        .short(text(|(.., cost)| (*cost).to_owned()), "use Linux 6.1 or later")
+    let (what, costs): (Vec<_>, Vec<_>) = lacks.iter().map(|(_, what, cost)| (*what, *cost)).unzip();
+    Fact::new(name, format!("lacks {}", what.join("; "))).short(costs.join("; "), "use Linux 6.1 or later")
 }
 
 /// The first two numbers of a version, such as those of `Linux 6.1.0-18-amd64`.
