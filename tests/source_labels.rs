@@ -289,9 +289,6 @@ fn ten_million_samples() {
         );
         assert!(subset.memory_bytes() as u64 <= 4 * subset.len() + 4096);
     }
-    let started = Instant::now();
-    let weights = Weights::balanced(&*source).expect("weights");
-    println!("balanced weights of {} samples in {:?}", weights.samples(), started.elapsed());
     let root = tempfile::tempdir().expect("folder");
     let path = root.path().join("t.csv");
     {
@@ -312,4 +309,7 @@ fn ten_million_samples() {
     let joined = LabelTable::new(path).join(Arc::clone(&source)).expect("joined");
     println!("joined {} rows in {:?}; {before} before, {} after", joined.len(), started.elapsed(), peak());
     assert!((0..source.len()).step_by(1001).all(|sample| joined.label(sample).unwrap() == (sample % 1000) as i64));
+    let started = Instant::now();
+    let weights = Weights::balanced(&*source).expect("weights");
+    println!("balanced weights of {} samples in {:?}", weights.samples(), started.elapsed());
 }

@@ -111,7 +111,7 @@ impl ClassMap {
     }
 
     /// New labels of old ones, and the new names.
-    fn by_name(&self, old: &[String]) -> Result<(HashMap<i64, Option<i64>>, Vec<String>)> {
+    fn by_name(&self, old: &[String]) -> Result<(NewLabels, Vec<String>)> {
         let known: HashSet<&str> = old.iter().map(String::as_str).collect();
         let unknown: Vec<&str> =
             self.named.iter().map(|(class, _)| class.as_str()).filter(|class| !known.contains(class)).collect();
@@ -141,7 +141,7 @@ impl ClassMap {
         Ok((map, classes))
     }
 
-    fn by_label(&self) -> Result<HashMap<i64, Option<i64>>> {
+    fn by_label(&self) -> Result<NewLabels> {
         let mut map = HashMap::new();
         for (label, new) in &self.labelled {
             if map.insert(*label, *new).is_some() {
@@ -157,9 +157,12 @@ fn ruled_twice(class: &str) -> Error {
         .with_remedy("give each class one rule")
 }
 
+/// New labels by old ones; none of what is dropped.
+type NewLabels = HashMap<i64, Option<i64>>;
+
 /// What becomes of a label.
 struct Becomes {
-    map: HashMap<i64, Option<i64>>,
+    map: NewLabels,
     drops_others: bool,
 }
 
