@@ -95,6 +95,11 @@ fn columns_of_the_index_choose_and_say_what_they_do_not_know() {
     assert_eq!(chosen(&source, "height < 72"), [0, 1]);
     assert_eq!(chosen(&source, "sampling = 221111"), chosen(&source, "number in 0,8,12,16"));
     assert_eq!(chosen(&source, "format in UNKNOWN,PNG"), [20]);
+    // What is not known decides nothing, and what else decides need not know it.
+    assert_eq!(chosen(&source, "label = 1"), (10..21).collect::<Vec<_>>());
+    let of = |filter: Filter| Subset::matching(Arc::clone(&source), &filter).expect("subset").len();
+    assert_eq!(of(Filter::labels([1]).and("width > 0".parse().unwrap())), 10);
+    assert_eq!(of(Filter::labels([1]).or("width > 0".parse().unwrap())), 21);
     // Of what is no image nothing is known, so it is neither narrow nor wide.
     for text in ["width >= 0", "width < 0 "] {
         let filter: Filter = text.parse().unwrap();
