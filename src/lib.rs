@@ -73,7 +73,8 @@
 //! # Features
 //!
 //! `cli` (default) builds the `forebay` binary. A program that links the crate alone turns the default
-//! features off; the library is the same either way.
+//! features off; the library is the same either way, but for `parquet` (part of `cli`): without it a
+//! [`LabelTable`](source::LabelTable) that is a Parquet file is refused.
 #![deny(missing_docs)]
 
 // In the order of the data flow.

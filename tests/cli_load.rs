@@ -232,6 +232,45 @@ fn wrong_parameters_are_usage_errors() {
 }
 
 #[test]
+fn samples_are_chosen_labelled_and_balanced() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let result = root.path().join("result.json").display().to_string();
+    let run = |more: &[&str]| -> Value {
+        let output = load(&data_set, &[&["--partial", "--digest", "--json", &result], more].concat());
+        assert!(output.status.success(), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON")
+    };
+    let images = |json: &Value| json["images"].as_u64().expect("images");
+    assert_eq!(images(&run(&["--filter", "label = 1"])), 5);
+    let both = run(&["--filter", "label in 1", "--filter", "key != */00007"]);
+    assert_eq!(images(&both), 4);
+    assert!(both["notes"].to_string().contains("4 of 10"), "{both}");
+    assert_ne!(run(&["--balanced"])["digest"], run(&[])["digest"]);
+    // By the labels of a table, not of the folder.
+    let table = root.path().join("t.csv").display().to_string();
+    std::fs::write(&table, "id,what\nclass0/00000,dog\nclass1/00009,dog\nclass0/00003,cat\n").expect("table");
+    let labels = ["--labels", &table, "--label-columns", "id,what"];
+    assert_refused(&load(&data_set, &labels), 2, &["t.csv", "class0/00001", "help:"]);
+    let dogs = run(&[&labels[..], &["--labels-partial", "--filter", "class = dog"]].concat());
+    assert_eq!(images(&dogs), 2);
+    assert!(dogs["notes"].to_string().contains("without a label: 7"), "{dogs}");
+    for (more, words) in [
+        (&["--filter", "size > 3"][..], &["size", "width"][..]),
+        (&["--filter", "class = fish"], &["fish", "class0"]),
+        (&["--labels", &table], &["\"key\"", "id, what"]),
+        (&["--labels", &table, "--label-columns", "id"], &["two columns"]),
+        (&["--label-columns", "id,what"], &["--labels"]),
+        (&["--balanced", "--shuffle-block", "4"], &["--shuffle-block"]),
+    ] {
+        assert_refused(&load(&data_set, more), 2, words);
+    }
+    assert_refused(&load(&data_set, &["--filter", "label = 3"]), 1, &["label = 3", "10 samples", "help:"]);
+    assert_refused(&load(&data_set, &["--filter", "width > 3"]), 1, &["index", "forebay index", "class0/00000"]);
+    assert_refused(&load(&data_set, &["--labels", "none.csv"]), 1, &["none.csv", "help:"]);
+}
+
+#[test]
 fn bad_data_are_named_with_cause_and_remedy() {
     let root = tempfile::tempdir().expect("folder");
     let missing = root.path().join("nowhere").display().to_string();

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::Grain;
 use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool, UploadLayout};
-use crate::order::{EpochSteps, LastBatch, Order, Shard, Shuffle};
+use crate::order::{EpochSteps, LastBatch, Order, Shard, Shuffle, Weights};
 use crate::plan::{Augment, Geometry};
 use crate::raw::Shape;
 use crate::report::{Counters, Fallback};
@@ -48,6 +48,7 @@ const INDEX_PROBES: u64 = 64;
 /// Describes a [`Loader`].
 pub struct LoaderBuilder {
     origin: Origin,
+    map_source: Option<MapSource>,
     index: IndexOptions,
     augment: Option<Augment>,
     batch_size: BatchSize,
@@ -55,6 +56,8 @@ pub struct LoaderBuilder {
     resume: Option<State>,
     last_batch: LastBatch,
     shuffle: Shuffle,
+    /// In the place of `shuffle`.
+    draws: Option<Draws>,
     seed: u64,
     threads: usize,
     depth: usize,
@@ -106,6 +109,15 @@ impl BatchSize {
     }
 }
 
+/// Makes another source of the one that is opened.
+type MapSource = Box<dyn FnOnce(Arc<dyn Source>) -> Result<Arc<dyn Source>> + Send>;
+
+/// What samples are drawn by, with replacement.
+enum Draws {
+    By(Weights),
+    Balanced,
+}
+
 /// Where the samples come from.
 pub(super) enum Origin {
     /// Data sets that are not opened yet.
@@ -146,6 +158,7 @@ impl LoaderBuilder {
     pub(super) fn new(origin: Origin) -> Self {
         Self {
             origin,
+            map_source: None,
             index: IndexOptions::default(),
             augment: None,
             batch_size: BatchSize::OfRank(128),
@@ -153,6 +166,7 @@ impl LoaderBuilder {
             resume: None,
             last_batch: LastBatch::Drop,
             shuffle: Shuffle::Full,
+            draws: None,
             seed: 0,
             threads: 0,
             depth: 32,
@@ -229,6 +243,51 @@ impl LoaderBuilder {
     /// The order of an epoch. Default [`Shuffle::Full`].
     pub fn shuffle(mut self, shuffle: Shuffle) -> Self {
         self.shuffle = shuffle;
+        self.draws = None;
+        self
+    }
+
+    /// Draws the samples of an epoch by weights, with replacement, in the place of a [`shuffle`](Self::shuffle): of the two
+    /// the one said last counts. An epoch has as many samples as the weights have [draws](Weights::with_draws).
+    pub fn weights(mut self, weights: Weights) -> Self {
+        self.draws = Some(Draws::By(weights));
+        self
+    }
+
+    /// Draws every class as often as every other, as [`Weights::balanced`] does, and in an epoch as many samples as there
+    /// are.
+    pub fn balanced(mut self) -> Self {
+        self.draws = Some(Draws::Balanced);
+        self
+    }
+
+    /// Makes another source of the data set once it is opened, such as a [`Subset`](source::Subset) or one with labels from
+    /// a [`LabelTable`](source::LabelTable). Said again, it goes on from what was made before.
+    ///
+    /// ```no_run
+    /// use std::sync::Arc;
+    ///
+    /// use forebay::Loader;
+    /// use forebay::source::{Filter, Subset};
+    ///
+    /// # fn main() -> forebay::Result<()> {
+    /// let large: Filter = "width >= 256".parse()?;
+    /// let loader = Loader::open("data/train")
+    ///     .map_source(move |source| Ok(Arc::new(Subset::matching(source, &large)?)))
+    ///     .balanced()
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map_source(mut self, map: impl FnOnce(Arc<dyn Source>) -> Result<Arc<dyn Source>> + Send + 'static) -> Self {
+        let before = self.map_source.take();
+        self.map_source = Some(Box::new(move |source| {
+            let source = match before {
+                Some(before) => before(source)?,
+                None => source,
+            };
+            map(source)
+        }));
         self
     }
 
@@ -424,7 +483,7 @@ impl LoaderBuilder {
     ///
     /// `InvalidParameter` and `EmptyDataset` for what was asked, `LimitExceeded` if the memory is not to
     /// be had, `OutOfMemory` if the device's is not, `Unavailable` if an engine, device or decoder asked for by name is
-    /// not, and those of [`open_with`](source::open_with).
+    /// not, and those of [`open_with`](source::open_with), of what is made of the source and of the weights.
     pub fn build(mut self) -> Result<Loader> {
         let batch_size = self.batch_size.of_rank(self.shard)?;
         self.batch_size = BatchSize::OfRank(batch_size);
@@ -458,8 +517,12 @@ impl LoaderBuilder {
         let rate_limits = self.rate_limits.resolve()?;
         let (gpu, fallback) = self.open_device(&augment)?;
         let (source, recorder) = self.origin.open(&self.index)?;
-        let steps = EpochSteps::of_rank(source.len(), batch_size, self.last_batch, self.shard)?;
-        let order = Order::new(source.len(), self.seed, self.shuffle)?;
+        let source = match self.map_source.take() {
+            Some(map) => map(source)?,
+            None => source,
+        };
+        let order = self.order(&*source)?;
+        let steps = EpochSteps::of_rank(order.samples(), batch_size, self.last_batch, self.shard)?;
         let data_set = state::data_set(&*source);
         let resumed = self.resume.map(|state| state.check(&order, data_set)).transpose()?;
         let data_set_bytes = estimate_data_set_bytes(&*source);
@@ -534,6 +597,20 @@ impl LoaderBuilder {
             taken: resumed.unwrap_or_default(),
             resumed,
         })
+    }
+
+    fn order(&self, source: &dyn Source) -> Result<Order> {
+        let weights = match &self.draws {
+            None => return Order::new(source.len(), self.seed, self.shuffle),
+            Some(Draws::By(weights)) => weights.clone(),
+            Some(Draws::Balanced) => Weights::balanced(source)?,
+        };
+        if weights.samples() != source.len() {
+            let error =
+                Error::invalid_parameter("weights", format!("of {} samples", weights.samples()), "one a sample");
+            return Err(error.with_remedy(format!("the data set has {} samples", source.len())));
+        }
+        Ok(Order::weighted(weights, self.seed))
     }
 
     /// Refuses a decoder that contradicts what else was asked for.

@@ -51,10 +51,12 @@ const KEY_PROBES: u64 = 4096;
 pub struct State {
     version: u32,
     seed: u64,
-    /// 0 for an order that is not shuffled in blocks. With `is_shuffled`, all of [`Shuffle`], in a form that every format
-    /// of serde writes.
+    /// 0 for an order that is not shuffled in blocks. With the next two and `samples`, all of [`Shuffle`], in a form that
+    /// every format of serde writes.
     samples_per_block: u64,
     is_shuffled: bool,
+    /// The digest of the weights that samples are drawn by, or 0.
+    weights: u64,
     samples: u64,
     data_set: u64,
     epoch: u64,
@@ -63,14 +65,15 @@ pub struct State {
 
 impl State {
     pub(super) fn new(order: &Order, data_set: u64, at: Cursor) -> Self {
-        let (is_shuffled, samples_per_block) = match order.shuffle() {
-            Shuffle::Sequential => (false, 0),
-            Shuffle::Full => (true, 0),
-            Shuffle::Block { samples_per_block } => (true, samples_per_block),
+        let (is_shuffled, samples_per_block, weights) = match order.shuffle() {
+            Shuffle::Sequential => (false, 0, 0),
+            Shuffle::Full => (true, 0, 0),
+            Shuffle::Block { samples_per_block } => (true, samples_per_block, 0),
+            Shuffle::Weighted { digest, .. } => (true, 0, digest),
         };
         let Cursor { epoch, position } = at;
         let (seed, samples) = (order.seed(), order.samples());
-        Self { version: VERSION, seed, samples_per_block, is_shuffled, samples, data_set, epoch, position }
+        Self { version: VERSION, seed, samples_per_block, is_shuffled, weights, samples, data_set, epoch, position }
     }
 
     /// The epoch of the next sample.
@@ -88,17 +91,18 @@ impl State {
         self.seed
     }
 
-    /// Samples of the data set.
+    /// Samples of an epoch: those of the data set, or as many as are drawn by weights.
     pub fn samples(&self) -> u64 {
         self.samples
     }
 
     /// How the run's samples are ordered.
     pub fn shuffle(&self) -> Shuffle {
-        match (self.is_shuffled, self.samples_per_block) {
-            (false, _) => Shuffle::Sequential,
-            (true, 0) => Shuffle::Full,
-            (true, samples_per_block) => Shuffle::Block { samples_per_block },
+        match (self.is_shuffled, self.samples_per_block, self.weights) {
+            (false, ..) => Shuffle::Sequential,
+            (true, 0, 0) => Shuffle::Full,
+            (true, 0, digest) => Shuffle::Weighted { draws: self.samples, digest },
+            (true, samples_per_block, _) => Shuffle::Block { samples_per_block },
         }
     }
 
@@ -122,6 +126,9 @@ impl State {
         compare("the number of samples", self.samples.to_string(), order.samples().to_string());
         compare("the seed", self.seed.to_string(), order.seed().to_string());
         compare("the shuffle", self.shuffle().to_string(), order.shuffle().to_string());
+        if self.weights != 0 && order.shuffle() != self.shuffle() && differs.is_empty() {
+            differs.push("the samples were drawn by other weights".to_string());
+        }
         if self.samples == order.samples() && self.data_set != data_set {
             differs.push(format!(
                 "the data set has other keys: their digest was {:016x} and is {data_set:016x}",
@@ -162,6 +169,7 @@ pub(super) fn data_set(source: &dyn Source) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::order::Weights;
 
     const AT: Cursor = Cursor { epoch: 3, position: 40 };
 
@@ -184,6 +192,15 @@ mod tests {
             assert_eq!((read.shuffle(), read.check(&order, u64::MAX).unwrap()), (shuffle, AT));
         }
         assert!(size_of::<State>() <= 64, "a few bytes");
+    }
+
+    #[test]
+    fn draws_by_weights_come_back_and_other_weights_are_named() {
+        let order = |weight| Order::weighted(Weights::new(&[1.0, weight]).unwrap().with_draws(50).unwrap(), 7);
+        let state = State::new(&order(2.0), 1, AT);
+        assert_eq!((state.shuffle(), state.check(&order(2.0), 1).unwrap()), (order(2.0).shuffle(), AT));
+        let error = state.check(&order(3.0), 1).unwrap_err();
+        assert!(error.to_string().contains("drawn by other weights"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! WHICH sample comes next: permutations and positions.
 //!
 //! An [`Order`] says which sample stands at each position of each epoch; [`EpochSteps`] says which
-//! positions make up each batch. Both are arithmetic on a few numbers: nothing is stored per sample, so
+//! positions make up each batch. Both are arithmetic on a few numbers: nothing is stored per sample (but by [`Weights`]), so
 //! any position can be asked for at any time, which is what resuming needs. The order knows nothing of ranks: the
 //! batch of a step is the global batch, of which each rank ([`Shard`]) takes its share. So a [`Cursor`], an epoch and a
 //! position in it, says all about how far a run has come, on however many ranks.
@@ -9,16 +9,18 @@
 mod permutation;
 mod shard;
 mod steps;
+mod weighted;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use self::permutation::{Permutation, key};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 pub use shard::Shard;
 pub use steps::{Cursor, EpochSteps, LastBatch, Step, Steps};
+pub use weighted::Weights;
 
 /// How the samples of an epoch are ordered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +37,14 @@ pub enum Shuffle {
         /// Neighbouring samples that stay together. The last block may have fewer.
         samples_per_block: u64,
     },
+    /// Drawn with replacement by weights, anew in every epoch. It names an order and cannot make one: that is done by
+    /// [`Order::weighted`] and [`LoaderBuilder::weights`](crate::LoaderBuilder::weights).
+    Weighted {
+        /// Draws of an epoch.
+        draws: u64,
+        /// Of the weights.
+        digest: u64,
+    },
 }
 
 impl fmt::Display for Shuffle {
@@ -43,13 +53,15 @@ impl fmt::Display for Shuffle {
             Self::Sequential => f.write_str("sequential"),
             Self::Full => f.write_str("full"),
             Self::Block { samples_per_block } => write!(f, "in blocks of {samples_per_block}"),
+            Self::Weighted { draws, .. } => write!(f, "{draws} drawn by weights"),
         }
     }
 }
 
 /// Which sample stands at which position of which epoch, as a function of the seed alone.
 ///
-/// Takes some 50 bytes, no time to set up and tens of nanoseconds a look-up at any number of samples.
+/// Takes some 50 bytes, no time to set up and tens of nanoseconds a look-up at any number of samples; [`Weights`] have a
+/// table.
 ///
 /// ```
 /// use forebay::order::{Order, Shuffle};
@@ -59,28 +71,39 @@ impl fmt::Display for Shuffle {
 /// assert_eq!(first_of_epoch_3, order.at(3, 0));
 /// # Ok::<(), forebay::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Order {
-    samples: u64,
+    positions: u64,
     seed: u64,
     shuffle: Shuffle,
+    /// Of [`Shuffle::Weighted`], and of no other.
+    weights: Option<Weights>,
 }
 
 impl Order {
     /// An order of the samples 0..`samples`.
     ///
     /// # Errors
-    /// `InvalidParameter` for blocks of 0 samples.
+    /// `InvalidParameter` for blocks of 0 samples, and for [`Shuffle::Weighted`], which needs [`weighted`](Self::weighted).
     pub fn new(samples: u64, seed: u64, shuffle: Shuffle) -> Result<Self> {
         if shuffle == (Shuffle::Block { samples_per_block: 0 }) {
             return Err(Error::invalid_parameter("samples_per_block", 0, "a block has at least one sample"));
         }
-        Ok(Self { samples, seed, shuffle })
+        if let Shuffle::Weighted { .. } = shuffle {
+            let error = Error::new(ErrorKind::InvalidParameter, "shuffle is Weighted, and the weights are missing");
+            return Err(error.with_remedy("give the weights themselves: Order::weighted, LoaderBuilder::weights"));
+        }
+        Ok(Self { positions: samples, seed, shuffle, weights: None })
     }
 
-    /// Samples, and so positions, of an epoch.
+    /// An order that draws with replacement, by weights of the samples 0, 1, 2, ...
+    pub fn weighted(weights: Weights, seed: u64) -> Self {
+        Self { positions: weights.draws(), seed, shuffle: weights.shuffle(), weights: Some(weights) }
+    }
+
+    /// Positions of an epoch: as many as there are samples, or draws by weights.
     pub fn samples(&self) -> u64 {
-        self.samples
+        self.positions
     }
 
     /// The seed.
@@ -103,32 +126,42 @@ impl Order {
     }
 
     /// The order of one epoch.
-    pub fn epoch(&self, epoch: u64) -> EpochOrder {
+    pub fn epoch(&self, epoch: u64) -> EpochOrder<'_> {
         let key = key(self.seed, epoch);
-        EpochOrder(match self.shuffle {
-            Shuffle::Sequential => Kind::Sequential { samples: self.samples },
-            Shuffle::Full => Kind::Full(Permutation::new(self.samples, key)),
-            Shuffle::Block { samples_per_block } => Kind::Block(Blocks::new(self.samples, samples_per_block, key)),
+        let samples = self.positions;
+        EpochOrder(match (self.shuffle, &self.weights) {
+            (_, Some(weights)) => Kind::Weighted { weights, key: weighted::epoch_key(self.seed, epoch) },
+            (Shuffle::Full, None) => Kind::Full(Permutation::new(samples, key)),
+            (Shuffle::Block { samples_per_block }, None) => Kind::Block(Blocks::new(samples, samples_per_block, key)),
+            (Shuffle::Sequential | Shuffle::Weighted { .. }, None) => Kind::Sequential { samples },
         })
+    }
+
+    /// Which view of its sample stands at a position: 0, but for draws with replacement, where a sample that comes again
+    /// is another view of it, with random parameters of its own.
+    pub fn view(&self, position: u64) -> u32 {
+        // There are at most 2^32 draws.
+        if self.weights.is_some() { position as u32 } else { 0 }
     }
 }
 
 /// The order of one epoch: [`Order::epoch`].
 #[derive(Clone, Copy, Debug)]
-pub struct EpochOrder(Kind);
+pub struct EpochOrder<'a>(Kind<'a>);
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum Kind<'a> {
     Sequential { samples: u64 },
     Full(Permutation),
     Block(Blocks),
+    Weighted { weights: &'a Weights, key: u64 },
 }
 
-impl EpochOrder {
+impl EpochOrder<'_> {
     /// The sample at a position.
     ///
     /// # Panics
-    /// If `position` is not below the number of samples.
+    /// If `position` is not below the number of positions.
     pub fn at(&self, position: u64) -> u64 {
         match &self.0 {
             Kind::Sequential { samples } => {
@@ -137,6 +170,10 @@ impl EpochOrder {
             }
             Kind::Full(permutation) => permutation.apply(position),
             Kind::Block(blocks) => blocks.at(position),
+            Kind::Weighted { weights, key } => {
+                assert!(position < weights.draws(), "{position} is not below {}", weights.draws());
+                weights.draw(*key, position)
+            }
         }
     }
 }

@@ -236,9 +236,15 @@ impl Step {
 
     /// The positions of the epoch that it takes.
     pub fn positions(&self) -> impl Iterator<Item = u64> + use<> {
-        let samples = self.samples;
+        let step = *self;
+        (0..self.len).map(move |index| step.position(index))
+    }
+
+    /// The position of the epoch that its sample of a number is of.
+    pub fn position(&self, index: u64) -> u64 {
+        let place = self.first + index;
         // Nearly all of them are in range, where the remainder costs a comparison.
-        (self.first..self.first + self.len).map(move |place| if place < samples { place } else { place % samples })
+        if place < self.samples { place } else { place % self.samples }
     }
 
     /// How many of its samples, at its end, fill the batch up under [`LastBatch::Pad`] and came in this epoch before.

@@ -8,7 +8,8 @@ use super::names::{Names, out_of_range};
 use super::notes::Seen;
 use super::walk::{Found, Listing, walk};
 use super::{
-    Extent, Form, IndexMode, IndexOptions, Record, Source, UNLABELLED, refill_key, refill_path, without_extension,
+    Columns, Extent, Form, IndexMode, IndexOptions, Record, Source, UNLABELLED, refill_key, refill_path,
+    without_extension,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Fallback;
@@ -227,6 +228,13 @@ impl Source for Folder {
         match &self.files {
             Files::Walked(_) => Ok(None),
             Files::Indexed(set) => set.record(sample),
+        }
+    }
+
+    fn columns(&self, sample: u64) -> Result<Option<Columns<'_>>> {
+        match &self.files {
+            Files::Walked(_) => Ok(None),
+            Files::Indexed(set) => set.columns(sample),
         }
     }
 

@@ -10,8 +10,8 @@ use super::labels::{Label, Labels};
 use super::names::{Names, out_of_range};
 use super::notes::Seen;
 use super::{
-    Extent, Form, IndexMode, IndexOptions, Record, Source, UNLABELLED, has_image_extension, refill_key, refill_path,
-    without_current_folder, without_extension,
+    Columns, Extent, Form, IndexMode, IndexOptions, Record, Source, UNLABELLED, has_image_extension, refill_key,
+    refill_path, without_current_folder, without_extension,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Fallback;
@@ -204,6 +204,13 @@ impl Source for List {
         match &self.lines {
             Lines::Listed(_) => Ok(None),
             Lines::Indexed(set) => set.record(sample),
+        }
+    }
+
+    fn columns(&self, sample: u64) -> Result<Option<Columns<'_>>> {
+        match &self.lines {
+            Lines::Listed(_) => Ok(None),
+            Lines::Indexed(set) => set.columns(sample),
         }
     }
 

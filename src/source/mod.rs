@@ -3,9 +3,14 @@
 //! A source never reads a sample. It says which object (a file) holds it and which bytes of the
 //! object are its own; the storage engine moves them. [`open`] finds out what a path or pattern is:
 //! a [`Folder`], [`TarShards`] or a [`List`]; [`open_all`] takes several as one. Anything else can implement [`Source`].
+//!
+//! Sources are wrapped to be others: a [`Subset`] has some of the samples, a [`ClassMap`] renames, merges and drops classes,
+//! [`Joined`] takes labels from a table.
 
+mod class_map;
 mod folder;
 pub mod index;
+mod join;
 mod labels;
 mod list;
 mod names;
@@ -14,6 +19,7 @@ mod open;
 mod parallel;
 mod pattern;
 mod several;
+mod subset;
 mod tar;
 mod walk;
 
@@ -21,11 +27,14 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+pub use class_map::{ClassMap, Relabelled};
 pub use folder::Folder;
-pub use index::{IndexMode, IndexOptions, Record, RecordedImage, RecordedJpeg};
+pub use index::{Columns, IndexMode, IndexOptions, Record, RecordedImage, RecordedJpeg};
+pub use join::{Joined, LabelTable, Mismatch};
 pub use list::List;
 pub(crate) use open::{join, open_each};
 pub use open::{open, open_all, open_with};
+pub use subset::{Candidate, Filter, Subset};
 pub use tar::TarShards;
 
 use crate::error::Result;
@@ -138,6 +147,15 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// `IndexStale` where the index contradicts itself.
     fn record(&self, _sample: u64) -> Result<Option<Record<'_>>> {
+        Ok(None)
+    }
+
+    /// What an index says of a sample's image, where there is one that covers it: also of an image of which no part can be
+    /// decoded alone, or that cannot be decoded at all.
+    ///
+    /// # Errors
+    /// `IndexStale` where the index contradicts itself.
+    fn columns(&self, _sample: u64) -> Result<Option<Columns<'_>>> {
         Ok(None)
     }
 

@@ -45,7 +45,7 @@ pub(super) fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Expands the first brace and then, in each result, the rest: as in bash, with nesting.
-fn expand_braces(pattern: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
+pub(super) fn expand_braces(pattern: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
     let Some(open) = memchr::memchr(b'{', pattern) else { return Ok(vec![pattern.to_vec()]) };
     let inner_len = matching_brace(&pattern[open + 1..]).ok_or("a brace is not closed")?;
     let inner = &pattern[open + 1..][..inner_len];
@@ -145,7 +145,7 @@ fn matching_in(folder: &Path, pattern: &[u8]) -> Result<Vec<PathBuf>> {
 /// Whether a name matches a pattern of bytes, `*` (any number of any bytes) and `?` (any one byte).
 ///
 /// Goes back to the last star alone, so the time is at most the product of the lengths.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
+pub(super) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while n < name.len() {

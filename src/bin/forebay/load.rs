@@ -1,6 +1,8 @@
 //! `forebay bench load`: the whole path over a data set, measured.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -14,7 +16,7 @@ use forebay::engine::{
 use forebay::order::{LastBatch, Shard, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::raw::Shape;
-use forebay::source::IndexMode;
+use forebay::source::{Filter, IndexMode, LabelTable, Mismatch, Source, Subset};
 use forebay::storage::RateLimits;
 use forebay::{Augment, Batch, DType, Error, Geometry, Layout, Loader, Report, State};
 use serde_json::{Value, json};
@@ -75,6 +77,23 @@ pub struct Load {
     /// Dimensions of samples that are pixels without a header (.raw, .bin).
     #[arg(long, value_name = "HEIGHTxWIDTHx3")]
     pub raw_shape: Option<Shape>,
+    /// Load only samples that this holds for, such as `label in 3,5`, `class = dog`, `key = train/*` or `width >= 256` (of
+    /// the index). Given several times, all must hold. By the labels of --labels, if there are any.
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Vec<Filter>,
+    /// Take labels from this .csv, .tsv or .parquet, by key.
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// The columns of --labels that hold keys and labels.
+    #[arg(long, value_name = "KEY,LABEL", default_value = "key,label", requires = "labels")]
+    pub label_columns: LabelColumns,
+    /// Leave out rows of --labels without a sample or whose key came before, and leave samples without a row without a
+    /// label: each is counted, and no error.
+    #[arg(long, requires = "labels")]
+    pub labels_partial: bool,
+    /// Draw every class as often as every other, with replacement.
+    #[arg(long, conflicts_with = "shuffle_block")]
+    pub balanced: bool,
     /// Decode threads [default: one a processor].
     #[arg(long)]
     pub threads: Option<usize>,
@@ -198,6 +217,34 @@ pub enum Order {
     Nhwc,
 }
 
+/// The columns of a table of labels.
+#[derive(Clone, Debug)]
+pub struct LabelColumns {
+    key: String,
+    label: String,
+}
+
+impl Default for LabelColumns {
+    fn default() -> Self {
+        Self { key: "key".to_owned(), label: "label".to_owned() }
+    }
+}
+
+impl FromStr for LabelColumns {
+    type Err = Error;
+
+    fn from_str(text: &str) -> forebay::Result<Self> {
+        match text.split(',').map(str::trim).collect::<Vec<_>>()[..] {
+            [key, label] if !key.is_empty() && !label.is_empty() && key != label => {
+                Ok(Self { key: key.to_owned(), label: label.to_owned() })
+            }
+            _ => {
+                Err(Error::invalid_parameter("--label-columns", text, "the names of two columns, with a comma between"))
+            }
+        }
+    }
+}
+
 /// What a run came to.
 pub struct Outcome {
     pub report: Report,
@@ -235,6 +282,11 @@ impl Load {
             index: IndexMode::Auto,
             index_dir: None,
             raw_shape: None,
+            filter: Vec::new(),
+            labels: None,
+            label_columns: LabelColumns::default(),
+            labels_partial: false,
+            balanced: false,
             threads: None,
             batch: 64,
             global_batch: None,
@@ -432,7 +484,25 @@ impl Load {
             Some(bytes) => builder.scratch_bytes(bytes),
             None => builder,
         };
+        let builder = if self.balanced { builder.balanced() } else { builder };
+        let builder = match self.label_table() {
+            Some(table) => builder.map_source(move |source| Ok(Arc::new(table.join(source)?))),
+            None => builder,
+        };
+        let builder = match self.filter.iter().cloned().reduce(Filter::and) {
+            Some(filter) => {
+                builder.map_source(move |source| Ok(Arc::new(Subset::matching(source, &filter)?) as Arc<dyn Source>))
+            }
+            None => builder,
+        };
         Ok(builder.build()?)
+    }
+
+    fn label_table(&self) -> Option<LabelTable> {
+        let LabelColumns { key, label } = &self.label_columns;
+        let table = LabelTable::new(self.labels.as_ref()?).columns(key, label);
+        let mismatch = if self.labels_partial { Mismatch::Note } else { Mismatch::Fail };
+        Some(table.repeated(mismatch).unmatched_rows(mismatch).unmatched_samples(mismatch))
     }
 
     fn augment(&self) -> forebay::Result<Augment> {

@@ -9,7 +9,7 @@ use super::map::Sidecar;
 use super::options::{IndexMode, IndexOptions};
 use super::place::{Parts, of_shard};
 use super::residency::Residency;
-use super::{Record, stale};
+use super::{Columns, Record, stale};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Fallback;
 use crate::source::UNLABELLED;
@@ -156,6 +156,12 @@ impl Set {
     pub(in crate::source) fn record(&self, sample: u64) -> Result<Option<Record<'_>>> {
         let (file, row) = self.find_row(sample)?;
         file.record(row)
+    }
+
+    /// What the index says of a sample's image, decodable or not.
+    pub(in crate::source) fn columns(&self, sample: u64) -> Result<Option<Columns<'_>>> {
+        let (file, row) = self.find_row(sample)?;
+        file.columns(row).map(Some)
     }
 
     /// Its files.

@@ -67,6 +67,7 @@
 
 mod atomic;
 mod build;
+mod columns;
 mod describe;
 mod head;
 mod identity;
@@ -92,6 +93,7 @@ use std::ops::Range;
 use std::path::Path;
 
 pub use build::{BuildOptions, Built, build};
+pub use columns::Columns;
 pub(crate) use describe::Describer;
 pub(crate) use identity::{Modified, modified, wait_out_tick};
 pub(super) use lookup::{Set, fallback, find_shard, settle};

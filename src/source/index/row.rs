@@ -171,7 +171,7 @@ pub(super) struct Stored<'a> {
 
 impl<'a> Row<'a> {
     /// What the listing said, and its checksum.
-    fn listed(&self) -> Result<(Listed<'a>, u64)> {
+    pub(super) fn listed(&self) -> Result<(Listed<'a>, u64)> {
         let (key, path) = (self.bytes(Column::Key)?, self.bytes(Column::Path)?);
         let numbers: ListingNumbers = self.numbers(Column::Label);
         let checksum = checksum(self.seed(), &numbers, [key, path]);
@@ -207,7 +207,8 @@ impl<'a> Row<'a> {
         row_seed(self.file.seed, self.number)
     }
 
-    fn stored(&self, listing_checksum: u64) -> Result<Stored<'a>> {
+    /// What it says of the image.
+    pub(super) fn stored(&self, listing_checksum: u64) -> Result<Stored<'a>> {
         let numbers: RecordNumbers = self.numbers(Column::Format);
         let cause = self.bytes(Column::Cause)?;
         let [.., quant_row, huffman_row, _] = numbers;

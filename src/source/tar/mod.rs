@@ -14,7 +14,7 @@ use super::labels::Label;
 use super::names::out_of_range;
 use super::notes::Seen;
 use super::parallel::{LISTING_THREADS, in_parallel};
-use super::{Extent, IndexMode, IndexOptions, Record, Source, UNLABELLED, refill_key, refill_path};
+use super::{Columns, Extent, IndexMode, IndexOptions, Record, Source, UNLABELLED, refill_key, refill_path};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Fallback;
 
@@ -172,6 +172,14 @@ impl Source for TarShards {
         match &shard.samples {
             Samples::Scanned(_) => Ok(None),
             Samples::Indexed(sidecar) => sidecar.record(sample),
+        }
+    }
+
+    fn columns(&self, sample: u64) -> Result<Option<Columns<'_>>> {
+        let (_, shard, sample) = self.find(sample)?;
+        match &shard.samples {
+            Samples::Scanned(_) => Ok(None),
+            Samples::Indexed(sidecar) => sidecar.columns(sample).map(Some),
         }
     }
 
