@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use forebay::batch::Digest;
-use forebay::order::{LastBatch, Shuffle, Weights};
+use forebay::order::{LastBatch, Shard, Shuffle, Weights};
 use forebay::source::{self, ClassMap, Filter, IndexMode, Source, Subset, UNLABELLED};
 use forebay::{Augment, ErrorKind, Loader, LoaderBuilder, Result};
 use index_support::{index, record, required, said_of, samples};
@@ -289,6 +289,35 @@ fn weighted_epochs_are_the_same_on_any_path_and_repeat_no_crop() {
     assert_eq!(digest(balanced(1).shuffle(Shuffle::Full)).0, digest(Loader::open(&folder)).0);
     index(&folder);
     assert_eq!(digest(balanced(2).index(IndexMode::Required)).0, expected);
+}
+
+/// A run that draws by weights goes on where it was left, on more ranks too, and not by other weights.
+#[test]
+fn draws_by_weights_are_resumed_on_other_ranks() {
+    let root = tempfile::tempdir().expect("folder");
+    let folder = common::folder(root.path(), &samples(6, 2));
+    let run = |heavy: f64| {
+        let weights = Weights::new(&[1.0, 1.0, heavy, 1.0, 1.0, 1.0]).unwrap().with_draws(12).unwrap();
+        loader(Loader::open(&folder).weights(weights)).global_batch_size(4)
+    };
+    let sum = |loader: &mut Loader, steps| {
+        let (mut digest, mut state) = (Digest::default(), None);
+        for batch in loader.epoch(0).take(steps) {
+            let batch = batch.expect("batch");
+            digest.update(&batch).expect("on the host");
+            state = Some(batch.state());
+        }
+        (digest, state.expect("a batch"))
+    };
+    let (whole, _) = sum(&mut run(3.0).build().expect("loader"), usize::MAX);
+    let (begun, state) = sum(&mut run(3.0).build().expect("loader"), 1);
+    let rest = (0..2).map(|rank| {
+        let shard = Shard::new(rank, 2).expect("shard");
+        sum(&mut run(3.0).shard(shard).resume(state).build().expect("the same run"), usize::MAX).0
+    });
+    assert_eq!(rest.fold(begun, |sum, digest| sum + digest), whole);
+    let error = run(4.0).resume(state).build().err().expect("another run");
+    assert!(error.to_string().contains("drawn by other weights"), "{error}");
 }
 
 #[test]
