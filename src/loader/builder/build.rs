@@ -1,0 +1,251 @@
+//! What was asked for, checked and put together.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex};
+
+use super::LoaderBuilder;
+use super::samples::BatchSize;
+use crate::decode::DecoderKind;
+use crate::device::cuda::Gpu;
+use crate::device::{Device, DeviceChoice};
+use crate::engine::{Direct, Engine, EngineKind, EngineOptions, RequirePath, estimate_data_set_bytes};
+use crate::error::{Error, ErrorKind, Result};
+use crate::loader::cuda::Built;
+use crate::loader::direct::CuFileChoice;
+use crate::loader::{Loader, Shared, state};
+use crate::order::EpochSteps;
+use crate::plan::{Augment, Geometry};
+use crate::report::{Counters, Fallback};
+use crate::source::{IndexMode, Source};
+
+/// Samples that are looked at to tell whether a data set has an index.
+const INDEX_PROBES: u64 = 64;
+
+impl LoaderBuilder {
+    /// Checks everything, opens the data set and allocates all memory.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidParameter` and `EmptyDataset` for what was asked, `LimitExceeded` if the memory is not to
+    /// be had, `OutOfMemory` if the device's is not, `Unavailable` if an engine, device or decoder asked for by name is
+    /// not, and those of [`open_with`](source::open_with), of what is made of the source and of the weights.
+    pub fn build(mut self) -> Result<Loader> {
+        let batch_size = self.batch_size.of_rank(self.shard)?;
+        self.batch_size = BatchSize::OfRank(batch_size);
+        if self.index.mode == IndexMode::Build && self.shard.world_size() > 1 {
+            let allowed = "a rank sees its share of the data set only: build the index with `forebay index`";
+            return Err(Error::invalid_parameter("index", self.index.mode, allowed));
+        }
+        let augment = match self.augment {
+            Some(augment) => augment,
+            None => Augment::imagenet_train(224).build()?,
+        };
+        if !(2..=1024).contains(&self.slots) {
+            return Err(Error::invalid_parameter("slots", self.slots, "2 to 1024: one to fill and one to hand out"));
+        }
+        if let Some(shape) = self.raw_shape {
+            shape.check()?;
+            self.limits.check_dimensions(shape.width, shape.height)?;
+        }
+        let threads = match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        if threads > 4096 {
+            return Err(Error::invalid_parameter("threads", threads, "at most 4096 threads decode"));
+        }
+        if self.read_timeout.is_zero() {
+            return Err(Error::invalid_parameter("read_timeout", "0", "a read takes some time"));
+        }
+        self.check_decoder()?;
+        self.check_path()?;
+        let rate_limits = self.rate_limits.resolve()?;
+        let (gpu, fallback) = self.open_device(&augment)?;
+        let (source, recorder) = self.origin.open(&self.index)?;
+        let source = match self.map_source.take() {
+            Some(map) => map(source)?,
+            None => source,
+        };
+        let order = self.order(&*source)?;
+        let steps = EpochSteps::of_rank(order.samples(), batch_size, self.last_batch, self.shard)?;
+        let data_set = state::data_set(&*source);
+        let resumed = self.resume.map(|state| state.check(&order, data_set)).transpose()?;
+        let data_set_bytes = estimate_data_set_bytes(&*source);
+        let engine_options = EngineOptions {
+            direct: self.direct,
+            data_set_bytes,
+            cufile_api: self.cufile_api,
+            read_timeout: self.read_timeout,
+            sim: self.sim,
+            depth: self.depth_control,
+            sqpoll: self.sqpoll,
+            iopoll: self.iopoll,
+            ..EngineOptions::default()
+        };
+        let mut device_fallbacks: Vec<_> = fallback.into_iter().collect();
+        let (memory, arena, slots, cuda) = match gpu {
+            None => self.host_memory(&augment, &*source)?,
+            Some(gpu) => {
+                if self.decoder.needs_index() && !self.can_plan(&*source) {
+                    return Err(no_index(self.decoder));
+                }
+                let nvjpeg = match self.nvjpeg(&gpu, &*source, threads) {
+                    Some(Err(error)) if self.decoder == DecoderKind::Auto && error.kind() == ErrorKind::Unavailable => {
+                        device_fallbacks.push(no_nvjpeg(&error));
+                        None
+                    }
+                    opened => opened.transpose()?,
+                };
+                let sample_bytes = data_set_bytes.unwrap_or(0) / source.len().max(1);
+                let (memory, built) = self.device_memory(gpu, nvjpeg, &augment, &*source, sample_bytes)?;
+                let Built { cuda, arena, slots, fallbacks, .. } = built;
+                device_fallbacks.extend(fallbacks);
+                (memory, arena, slots, Some(cuda))
+            }
+        };
+        if self.engine != EngineKind::Auto {
+            // The engine itself is made on the feed thread; here it only shows that it can be made.
+            match cuda.as_ref().and_then(|cuda| cuda.cufile.as_ref()) {
+                Some(cufile) => Engine::with_cufile(cufile, &arena, self.depth, engine_options)?,
+                None => Engine::new(self.engine, &arena, self.depth, engine_options)?,
+            };
+        }
+        Ok(Loader {
+            shared: Arc::new(Shared {
+                source,
+                order,
+                data_set,
+                steps,
+                augment,
+                orientation: self.orientation,
+                decoder: self.decoder,
+                cuda,
+                device_fallbacks,
+                limits: self.limits,
+                raw_shape: self.raw_shape,
+                index: self.index.mode,
+                recorder,
+                engine: self.engine,
+                engine_options,
+                depth: self.depth,
+                rate_limits,
+                threads,
+                held_timeout: self.held_timeout,
+                memory,
+                arena,
+                slots,
+                held: Arc::new(AtomicUsize::new(0)),
+                counters: Counters::default(),
+                engine_name: Mutex::new("none yet"),
+                stop: AtomicBool::new(false),
+            }),
+            taken: resumed.unwrap_or_default(),
+            resumed,
+        })
+    }
+
+    /// Refuses a decoder that contradicts what else was asked for.
+    fn check_decoder(&self) -> Result<()> {
+        let is_of_device =
+            matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg | DecoderKind::NvJpegDevice);
+        if is_of_device && self.device == DeviceChoice::Exactly(Device::Host) {
+            return Err(Error::invalid_parameter("decoder", self.decoder, "the device host has its own: use auto"));
+        }
+        if self.index.mode == IndexMode::Off && self.decoder.needs_index() && self.raw_shape.is_none() {
+            let allowed = "this decoder works by an index: use auto";
+            return Err(Error::invalid_parameter("index", self.index.mode, allowed));
+        }
+        Ok(())
+    }
+
+    /// Refuses a path to the device that contradicts what else was asked for.
+    fn check_path(&self) -> Result<()> {
+        let (is_cufile, is_direct) = (self.engine == EngineKind::CuFile, self.require_path == RequirePath::Direct);
+        if !is_cufile && !is_direct {
+            return Ok(());
+        }
+        if is_direct && !is_cufile && self.engine != EngineKind::Auto {
+            let allowed = "the path direct is cuFile's: use the engine cufile or auto";
+            return Err(Error::invalid_parameter("engine", self.engine, allowed));
+        }
+        if self.device == DeviceChoice::Exactly(Device::Host) {
+            let allowed = "cuFile reads into the memory of a CUDA device: use cuda:0, for example";
+            return Err(Error::invalid_parameter("device", "host", allowed));
+        }
+        if !self.decoder.lands_on_device() {
+            let allowed = "cuFile brings the bytes to the device, where the kernels decode them: use auto or kernels";
+            return Err(Error::invalid_parameter("decoder", self.decoder, allowed));
+        }
+        if self.index.mode == IndexMode::Off && self.raw_shape.is_none() {
+            let allowed = "what the host does not see has to be indexed: use auto or required";
+            return Err(Error::invalid_parameter("index", self.index.mode, allowed));
+        }
+        Ok(())
+    }
+
+    /// Whether cuFile is to read.
+    pub(super) fn cufile_choice(&self, source: &dyn Source) -> CuFileChoice {
+        let can_land = self.decoder.lands_on_device() && self.direct != Direct::Off;
+        match (self.engine, self.require_path) {
+            (EngineKind::CuFile, require) | (EngineKind::Auto, require @ RequirePath::Direct) => {
+                CuFileChoice::Needed(require)
+            }
+            (EngineKind::Auto, _) if can_land && self.can_plan(source) => CuFileChoice::IfDirect,
+            _ => CuFileChoice::No,
+        }
+    }
+
+    /// Whether samples can be planned before they are read: by an index, or a shape that was told.
+    fn can_plan(&self, source: &dyn Source) -> bool {
+        self.raw_shape.is_some() || indexed(source).any(|is_indexed| is_indexed)
+    }
+
+    /// The device, if not the host, and why the host if it was left to us.
+    fn open_device(&self, augment: &Augment) -> Result<(Option<Gpu>, Option<Fallback>)> {
+        let has_own_sizes = matches!(augment.geometry(), Geometry::None);
+        let (gpu, fallback) = match self.device {
+            DeviceChoice::Auto if has_own_sizes => (None, Some(Fallback::host_device(&own_sizes()))),
+            DeviceChoice::Exactly(Device::Cuda(_)) if has_own_sizes => return Err(own_sizes()),
+            device => device.open()?,
+        };
+        match (&gpu, self.decoder) {
+            (None, DecoderKind::Kernels | DecoderKind::NvJpeg | DecoderKind::NvJpegDevice) => {
+                let cause = fallback.map_or_else(String::new, |fallback| format!(": {}", fallback.cause));
+                let message = format!("the decoder {} is not to be had without a CUDA device{cause}", self.decoder);
+                Err(Error::new(ErrorKind::Unavailable, message).with_remedy("use the decoder auto"))
+            }
+            _ => Ok((gpu, fallback)),
+        }
+    }
+}
+
+/// Whether an index describes them, or the shape of raw pixels, of some samples from all over the data set.
+pub(super) fn indexed(source: &dyn Source) -> impl Iterator<Item = bool> {
+    let (len, probes) = (source.len(), source.len().min(INDEX_PROBES));
+    let samples = (0..probes).map(move |probe| (u128::from(probe) * u128::from(len) / u128::from(probes)) as u64);
+    samples
+        .map(|sample| matches!(source.is_headerless(sample), Ok(true)) || matches!(source.record(sample), Ok(Some(_))))
+}
+
+fn own_sizes() -> Error {
+    let allowed = "on a device all images of a batch have one size: use a geometry that resizes, or the device host";
+    Error::invalid_parameter("geometry", "None", allowed)
+}
+
+fn no_index(decoder: DecoderKind) -> Error {
+    let message = format!("the decoder {decoder} is not to be had: no index describes the data set");
+    Error::new(ErrorKind::Unavailable, message)
+        .with_remedy("build one with `forebay index DATASET`, or use the decoder auto")
+}
+
+fn no_nvjpeg(error: &Error) -> Fallback {
+    let fallback = Fallback {
+        what: Fallback::NVJPEG,
+        instead: "host decoders",
+        cause: error.cause(),
+        remedy: error.remedy().unwrap_or("index the data set, so that the kernels decode it: forebay index").to_owned(),
+        count: 1,
+    };
+    log::warn!("{fallback}");
+    fallback
+}
