@@ -63,6 +63,8 @@
 //! - **Ranks and resuming.** Several processes share an epoch ([`LoaderBuilder::shard`]), disjoint and complete, in equal
 //!   steps. A run that ends anywhere is continued with exactly the batches that would have come
 //!   ([`LoaderBuilder::resume`]), on any number of ranks.
+//! - **Bad samples.** One of them ends a run, or is replaced or skipped, as [`OnError`] says: counted, named and within
+//!   an [`ErrorBudget`]; never a hang, and what is delivered stays a function of data and seed.
 //! - **Bounded memory.** Everything is allocated when the loader is built; [`Loader::memory`] says how
 //!   much. A sample that does not fit is refused by name.
 //! - **No silent degradation.** What could not be had is in [`Report::fallbacks`](report::Report::fallbacks),
@@ -102,7 +104,7 @@ pub mod pixels;
 pub use batch::Batch;
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
-pub use loader::{Epochs, Loader, LoaderBuilder, State};
+pub use loader::{Epochs, ErrorBudget, Loader, LoaderBuilder, OnError, State};
 pub use order::Shard;
 pub use pixels::{Rect, Scale, View};
 pub use plan::{Augment, DType, Geometry, Layout};

@@ -15,10 +15,10 @@ use crate::decode::kernels::cuda::{Images, Scratch, address};
 use crate::decode::kernels::{Capacity, Needs, Wave, cut, samples_image};
 use crate::decode::nvjpeg::{self, Eligible, Kinds, NvJpeg, NvJpegDevice, Refusal};
 use crate::device::Device;
-use crate::device::cuda::{DeviceMemory, Gpu, Output, Registered, error, upload};
+use crate::device::cuda::{DeviceMemory, Gpu, Output, Registered, error, move_down, upload};
 use crate::engine::CuFile;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{Arena, DeviceArena, Pinned, SlotPool, Statuses, Upload, UploadLayout};
+use crate::memory::{Arena, DeviceArena, FilledSlot, Pinned, SlotPool, Statuses, Upload, UploadLayout};
 use crate::pixels::Rect;
 use crate::plan::{Augment, SamplePlan};
 use crate::report::{Fallback, lock};
@@ -202,7 +202,7 @@ impl Cuda {
         if self.cufile.is_some() { Landing::Device } else { Landing::Upload }
     }
 
-    /// Empties a slot's upload for the next batch. What is to land on the device waits for no stream, so the last batch's
+    /// Empties a slot's upload for the next batch, or for another round of one that has settled. What is to land on the device waits for no stream, so the last batch's
     /// kernels have to be done with what landed there: by now they mostly are.
     pub(super) fn start_round(&self, index: usize) -> Result<()> {
         self.uploads[index].start_round();
@@ -239,7 +239,7 @@ impl Cuda {
     /// # Errors
     /// `DeviceLost` and the like. The device may then still work on the batch: see [`drain`](Self::drain).
     pub(super) fn launch(&self, filled: &mut Filled) -> Result<u64> {
-        let Filled { tray, slot: filled } = filled;
+        let Filled { tray, slot: filled, .. } = filled;
         let mut guard = lock(&self.slots[filled.index()]);
         let slot = &mut *guard;
         let (host, statuses) = (&self.uploads[filled.index()], &self.statuses[filled.index()]);
@@ -261,7 +261,7 @@ impl Cuda {
                 slot.upload.upload(&slot.stream, start, bytes)?;
                 copied += bytes.len();
             }
-            output.upload_labels(&tray.labels)?;
+            output.upload_labels(&tray.made_labels())?;
             for range in tray.made_on_host() {
                 let range = range.start * self.sample_bytes..range.end * self.sample_bytes;
                 copied += range.len();
@@ -305,6 +305,21 @@ impl Cuda {
         output.end()?;
         slot.stream.synchronize().map_err(|code| error("cuStreamSynchronize", code))?;
         Ok((places.len() * self.sample_bytes) as u64)
+    }
+
+    /// Moves the tensors of the places that a batch holds, ascending, and their labels to its start, in the stream's order.
+    pub(super) fn close_gaps(&self, filled: &mut FilledSlot, places: &[usize], labels: &[i64]) -> Result<()> {
+        let slot = lock(&self.slots[filled.index()]);
+        let Some(output) = filled.output_mut() else { return Err(no_output()) };
+        for (to, &from) in places.iter().enumerate().filter(|(to, from)| to != *from) {
+            // One at a time, since a run of them would be copied over itself.
+            let range = from * self.sample_bytes..(from + 1) * self.sample_bytes;
+            // SAFETY: this is the stream that writes the tensors.
+            unsafe { move_down(&slot.stream, output.bytes_mut(), range, to * self.sample_bytes)? };
+        }
+        // SAFETY: CUDA takes a copy of what is not page-locked, and the order is the stream's.
+        unsafe { output.upload_labels(labels)? };
+        output.end()
     }
 
     /// Waits until the device does nothing more for a batch, whatever became of it.

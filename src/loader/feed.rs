@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
 use super::Shared;
+use super::exit::{Back, Exit};
 use super::landed::{Bytes, Landing};
 use super::lanes::Lanes;
 use super::ready::Ready;
 use super::seat::{ReadRequest, SampleBytes, Seat, Waiting, of_token};
-use super::tray::{Exit, Tray};
+use super::stand_ins::{STORAGE_ERRORS_MAX, StandIns};
+use super::tray::{Candidate, Tray};
 use super::work::Job;
+use crate::batch::Replacement;
 use crate::engine::{Completion, Engine, FileCache, Identity, OpenFile, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Region, Slot};
@@ -55,10 +58,21 @@ pub(super) struct Feed<'a> {
     file_bytes: usize,
     /// What has landed so far.
     landed: SampleBytes,
+    /// What comes back of the trays begun, where bad samples are replaced.
+    back: Option<Receiver<Back>>,
+    /// Trays begun that may want other samples yet.
+    unfilled: usize,
+    stand_ins: StandIns,
 }
 
 impl<'a> Feed<'a> {
-    pub(super) fn new(shared: &'a Shared, ready: &'a Ready, exit: &'a Exit, jobs: Sender<Job>) -> Result<Self> {
+    pub(super) fn new(
+        shared: &'a Shared,
+        ready: &'a Ready,
+        exit: &'a Exit,
+        jobs: Sender<Job>,
+        back: Option<Receiver<Back>>,
+    ) -> Result<Self> {
         let (engine, fallbacks) = shared.start_engine()?;
         *crate::report::lock(&shared.engine_name) = engine.kind().name();
         drop(fallbacks); // Reported with those of the run, at its end.
@@ -79,6 +93,9 @@ impl<'a> Feed<'a> {
             completions: Vec::with_capacity(shared.depth),
             file_bytes: 0,
             landed: SampleBytes::default(),
+            back,
+            unfilled: 0,
+            stand_ins: StandIns::default(),
         })
     }
 
@@ -114,6 +131,7 @@ impl<'a> Feed<'a> {
             if self.shared.stop.load(Relaxed) {
                 return Ok(fed);
             }
+            self.hear_all();
             self.start_reads();
             let mut slot_wanted = None;
             while self.may_begin() && !self.free_seats.is_empty() && self.memory_wanted.is_none() {
@@ -136,7 +154,7 @@ impl<'a> Feed<'a> {
                 self.admit(lane, waiting);
             }
             self.shared.counters.engine.add_busy(working);
-            let is_over = batches.peek().is_none() && self.lanes.is_idle();
+            let is_over = batches.peek().is_none() && self.lanes.is_idle() && self.unfilled == 0;
             if is_over && self.engine.in_flight() == 0 {
                 return Ok(fed);
             }
@@ -171,8 +189,13 @@ impl<'a> Feed<'a> {
                 std::thread::sleep(timeout);
                 false
             } else if let Some(samples) = slot_wanted {
-                // Taken and given back at once: the loop takes it again.
+                // Taken and given back at once: the loop takes it again. What comes back meanwhile ends the wait.
                 drop(shared.slots.acquire(samples, timeout));
+                true
+            } else if let Some(back) = self.back.as_ref().filter(|_| self.unfilled > 0) {
+                if let Ok(back) = back.recv_timeout(timeout) {
+                    self.hear(back);
+                }
                 true
             } else {
                 false
@@ -208,23 +231,100 @@ impl<'a> Feed<'a> {
         let shared = self.shared;
         let mut tray = Tray::new(sequence, step, shared.augment);
         let order = shared.order.epoch(step.epoch());
-        tray.fill(&*shared.source, step.positions().map(|position| order.at(position)))?;
+        let mut unknown = tray.fill(&*shared.source, step.positions().map(|position| order.at(position))).into_iter();
+        let mut next_unknown = unknown.next();
         if let Some(cuda) = &shared.cuda {
             tray.expect_device();
             cuda.start_round(slot.index())?;
         }
+        if self.back.is_some() {
+            self.unfilled += 1;
+            // Trays before this one are in other slots.
+            self.stand_ins.forget_before(step.epoch().saturating_sub(shared.slots.slots() as u64));
+        }
         let tray = Arc::new(tray);
         for index in 0..tray.samples.len() {
             let waiting = Waiting { tray: Arc::clone(&tray), slot: slot.clone(), index };
-            self.lanes.push(&*shared.source, waiting);
+            match next_unknown.take_if(|(unknown, _)| *unknown == index) {
+                None => self.lanes.push(&*shared.source, waiting),
+                Some((_, error)) => {
+                    self.exit.fail(shared, waiting, None, error);
+                    next_unknown = unknown.next();
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Takes all that has come back.
+    fn hear_all(&mut self) {
+        while let Some(Ok(back)) = self.back.as_ref().map(Receiver::try_recv) {
+            self.hear(back);
+        }
+    }
+
+    fn hear(&mut self, back: Back) {
+        match back {
+            Back::Filled => self.unfilled -= 1,
+            Back::Failed { waiting, is_retryable } => {
+                if let Err(error) = self.replace(&waiting, is_retryable) {
+                    let Waiting { tray, slot, index } = &waiting;
+                    tray.note_failure(*index, error);
+                    self.exit.go_without(tray, slot, *index, None);
+                } else {
+                    self.lanes.push_first(&*self.shared.source, waiting);
+                }
+            }
+        }
+    }
+
+    /// Chooses the sample that stands in at a place after the one there has failed.
+    ///
+    /// # Errors
+    /// Where none is left, or so many are bad that the run has to end.
+    fn replace(&mut self, waiting: &Waiting, mut is_retryable: bool) -> Result<()> {
+        let (shared, Waiting { tray, index, .. }) = (self.shared, waiting);
+        let (epoch, own) = (tray.step.epoch(), tray.step.position(*index as u64));
+        let (order, positions) = (shared.order.epoch(epoch), shared.order.samples());
+        let exhausted = |why: &str| shared.cannot_replace(tray, *index, ErrorKind::BudgetExceeded, why);
+        let (mut last, mut key) = (tray.candidate(*index), String::new());
+        loop {
+            if is_retryable && tray.count_storage_error(*index) >= STORAGE_ERRORS_MAX {
+                return Err(shared.cannot_replace(tray, *index, ErrorKind::Io, "storage fails for others too"));
+            }
+            if last.is_stand_in && !is_retryable {
+                self.stand_ins.note_bad(epoch, last.position, positions);
+            }
+            let Some(position) = self.stand_ins.next(epoch, own, last.position, positions) else {
+                return Err(exhausted("no other sample of the epoch is sound"));
+            };
+            let distance = if position > own { position - own } else { positions - own + position };
+            if distance - 1 > shared.bad_in_a_row_max() {
+                let budget = shared.budget;
+                return Err(exhausted(&format!(
+                    "the {} samples behind it are bad too, and the error budget is {budget}",
+                    distance - 1
+                )));
+            }
+            let sample = order.at(position);
+            let described = shared.source.key(sample, &mut key).and_then(|()| shared.source.label(sample));
+            match described {
+                Ok(label) => {
+                    tray.stand_in(*index, Replacement { position, sample, label, key });
+                    return Ok(());
+                }
+                Err(error) => {
+                    is_retryable = error.is_retryable();
+                    last = Candidate { sample, position, is_stand_in: true };
+                }
+            }
+        }
     }
 
     /// Starts a sample's way: an open, or reads of an object that is open already.
     fn admit(&mut self, lane: usize, waiting: Waiting) {
         let Some(number) = self.free_seats.pop() else { unreachable!("a seat was seen to be free") };
-        let sample = waiting.tray.samples[waiting.index];
+        let sample = waiting.tray.sample(waiting.index);
         self.seats[number].take(waiting, lane);
         match self.start(number, sample) {
             Ok(()) => self.start_reads(),
@@ -425,7 +525,7 @@ impl<'a> Feed<'a> {
     fn count_file(&mut self, number: usize, identity: &Identity, now: Instant) -> Result<()> {
         let seat = &mut self.seats[number];
         let Some(Waiting { tray, index, .. }) = &seat.waiting else { return Ok(()) };
-        if let Extent::Object(object) = self.shared.source.extent(tray.samples[*index])? {
+        if let Extent::Object(object) = self.shared.source.extent(tray.sample(*index))? {
             self.shared.source.object_path(object, &mut self.path)?;
             seat.lane = self.lanes.settle(seat.lane, identity.inode.0, &self.path);
         }
@@ -474,11 +574,9 @@ impl<'a> Feed<'a> {
 
     /// Reports a sample's failure, once, and starts no more reads of it.
     fn fail(&mut self, number: usize, error: Error) {
-        if let Some(Waiting { tray, slot, index }) = self.seats[number].give_up() {
+        if let Some(waiting) = self.seats[number].give_up() {
             self.unqueue(number);
-            let error = self.shared.name_sample(&tray, index, error);
-            let filled = tray.fail(&slot, index, None, error);
-            self.exit.put_if_filled(&tray, filled);
+            self.exit.fail(self.shared, waiting, None, error);
         }
         self.free_if_idle(number);
     }

@@ -47,9 +47,20 @@ impl Lanes {
 
     /// Puts a sample of a batch into its line.
     pub(super) fn push(&mut self, source: &dyn Source, waiting: Waiting) {
-        let lane = self.roots.of_sample(source, waiting.tray.samples[waiting.index]);
-        self.make(lane);
+        let lane = self.lane_of(source, &waiting);
         self.lanes[lane].waiting.push_back(waiting);
+    }
+
+    /// Puts a sample that stands in for another before all that wait: its batch may lack nothing else.
+    pub(super) fn push_first(&mut self, source: &dyn Source, waiting: Waiting) {
+        let lane = self.lane_of(source, &waiting);
+        self.lanes[lane].waiting.push_front(waiting);
+    }
+
+    fn lane_of(&mut self, source: &dyn Source, waiting: &Waiting) -> usize {
+        let lane = self.roots.of_sample(source, waiting.tray.sample(waiting.index));
+        self.make(lane);
+        lane
     }
 
     /// Whether a root has nothing to read, so that a further batch is to be looked at.
@@ -289,7 +300,7 @@ mod tests {
         let steps = EpochSteps::new(samples.len() as u64, samples.len() as u64, LastBatch::Drop).unwrap();
         let step = steps.step(Cursor::start_of(0)).unwrap();
         let mut tray = Tray::new(0, step, augment);
-        tray.fill(&TwoRoots, samples.into_iter()).unwrap();
+        assert!(tray.fill(&TwoRoots, samples.into_iter()).is_empty());
         let tray = Arc::new(tray);
         let slot = SlotPool::new(2, tray.samples.len(), 1).unwrap().try_acquire(tray.samples.len()).unwrap();
         let mut lanes = Lanes::new(depth, limits.resolve().unwrap());
@@ -306,7 +317,7 @@ mod tests {
             && let Some((lane, waiting)) = lanes.next_to_admit(depth, Instant::now())
         {
             lanes.opens(lane);
-            admitted.push(waiting.tray.samples[waiting.index]);
+            admitted.push(waiting.tray.sample(waiting.index));
         }
         admitted
     }

@@ -32,20 +32,28 @@
 //! cannot decode, is read again for the host, unless [`RequirePath::Direct`](crate::engine::RequirePath::Direct) makes that
 //! an error.
 //!
+//! A sample that cannot be delivered is, as [`OnError`] says, the end of the run, left out, or replaced: then its place goes
+//! back to the feeding thread, which reads another sample for it the way that all go. Of a batch that has been launched
+//! already, the places whose samples the device refused go round once more.
+//!
 //! Threads live as long as an [`Epochs`] iterator; memory lives as long as the [`Loader`] and the batches taken
 //! from it.
 
 mod builder;
 mod cuda;
 mod direct;
+mod exit;
 mod feed;
+mod judge;
 mod landed;
 mod lanes;
 mod launch;
+mod policy;
 mod push_down;
 mod ready;
 mod run;
 mod seat;
+mod stand_ins;
 mod state;
 mod tray;
 mod work;
@@ -58,11 +66,14 @@ use std::time::Duration;
 
 pub use builder::LoaderBuilder;
 use builder::Origin;
+use judge::BadSamplesFile;
+pub use policy::{ErrorBudget, OnError};
 pub use run::Epochs;
 pub use state::State;
 pub(crate) use tray::Filled;
 use tray::Tray;
 
+use crate::batch::BadSample;
 use crate::decode::DecoderKind;
 use crate::device::Device;
 use crate::engine::{CuFile, Engine, EngineKind, EngineOptions};
@@ -127,6 +138,9 @@ struct Shared {
     rate_limits: ResolvedLimits,
     threads: usize,
     held_timeout: Duration,
+    on_error: OnError,
+    budget: ErrorBudget,
+    bad_samples_file: Option<BadSamplesFile>,
     memory: MemoryPlan,
     arena: Arena,
     slots: SlotPool,
@@ -329,19 +343,46 @@ impl Shared {
 
     /// Says which sample an error is about: its key and where its bytes lie.
     fn name_sample(&self, tray: &Tray, index: usize, error: Error) -> Error {
-        let key = tray.key(index);
+        let sample = tray.sample(index);
+        let mut key = String::new();
+        if self.source.key(sample, &mut key).is_err() {
+            key = format!("number {sample}");
+        }
+        let (path, offset) = self.place_of(sample);
+        error.with_sample(named(&key, path.as_deref(), offset))
+    }
+
+    /// A sample that is bad at its own place in a batch.
+    fn bad_sample(&self, tray: &Tray, index: usize, error: Error) -> BadSample {
+        let (sample, key) = (tray.samples[index], tray.key(index).to_owned());
+        let (path, offset) = self.place_of(sample);
+        let name = if key.is_empty() { format!("number {sample}") } else { key.clone() };
+        let error = error.with_sample(named(&name, path.as_deref(), offset));
+        let (epoch, position) = (tray.step.epoch(), tray.step.position(index as u64));
+        let on_error = self.on_error;
+        BadSample { epoch, position, sample, key, path, offset, error, on_error, replacement: None }
+    }
+
+    /// The file that a sample lies in, and where in it if others do too; nothing where that cannot be learned.
+    fn place_of(&self, sample: u64) -> (Option<PathBuf>, Option<u64>) {
+        let Ok(extent) = self.source.extent(sample) else { return (None, None) };
+        let (object, offset) = match extent {
+            Extent::Object(object) => (object, None),
+            Extent::Range { object, offset, .. } => (object, Some(offset)),
+        };
         let mut path = PathBuf::new();
-        let place = self.source.extent(tray.samples[index]).and_then(|extent| {
-            let (object, offset) = match extent {
-                Extent::Object(object) => (object, None),
-                Extent::Range { object, offset, .. } => (object, Some(offset)),
-            };
-            self.source.object_path(object, &mut path).map(|()| offset)
-        });
-        error.with_sample(match place {
-            Ok(None) => format!("{key} ({})", path.display()),
-            Ok(Some(offset)) => format!("{key} ({} at byte {offset})", path.display()),
-            Err(_) => key.to_owned(),
-        })
+        match self.source.object_path(object, &mut path) {
+            Ok(()) => (Some(path), offset),
+            Err(_) => (None, None),
+        }
+    }
+}
+
+/// A sample as errors name it.
+fn named(key: &str, path: Option<&Path>, offset: Option<u64>) -> String {
+    match (path, offset) {
+        (Some(path), None) => format!("{key} ({})", path.display()),
+        (Some(path), Some(offset)) => format!("{key} ({} at byte {offset})", path.display()),
+        (None, _) => key.to_owned(),
     }
 }

@@ -9,7 +9,7 @@ use super::Shared;
 use super::cuda::Cuda;
 use super::landed::{Bytes, Landing};
 use super::seat::Seat;
-use super::tray::Tray;
+use super::tray::{Candidate, Tray};
 use crate::decode::kernels::Needs;
 use crate::decode::{DecoderKind, ImageInfo};
 use crate::engine::{Engine, OpenFile, RequirePath};
@@ -39,7 +39,7 @@ impl Shared {
         // Images of their own size are needed whole, and so are nvJPEG's.
         let is_whole =
             self.augment.output_shape().is_none() || self.decoder == DecoderKind::NvJpeg && self.cuda.is_some();
-        if self.source.is_headerless(tray.samples[index])? {
+        if self.source.is_headerless(tray.sample(index))? {
             let image = RecordedImage::Raw(raw::Facts::headerless(len_bytes, self.raw_shape)?);
             if is_whole {
                 return Ok(None);
@@ -50,7 +50,7 @@ impl Shared {
         if self.index == IndexMode::Off || is_whole {
             return Ok(None);
         }
-        let planned = self.source.record(tray.samples[index]).and_then(|record| {
+        let planned = self.source.record(tray.sample(index)).and_then(|record| {
             let Some(record) = record else { return Ok(None) };
             check_identity(&record, len_bytes, file)?;
             let plan = self.plan_ranges(tray, index, &record.image, ranges)?;
@@ -119,9 +119,10 @@ impl Shared {
     pub(super) fn plan(&self, tray: &Tray, index: usize, info: &ImageInfo) -> Result<SamplePlan> {
         self.limits.check_dimensions(info.width, info.height)?;
         let orientation = if self.orientation { info.orientation } else { Orientation::AS_STORED };
-        // A sample that is drawn several times in an epoch is another view each time.
-        let view = self.order.view(tray.step.position(index as u64));
-        let key = SampleKey { seed: self.order.seed(), epoch: tray.step.epoch(), sample: tray.samples[index], view };
+        // A sample that is drawn several times in an epoch is another view each time, and so is one that stands in for others.
+        let Candidate { sample, position, is_stand_in } = tray.candidate(index);
+        let view = if is_stand_in { self.order.stand_in_view(position) } else { self.order.view(position) };
+        let key = SampleKey { seed: self.order.seed(), epoch: tray.step.epoch(), sample, view };
         let plan = self.augment.plan(key, info.width, info.height, orientation)?;
         let may_scale = self.augment.dct_scaling() && info.route.scales();
         Ok(if may_scale { plan.scaled_down() } else { plan })
@@ -172,7 +173,8 @@ impl Shared {
                 .with_remedy("raise the loader's landing_bytes (--landing-bytes), or use a smaller batch")
         };
         if landing == Landing::Device && self.requires_direct() {
-            return Err(why());
+            // Which sample of a batch comes last is chance.
+            return Err(why().of_batch());
         }
         self.counters.count_fallback(Fallback::UPLOAD, "host decoders", why);
         Ok(())

@@ -11,8 +11,10 @@ use crossbeam_channel::Receiver;
 
 use super::Shared;
 use super::cuda::Cuda;
+use super::exit::Exit;
 use super::landed::{Landed, Landing};
-use super::tray::{By, DeviceJpeg, Exit, Kept, Tray, Way, WholeJpeg};
+use super::seat::Waiting;
+use super::tray::{By, DeviceJpeg, Kept, Tray, Way, WholeJpeg};
 use crate::augment::Resizer;
 use crate::decode::kernels::{Describer, Description, describe_pixels, samples_image};
 use crate::decode::{Decoder, ImageInfo, Route, nvjpeg};
@@ -108,15 +110,11 @@ pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
             // The arena's space is free before the batch is handed over, for the reads that wait for it.
             _ => drop((first, more)),
         }
-        let filled = match result {
-            Ok(_) => claimed.and_then(SampleOut::finish),
-            Err(error) => {
-                let error = shared.name_sample(&tray, index, error);
-                tray.fail(&slot, index, claimed, error)
-            }
-        };
+        match result {
+            Ok(_) => exit.put_if_filled(&tray, claimed.and_then(SampleOut::finish)),
+            Err(error) => exit.fail(shared, Waiting { tray, slot, index }, claimed, error),
+        }
         clock.add_busy(working);
-        exit.put_if_filled(&tray, filled);
     }
 }
 
@@ -172,7 +170,7 @@ impl<'a> Worker<'a> {
         claim: &mut Claim<'_>,
     ) -> Result<Option<Way>> {
         let find = |range| sample.find(range, upload);
-        let described = match self.shared.image(sample.tray.samples[sample.index])? {
+        let described = match self.shared.image(sample.tray.sample(sample.index))? {
             RecordedImage::Jpeg(jpeg) => self.describer.describe(&jpeg, plan, find),
             RecordedImage::Raw(facts) => describe_pixels(&facts, plan, find),
         };
@@ -201,12 +199,15 @@ impl<'a> Worker<'a> {
         let (width, height) = (info.width, info.height);
         let area = nvjpeg::area(plan.region(), width, height);
         let Ok((image, needs)) = samples_image(&plan, (width, height), area) else { return Ok(None) };
-        let out = claim.claim(sample.tray, sample.index, &plan)?;
         let description = Description { image, segments: &[], tables: &[], needs };
-        if !cuda.capacity.holds(&needs) || !upload.put(out, &description) {
+        if !cuda.capacity.holds(&needs) {
             return Ok(None);
         }
+        // Before it is described: what fails then is not decoded.
         self.record(sample, bytes)?;
+        if !upload.put(claim.claim(sample.tray, sample.index, &plan)?, &description) {
+            return Ok(None);
+        }
         Ok(Some(Way { needs, by: By::NvJpeg(WholeJpeg { len_bytes, width, height, area }) }))
     }
 
@@ -219,7 +220,7 @@ impl<'a> Worker<'a> {
         upload: &Upload,
         claim: &mut Claim<'_>,
     ) -> Result<Option<Way>> {
-        let Some(record) = self.shared.source.record(sample.tray.samples[sample.index])? else { return Ok(None) };
+        let Some(record) = self.shared.source.record(sample.tray.sample(sample.index))? else { return Ok(None) };
         let Some((eligible, needs, image)) = cuda.file_of(&record, plan)? else { return Ok(None) };
         let Some(at) = sample.find(0..eligible.len_bytes, upload) else { return Ok(None) };
         let info = record.image.info();
@@ -281,7 +282,7 @@ impl<'a> Worker<'a> {
     }
 
     fn read_whole(&self, sample: &Sample<'_>) -> Result<Vec<u8>> {
-        let bytes = self.shared.read_whole(sample.tray.samples[sample.index])?;
+        let bytes = self.shared.read_whole(sample.tray.sample(sample.index))?;
         self.shared.counters.count_reread(bytes.len() as u64);
         Ok(bytes)
     }
@@ -295,7 +296,7 @@ impl<'a> Worker<'a> {
         place: &mut impl Place,
     ) -> Result<()> {
         let Self { shared, decoder, resizer, .. } = self;
-        let number = sample.tray.samples[sample.index];
+        let number = sample.tray.sample(sample.index);
         let image = shared.image(number)?;
         let mut rows = resizer.begin(plan, place.output(sample.tray, sample.index, plan)?)?;
         decoder.decode_indexed(pieces, &image, plan.view(), &mut rows)?;
@@ -314,16 +315,17 @@ impl<'a> Worker<'a> {
     fn whole(&mut self, sample: &Sample<'_>, bytes: &[u8], place: &mut impl Place) -> Result<()> {
         let info = self.inspect(sample, bytes)?;
         let Self { shared, decoder, resizer, .. } = self;
-        shared.counters.count_route(info.route);
         let plan = shared.plan(sample.tray, sample.index, &info)?;
         let mut rows = resizer.begin(&plan, place.output(sample.tray, sample.index, &plan)?)?;
         decoder.decode(bytes, &info, plan.view(), &mut rows)?;
-        rows.finish()
+        rows.finish()?;
+        shared.counters.count_route(info.route);
+        Ok(())
     }
 
     /// What a sample is, by its bytes; of pixels without a header, by their shape.
     fn inspect(&mut self, sample: &Sample<'_>, bytes: &[u8]) -> Result<ImageInfo> {
-        if self.shared.source.is_headerless(sample.tray.samples[sample.index])? {
+        if self.shared.source.is_headerless(sample.tray.sample(sample.index))? {
             self.decoder.inspect_headerless(bytes, self.shared.raw_shape)
         } else {
             self.decoder.inspect(bytes)
@@ -333,7 +335,7 @@ impl<'a> Worker<'a> {
     /// Notes what an index says of a sample, if one is to be built and lacks it.
     fn record(&mut self, sample: &Sample<'_>, bytes: &[u8]) -> Result<()> {
         let Self { shared, recording, .. } = self;
-        let number = sample.tray.samples[sample.index];
+        let number = sample.tray.sample(sample.index);
         let (Some(recorder), Some(recording)) = (&shared.recorder, recording) else { return Ok(()) };
         if !recorder.wants(number) || matches!(shared.source.record(number), Ok(Some(_))) {
             return Ok(());

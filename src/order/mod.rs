@@ -143,6 +143,12 @@ impl Order {
         // There are at most 2^32 draws.
         if self.weights.is_some() { position as u32 } else { 0 }
     }
+
+    /// Which view the sample at a position is where it stands in for a bad one
+    /// ([`OnError::Replace`](crate::OnError::Replace)): another than at its own place, so that it is augmented otherwise.
+    pub fn stand_in_view(&self, position: u64) -> u32 {
+        self.view(position) ^ (1 << 31)
+    }
 }
 
 /// The order of one epoch: [`Order::epoch`].

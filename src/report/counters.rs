@@ -1,14 +1,18 @@
 //! What the stages count while they run: relaxed atomics, touched once or twice a sample.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::roots::CountedRoot;
 use super::{Fallback, Histogram};
+use crate::batch::BadSample;
 use crate::decode::Route;
 use crate::engine::cufile::Receipts;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+
+/// Bad samples that a report names.
+const BAD_SAMPLES_NAMED: usize = 16;
 
 /// How the threads of one stage spent their time.
 #[derive(Default)]
@@ -95,13 +99,47 @@ pub(crate) struct Counters {
     pub(crate) first_batch_ns: AtomicU64,
     pub(crate) batch_wait: Mutex<Histogram>,
     pub(crate) fallbacks: Mutex<Vec<Fallback>>,
+    /// The bad samples of batches that were taken.
+    pub(crate) bad: Mutex<BadCounts>,
     /// What reads straight to the device took.
     pub(crate) receipts: Mutex<Receipts>,
     /// What was read of each root, in the order in which they were seen.
     pub(crate) roots: Mutex<Vec<CountedRoot>>,
 }
 
+/// Bad samples, and what was done about them.
+#[derive(Clone, Default)]
+pub(crate) struct BadCounts {
+    /// By the kind of their error, in the order in which the kinds were seen.
+    pub(crate) kinds: Vec<(ErrorKind, u64)>,
+    pub(crate) replaced: u64,
+    pub(crate) skipped: u64,
+    /// The first.
+    pub(crate) first: Vec<Arc<BadSample>>,
+}
+
 impl Counters {
+    /// Counts bad samples, and logs the first.
+    pub(crate) fn count_bad<'a>(&self, samples: impl Iterator<Item = &'a Arc<BadSample>>) {
+        let mut counts = lock(&self.bad);
+        for bad in samples {
+            let kind = bad.error.kind();
+            match counts.kinds.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, count)) => *count += 1,
+                None => counts.kinds.push((kind, 1)),
+            }
+            match bad.action() {
+                "replaced" => counts.replaced += 1,
+                "skipped" => counts.skipped += 1,
+                _ => {}
+            }
+            if counts.first.len() < BAD_SAMPLES_NAMED {
+                log::warn!("{}: {}", bad.action(), bad.error);
+                counts.first.push(Arc::clone(bad));
+            }
+        }
+    }
+
     pub(crate) fn count_route(&self, route: Route) {
         self.routes[route as usize].fetch_add(1, Relaxed);
     }

@@ -6,6 +6,7 @@
 //! would be gained by removing it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -21,9 +22,11 @@ pub use histogram::Histogram;
 pub use roots::RootReport;
 pub(crate) use roots::{CountedRoot, RootCounters, merge as merge_root};
 
+use crate::batch::BadSample;
 use crate::decode::Route;
 use crate::device::Device;
 use crate::engine::cufile::Receipts;
+use crate::error::ErrorKind;
 
 /// A stage of the path that can be the bottleneck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +127,14 @@ pub struct Report {
     pub indexed: u64,
     /// Images that were read whole because what an index says of them was wrong.
     pub index_fallbacks: u64,
+    /// Samples that could not be delivered, by the kind of their error: each place of a batch that was taken counts.
+    pub bad: Vec<(ErrorKind, u64)>,
+    /// Those of them that others stand in for.
+    pub replaced: u64,
+    /// Those of them that batches went without.
+    pub skipped: u64,
+    /// The first 16 of them.
+    pub bad_samples: Vec<Arc<BadSample>>,
     /// Storage, decode, device where there is one, consumer.
     pub stages: Vec<StageReport>,
     /// Where the tensors were made.
@@ -182,6 +193,7 @@ impl Report {
         };
         let bytes_data = counters.bytes_data.load(Relaxed);
         let taken = lock(&counters.fallbacks).clone();
+        let bad = lock(&counters.bad).clone();
         let decode_held = counters.decode.starved() + counters.decode.blocked();
         let mut stages = vec![
             stage(Stage::Storage, 1, &counters.engine, counters.engine.blocked() + counters.engine.limited()),
@@ -219,6 +231,10 @@ impl Report {
             batch_wait_p50_us: p50,
             batch_wait_p99_us: p99,
             routes: Route::ALL.iter().map(|&route| (route, counters.routes[route as usize].load(Relaxed))).collect(),
+            bad: bad.kinds,
+            replaced: bad.replaced,
+            skipped: bad.skipped,
+            bad_samples: bad.first,
             stages,
             device: setting.device,
             bytes_uploaded: counters.bytes_uploaded.load(Relaxed),
@@ -373,6 +389,14 @@ impl fmt::Display for Report {
         match self.device {
             Device::Host => writeln!(f)?,
             device => writeln!(f, ", {:.0} MiB on {device}", mebibytes(self.device_bound_bytes))?,
+        }
+        if !self.bad.is_empty() {
+            let kinds: Vec<_> = self.bad.iter().map(|(kind, count)| format!("{count} {}", kind.name())).collect();
+            let (all, kinds) = (self.bad.iter().map(|(_, count)| count).sum::<u64>(), kinds.join(", "));
+            writeln!(f, "bad samples   {all} ({kinds}): {} replaced, {} skipped", self.replaced, self.skipped)?;
+        }
+        for bad in &self.bad_samples {
+            writeln!(f, "{:<13} {}", bad.action(), bad.error)?;
         }
         for fallback in &self.fallbacks {
             let times = if fallback.count == 1 { "time" } else { "times" };

@@ -18,7 +18,7 @@ use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::raw::Shape;
 use forebay::source::{Filter, IndexMode, LabelTable, Mismatch, Source, Subset};
 use forebay::storage::RateLimits;
-use forebay::{Augment, Batch, DType, Error, Geometry, Layout, Loader, Report, State};
+use forebay::{Augment, Batch, DType, Error, ErrorBudget, Geometry, Layout, Loader, OnError, Report, State};
 use serde_json::{Value, json};
 
 use crate::environment::{self, Environment};
@@ -61,6 +61,15 @@ pub struct Load {
     /// Seconds that opening a file or one read may take.
     #[arg(long, value_name = "SECONDS", default_value_t = EngineOptions::READ_TIMEOUT.as_secs_f64())]
     pub read_timeout: f64,
+    /// What becomes of a sample that is missing or bad: fail, replace or skip.
+    #[arg(long, value_name = "POLICY", default_value_t = OnError::Fail)]
+    pub on_error: OnError,
+    /// How many samples of an epoch may be replaced or skipped before the run ends, or what share of those taken [default: 1%].
+    #[arg(long, value_name = "N|P%")]
+    pub error_budget: Option<ErrorBudget>,
+    /// Append each sample that is replaced or skipped to this file, as a line of JSON.
+    #[arg(long, value_name = "FILE")]
+    pub bad_samples: Option<PathBuf>,
     /// Seed of the engine sim, which makes up a storage for tests.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub sim_seed: u64,
@@ -249,6 +258,7 @@ impl FromStr for LabelColumns {
 pub struct Outcome {
     pub report: Report,
     pub digest: Option<String>,
+    pub on_error: OnError,
     pub shard: Shard,
     pub global_batch_size: u64,
     pub steps_per_epoch: u64,
@@ -277,6 +287,9 @@ impl Load {
             require_path: RequirePath::Any,
             cufile_api: CuFileApi::Auto,
             read_timeout: EngineOptions::READ_TIMEOUT.as_secs_f64(),
+            on_error: OnError::Fail,
+            error_budget: None,
+            bad_samples: None,
             sim_seed: 0,
             sim_faults: SimFaults::NONE,
             index: IndexMode::Auto,
@@ -377,6 +390,7 @@ impl Load {
         Ok(Outcome {
             report,
             digest: digest.map(|digest| digest.hex()),
+            on_error: self.on_error,
             shard: loader.shard(),
             global_batch_size: loader.global_batch_size(),
             steps_per_epoch: loader.steps_per_epoch(),
@@ -458,6 +472,7 @@ impl Load {
             .require_path(self.require_path)
             .cufile_api(self.cufile_api)
             .read_timeout(read_timeout)
+            .on_error(self.on_error)
             .sim(SimOptions { seed: self.sim_seed, faults: self.sim_faults, ..SimOptions::default() })
             .index(self.index);
         let builder = match self.global_batch {
@@ -466,6 +481,14 @@ impl Load {
         };
         let builder = match resumed {
             Some(state) => builder.resume(state),
+            None => builder,
+        };
+        let builder = match self.error_budget {
+            Some(budget) => builder.error_budget(budget),
+            None => builder,
+        };
+        let builder = match &self.bad_samples {
+            Some(path) => builder.bad_samples_file(path),
             None => builder,
         };
         let builder = match &self.index_dir {
@@ -592,6 +615,8 @@ impl Outcome {
                 "limited_s": root.limited.as_secs_f64(),
             })
         });
+        let bad = report.bad.iter().map(|(kind, count)| (kind.name().to_owned(), json!(count)));
+        let bad_samples = report.bad_samples.iter().map(|bad| bad.json());
         let fallbacks = report.fallbacks.iter().map(crate::json::fallback);
         let routes = report.routes.iter().map(|(route, count)| (route.name().to_owned(), json!(count)));
         json!({
@@ -623,6 +648,11 @@ impl Outcome {
             "world_size": self.shard.world_size(),
             "global_batch_size": self.global_batch_size,
             "steps_per_epoch": self.steps_per_epoch,
+            "on_error": self.on_error.name(),
+            "bad": serde_json::Map::from_iter(bad),
+            "replaced": report.replaced,
+            "skipped": report.skipped,
+            "bad_samples": bad_samples.collect::<Vec<_>>(),
             "resumed_from": self.resumed,
             "state": self.state,
             "engine": report.engine,

@@ -123,6 +123,33 @@ pub(crate) unsafe fn download(
     code.result().map_err(|code| error("cuMemcpyDtoHAsync", code))
 }
 
+/// Copies a range of device memory to a lower place that it does not overlap, in the stream's order.
+///
+/// # Panics
+///
+/// If the place is another, or the range not inside `memory`.
+///
+/// # Safety
+///
+/// No other stream touches either unless events order it.
+pub(crate) unsafe fn move_down(
+    stream: &CudaStream,
+    memory: &mut CudaSlice<u8>,
+    from: Range<usize>,
+    to: usize,
+) -> Result<()> {
+    assert!(from.start <= from.end && from.end <= memory.len() && to + from.len() <= from.start, "{from:?} to {to}");
+    if from.is_empty() {
+        return Ok(());
+    }
+    bind(stream.context())?;
+    let (start, _no_event) = memory.device_ptr_mut(stream);
+    let (target, source) = (start + to as u64, start + from.start as u64);
+    // SAFETY: both ranges are valid and apart; the caller keeps them in order.
+    let code = unsafe { sys::cuMemcpyDtoDAsync_v2(target, source, from.len(), stream.cu_stream()) };
+    code.result().map_err(|code| error("cuMemcpyDtoDAsync", code))
+}
+
 /// Zeroes a range of device memory, in the stream's order.
 ///
 /// # Panics

@@ -12,7 +12,8 @@ use crate::engine::{Direct, Engine, EngineKind, EngineOptions, RequirePath, esti
 use crate::error::{Error, ErrorKind, Result};
 use crate::loader::cuda::Built;
 use crate::loader::direct::CuFileChoice;
-use crate::loader::{Loader, Shared, state};
+use crate::loader::judge::BadSamplesFile;
+use crate::loader::{Loader, OnError, Shared, state};
 use crate::order::EpochSteps;
 use crate::plan::{Augment, Geometry};
 use crate::report::{Counters, Fallback};
@@ -57,6 +58,7 @@ impl LoaderBuilder {
         if self.read_timeout.is_zero() {
             return Err(Error::invalid_parameter("read_timeout", "0", "a read takes some time"));
         }
+        self.check_policy()?;
         self.check_decoder()?;
         self.check_path()?;
         let rate_limits = self.rate_limits.resolve()?;
@@ -110,7 +112,8 @@ impl LoaderBuilder {
                 None => Engine::new(self.engine, &arena, self.depth, engine_options)?,
             };
         }
-        Ok(Loader {
+        let (bad_samples_file, unwritten) = self.bad_samples_file.as_deref().map(BadSamplesFile::open).unzip();
+        let loader = Loader {
             shared: Arc::new(Shared {
                 source,
                 order,
@@ -131,6 +134,9 @@ impl LoaderBuilder {
                 rate_limits,
                 threads,
                 held_timeout: self.held_timeout,
+                on_error: self.on_error,
+                budget: self.error_budget.unwrap_or_default(),
+                bad_samples_file,
                 memory,
                 arena,
                 slots,
@@ -141,7 +147,26 @@ impl LoaderBuilder {
             }),
             taken: resumed.unwrap_or_default(),
             resumed,
-        })
+        };
+        if let Some(error) = unwritten.flatten() {
+            loader.shared.count_unwritten(|| error);
+        }
+        Ok(loader)
+    }
+
+    /// Refuses what would say nothing, as the first bad sample ends the run.
+    fn check_policy(&self) -> Result<()> {
+        let (budget, file) = (self.error_budget.map(|budget| budget.to_string()), self.bad_samples_file.as_ref());
+        let file = file.map(|path| path.display().to_string());
+        let asked = [("error_budget", budget), ("bad_samples_file", file)];
+        let useless = asked.into_iter().find_map(|(name, value)| value.map(|value| (name, value)));
+        match useless {
+            Some((name, value)) if self.on_error == OnError::Fail => {
+                let allowed = "the first bad sample ends the run, and is its error: use on_error replace or skip";
+                Err(Error::invalid_parameter(name, value, allowed))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a decoder that contradicts what else was asked for.

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(super) use samples::Origin;
 use samples::{BatchSize, Draws, MapSource};
 
-use super::State;
+use super::{ErrorBudget, OnError, State};
 use crate::decode::DecoderKind;
 use crate::device::DeviceChoice;
 use crate::engine::{CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath, SimOptions};
@@ -63,6 +63,10 @@ pub struct LoaderBuilder {
     sqpoll: Polling,
     iopoll: Polling,
     held_timeout: Duration,
+    on_error: OnError,
+    /// None was asked for.
+    error_budget: Option<ErrorBudget>,
+    bad_samples_file: Option<PathBuf>,
     device: DeviceChoice,
     decoder: DecoderKind,
     landing_bytes: usize,
@@ -102,6 +106,9 @@ impl LoaderBuilder {
             sqpoll: Polling::Off,
             iopoll: Polling::Off,
             held_timeout: Duration::from_secs(30),
+            on_error: OnError::Fail,
+            error_budget: None,
+            bad_samples_file: None,
             device: DeviceChoice::default(),
             decoder: DecoderKind::default(),
             landing_bytes: 0,
@@ -354,6 +361,29 @@ impl LoaderBuilder {
     /// [`BatchesHeld`](crate::ErrorKind::BatchesHeld). Default 30 s.
     pub fn held_timeout(mut self, timeout: Duration) -> Self {
         self.held_timeout = timeout;
+        self
+    }
+
+    /// What becomes of a sample that cannot be delivered. Default [`OnError::Fail`].
+    pub fn on_error(mut self, policy: OnError) -> Self {
+        self.on_error = policy;
+        self
+    }
+
+    /// How many samples may be replaced or skipped before the run ends. Default: 1 % of an epoch's. `InvalidParameter` at
+    /// [`build`](Self::build) under [`OnError::Fail`], where there is none.
+    pub fn error_budget(mut self, budget: ErrorBudget) -> Self {
+        self.error_budget = Some(budget);
+        self
+    }
+
+    /// Appends the samples that are replaced or skipped to a file: a line of JSON each ([`BadSample::json`]), when the batch
+    /// of its place is taken. The file is there after [`build`](Self::build). Where it cannot be written the run goes on,
+    /// and the report says so. `InvalidParameter` under [`OnError::Fail`], whose only one is the error that it ends with.
+    ///
+    /// [`BadSample::json`]: crate::batch::BadSample::json
+    pub fn bad_samples_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.bad_samples_file = Some(path.into());
         self
     }
 
