@@ -321,3 +321,32 @@ fn data_sets_are_loaded_as_one_within_a_limit() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("limit-mbps"));
 }
+
+#[test]
+fn bad_samples_are_passed_over_within_a_budget_and_named() {
+    let root = tempfile::tempdir().expect("folder");
+    let folder = data_set(root.path());
+    std::fs::write(Path::new(&folder).join("class0/00003.jpg"), "no picture").expect("bad sample");
+    let [result, bad] = ["result.json", "bad.jsonl"].map(|name| root.path().join(name).display().to_string());
+    assert_refused(&load(&folder, &["--partial"]), 1, &["class0/00003", "no JPEG"]);
+    for (policy, images) in [("replace", 20), ("skip", 18)] {
+        let more = ["--partial", "--epochs", "2", "--on-error", policy, "--error-budget", "1", "--bad-samples", &bad];
+        let output = load(&folder, &[&more[..], &["--json", &result]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("bad samples   2 (2 NotAnImage)") && text.contains("class0/00003"), "{text}");
+        let json: Value = serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON");
+        assert_eq!((json["images"].as_u64(), &json["on_error"]), (Some(images), &Value::from(policy)), "{json}");
+        assert_eq!((json["bad"]["NotAnImage"].as_u64(), json["error_budget"].as_str()), (Some(2), Some("1")), "{json}");
+        let counts = if policy == "skip" { [0, 2] } else { [2, 0] };
+        assert_eq!(["replaced", "skipped"].map(|key| json[key].as_u64()), counts.map(Some), "{json}");
+        assert_eq!(json["bad_samples"][1]["sample"], 3, "{json}");
+    }
+    // Of both runs, two epochs each.
+    let lines = std::fs::read_to_string(&bad).expect("a file");
+    assert_eq!(lines.lines().filter(|line| line.contains("class0/00003")).count(), 4, "{lines}");
+    let none = ["--partial", "--on-error", "skip", "--error-budget", "0%"];
+    assert_refused(&load(&folder, &none), 1, &["error budget 0% allows 0", "class0/00003"]);
+    assert_refused(&load(&folder, &["--error-budget", "2"]), 2, &["on_error"]);
+    assert_refused(&load(&folder, &["--on-error", "skip", "--error-budget", "lots"]), 2, &["error-budget"]);
+}

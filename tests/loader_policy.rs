@@ -1,6 +1,7 @@
 //! The error policy: what becomes of bad samples, who is told, and that nothing else changes.
 
 mod common;
+mod loader_index_support;
 mod policy_support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -372,7 +373,7 @@ fn a_data_set_without_a_sound_sample_ends_or_is_empty() {
     let (_, error) = run(open(&folder).on_error(OnError::Skip));
     assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::BudgetExceeded));
     let (none, error) = run(open(&folder).on_error(OnError::Replace));
-    assert!(error.is_some_and(|error| error.to_string().contains("the 11 samples behind it are bad too")));
+    assert!(error.is_some_and(|error| error.to_string().contains("more than 10 samples behind it are bad")));
     assert!(none.batch_lens.is_empty());
     let mut loader = under(OnError::Skip, open(&folder)).build().expect("loader");
     let batch = loader.epoch(0).next().expect("a batch").expect("batch");
@@ -429,9 +430,8 @@ fn a_long_run_of_bad_samples_is_read_a_few_times_each() {
         }
         assert_eq!(places, LONG);
         let reads = loader.report().reads;
-        // All of them once, the bad ones once more as stand-ins, or twice where several were on their way, and the sound one
-        // for each.
-        assert!(reads <= (LONG + 3 * 500) as u64, "{reads} reads");
+        // All of them once, the bad ones once more as stand-ins, and the sound one for each.
+        assert_eq!(reads, (LONG + 499 + 500) as u64);
     }
 }
 
@@ -534,7 +534,9 @@ fn an_index_is_built_around_bad_samples() {
             file.set_modified(std::time::UNIX_EPOCH).expect("a time");
         }
         let expected = digest(under(policy, open(&shards)).index(IndexMode::Off));
-        assert_eq!(digest(under(policy, open(&shards)).index(IndexMode::Build)), expected);
+        let built = complete(under(policy, open(&shards)).index(IndexMode::Build));
+        assert_eq!(built.digest.hex(), expected);
+        assert!(built.report().fallbacks.is_empty(), "{}", built.report());
         let indexed = complete(under(policy, open(&shards)).index(IndexMode::Auto));
         assert_eq!(indexed.digest.hex(), expected);
         assert!(indexed.report().indexed > 200, "{}", indexed.report());
@@ -620,7 +622,7 @@ fn what_a_source_cannot_say_is_an_error_of_its_sample() {
     };
     let (failed, error) = run(load());
     assert_eq!(failed.batch_lens.len(), 1, "the first batch is sound");
-    assert!(error.is_some_and(|error| error.sample().is_some_and(|sample| sample == "number 9")));
+    assert!(error.is_some_and(|error| error.sample().is_some_and(|sample| sample.starts_with("number 9 "))));
     for policy in [OnError::Replace, OnError::Skip] {
         let run = complete(under(policy, load()));
         let bad: Vec<_> = run.bad.iter().map(|((_, position), (_, by))| (*position, *by)).take(3).collect();
@@ -646,4 +648,42 @@ fn storage_that_fails_is_passed_over_where_it_is_one_sample_and_ends_the_run_whe
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
     assert!(error.to_string().contains("storage fails for others too"), "{error}");
     assert!(complete(load(OnError::Skip, 1)).made.is_empty());
+}
+
+/// What bad samples cost: `cargo test --release --test loader_policy -- --ignored --nocapture what_5`.
+#[test]
+#[ignore = "it measures, and takes a minute"]
+fn what_5_percent_of_bad_samples_cost() {
+    const ROUNDS: usize = 15;
+    let root = tempfile::tempdir().expect("folder");
+    let sound = loader_index_support::photos(640, (500, 375), false);
+    let clean = common::shards(root.path(), &sound, 640);
+    std::fs::create_dir(root.path().join("bad")).expect("folder");
+    let bad = common::shards(&root.path().join("bad"), &spoil(&sound, |number| number % 20 == 7), 640);
+    let loader = |data_set: &str, policy| {
+        let augment = Augment::imagenet_train(224).build().expect("augmentation");
+        let builder = Loader::open(data_set).augment(augment).batch_size(64).threads(2).on_error(policy);
+        let builder = if policy == OnError::Fail { builder } else { builder.error_budget(ErrorBudget::count(32)) };
+        builder.build().expect("loader")
+    };
+    let mut loaders = [loader(&clean, OnError::Fail), loader(&bad, OnError::Replace), loader(&bad, OnError::Skip)];
+    let mut ratios = [vec![], vec![]];
+    for round in 0..=ROUNDS as u64 {
+        let rates = loaders.each_mut().map(|loader| {
+            let started = std::time::Instant::now();
+            let images: usize = loader.epoch(round).map(|batch| batch.expect("batch").len()).sum();
+            images as f64 / started.elapsed().as_secs_f64()
+        });
+        // The first round warms up.
+        if round > 0 {
+            println!("clean {:.0}, replace {:.0}, skip {:.0} images/s", rates[0], rates[1], rates[2]);
+            ratios.iter_mut().zip(&rates[1..]).for_each(|(ratios, rate)| ratios.push(rate / rates[0]));
+        }
+    }
+    for (policy, mut ratios) in ["replace", "skip"].into_iter().zip(ratios) {
+        ratios.sort_by(f64::total_cmp);
+        let median = ratios[ROUNDS / 2];
+        println!("{policy}: {median:.3} of the clean data set's images/s (median of {ROUNDS})");
+        assert!(median > 0.9, "{policy}: {median}");
+    }
 }

@@ -35,7 +35,8 @@ pub enum Verdict<'a> {
 pub struct BadSample {
     /// The epoch.
     pub epoch: u64,
-    /// Where it stands in the epoch's order.
+    /// Its place in the epoch's order, as [`Batch::positions`](super::Batch::positions) counts: beyond the epoch's end where
+    /// it fills the last batch up.
     pub position: u64,
     /// Its number within the source.
     pub sample: u64,

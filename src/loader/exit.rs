@@ -9,7 +9,7 @@ use super::Shared;
 use super::policy::OnError;
 use super::ready::Ready;
 use super::seat::Waiting;
-use super::tray::{Filled, Tray};
+use super::tray::{Candidate, Filled, Tray};
 use crate::error::{Error, ErrorKind};
 use crate::memory::{FilledSlot, SampleOut, Slot, SlotPool};
 
@@ -21,6 +21,8 @@ pub(super) enum Back {
         /// Whether the same may go well another time, so that nothing is learned of the sample.
         is_retryable: bool,
     },
+    /// A sample that stands in for a bad one was tried: others may be waiting for it.
+    Tried { epoch: u64, position: u64, is_good: bool },
     /// A tray was filled, and wants no more samples.
     Filled,
 }
@@ -61,6 +63,15 @@ impl End {
         self.send(Back::Failed { waiting, is_retryable });
     }
 
+    /// Says what came of a sample, if it stands in for another.
+    fn tell_tried(&self, tray: &Tray, index: usize, is_good: bool) {
+        if self.back.is_some()
+            && let Candidate { position, is_stand_in: true, .. } = tray.candidate(index)
+        {
+            self.send(Back::Tried { epoch: tray.step.epoch(), position, is_good });
+        }
+    }
+
     fn send(&self, back: Back) {
         if let Some(sender) = &self.back {
             // It has a place for every sample and every tray, and is closed only when the run has ended.
@@ -85,6 +96,12 @@ impl Exit {
         }
     }
 
+    /// Hands on the tray of a sample that was made, or is left to the device.
+    pub(super) fn succeed(&self, tray: &Arc<Tray>, index: usize, claimed: Option<SampleOut>) {
+        self.end.tell_tried(tray, index, true);
+        self.put_if_filled(tray, claimed.and_then(SampleOut::finish));
+    }
+
     /// Does with a sample that could not be made what the policy says. `claimed` is what it had claimed before it failed.
     pub(super) fn fail(&self, shared: &Shared, waiting: Waiting, claimed: Option<SampleOut>, error: Error) {
         let is_retryable = error.is_retryable();
@@ -93,7 +110,10 @@ impl Exit {
                 claimed.into_iter().for_each(SampleOut::give_up);
                 self.end.hand_back(waiting, is_retryable);
             }
-            OnError::Fail | OnError::Skip => self.go_without(&waiting.tray, &waiting.slot, waiting.index, claimed),
+            OnError::Fail | OnError::Skip => {
+                self.end.tell_tried(&waiting.tray, waiting.index, false);
+                self.go_without(&waiting.tray, &waiting.slot, waiting.index, claimed);
+            }
         }
     }
 
@@ -119,6 +139,17 @@ impl Shared {
         let cause = tray.cause_without_stand_in(index);
         Error::new(kind, format!("nothing can stand in for a bad sample: {why}; {cause}"))
             .with_remedy("mend the data set, or see what its storage has")
+    }
+
+    /// The same where all that may be tried is bad.
+    pub(super) fn none_is_left(&self, tray: &Tray, index: usize) -> Error {
+        let (most, others) = (self.bad_in_a_row_max(), self.order.samples() - 1);
+        let why = if others <= most {
+            "no other sample of the epoch is sound".to_owned()
+        } else {
+            format!("more than {most} samples behind it are bad too, and the error budget is {}", self.budget)
+        };
+        self.cannot_replace(tray, index, ErrorKind::BudgetExceeded, &why)
     }
 
     /// Samples of all ranks that may be bad one after another before a stand-in: as many as their budgets allow of an

@@ -62,7 +62,8 @@ pub(super) struct Feed<'a> {
     back: Option<Receiver<Back>>,
     /// Trays begun that may want other samples yet.
     unfilled: usize,
-    stand_ins: StandIns,
+    /// With the places that wait for a trial.
+    stand_ins: StandIns<Waiting>,
 }
 
 impl<'a> Feed<'a> {
@@ -266,56 +267,75 @@ impl<'a> Feed<'a> {
     fn hear(&mut self, back: Back) {
         match back {
             Back::Filled => self.unfilled -= 1,
-            Back::Failed { waiting, is_retryable } => {
-                if let Err(error) = self.replace(&waiting, is_retryable) {
-                    let Waiting { tray, slot, index } = &waiting;
-                    tray.note_failure(*index, error);
-                    self.exit.go_without(tray, slot, *index, None);
-                } else {
-                    self.lanes.push_first(&*self.shared.source, waiting);
+            Back::Tried { epoch, position, is_good } => {
+                if is_good {
+                    self.stand_ins.note_good(epoch, position);
                 }
+                self.end_trial(epoch, position);
             }
+            Back::Failed { waiting, is_retryable } => self.failed(waiting, is_retryable),
         }
     }
 
-    /// Chooses the sample that stands in at a place after the one there has failed.
-    ///
-    /// # Errors
-    /// Where none is left, or so many are bad that the run has to end.
-    fn replace(&mut self, waiting: &Waiting, mut is_retryable: bool) -> Result<()> {
-        let (shared, Waiting { tray, index, .. }) = (self.shared, waiting);
-        let (epoch, own) = (tray.step.epoch(), tray.step.position(*index as u64));
+    /// Takes back a place whose sample, or what stood in for it, has failed.
+    fn failed(&mut self, waiting: Waiting, is_retryable: bool) {
+        let (tray, index) = (Arc::clone(&waiting.tray), waiting.index);
+        let (epoch, Candidate { position, is_stand_in, .. }) = (tray.step.epoch(), tray.candidate(index));
+        if is_stand_in && !is_retryable {
+            self.stand_ins.note_bad(epoch, position, self.shared.order.samples());
+        }
+        if is_retryable && tray.count_storage_error(index) >= STORAGE_ERRORS_MAX {
+            let why = "storage fails for others too";
+            let error = self.shared.cannot_replace(&tray, index, ErrorKind::Io, why);
+            self.give_up(&waiting, error);
+        } else {
+            self.replace(waiting);
+        }
+        if is_stand_in {
+            self.end_trial(epoch, position);
+        }
+    }
+
+    /// Goes on with the places that waited for what came of a sample.
+    fn end_trial(&mut self, epoch: u64, position: u64) {
+        for waiting in self.stand_ins.tried(epoch, position) {
+            self.replace(waiting);
+        }
+    }
+
+    /// Ends the run at a batch for which a sample is missing.
+    fn give_up(&mut self, Waiting { tray, slot, index }: &Waiting, error: Error) {
+        tray.note_failure(*index, error);
+        self.exit.go_without(tray, slot, *index, None);
+    }
+
+    /// Puts another sample in a place: the next of the order behind the one that was there last.
+    fn replace(&mut self, waiting: Waiting) {
+        let (shared, tray, index) = (self.shared, Arc::clone(&waiting.tray), waiting.index);
+        let (epoch, own) = (tray.step.epoch(), tray.step.position(index as u64));
         let (order, positions) = (shared.order.epoch(epoch), shared.order.samples());
-        let exhausted = |why: &str| shared.cannot_replace(tray, *index, ErrorKind::BudgetExceeded, why);
-        let (mut last, mut key) = (tray.candidate(*index), String::new());
+        let (mut last, mut key) = (tray.candidate(index).position, String::new());
         loop {
-            if is_retryable && tray.count_storage_error(*index) >= STORAGE_ERRORS_MAX {
-                return Err(shared.cannot_replace(tray, *index, ErrorKind::Io, "storage fails for others too"));
-            }
-            if last.is_stand_in && !is_retryable {
-                self.stand_ins.note_bad(epoch, last.position, positions);
-            }
-            let Some(position) = self.stand_ins.next(epoch, own, last.position, positions) else {
-                return Err(exhausted("no other sample of the epoch is sound"));
+            let next = self.stand_ins.next(epoch, own, last, positions);
+            let distance = |to: u64| if to > own { to - own } else { positions - own + to };
+            let passed = next.map_or(positions, distance) - 1;
+            let Some(position) = next.filter(|_| passed <= shared.bad_in_a_row_max()) else {
+                let error = shared.none_is_left(&tray, index);
+                return self.give_up(&waiting, error);
             };
-            let distance = if position > own { position - own } else { positions - own + position };
-            if distance - 1 > shared.bad_in_a_row_max() {
-                let budget = shared.budget;
-                return Err(exhausted(&format!(
-                    "the {} samples behind it are bad too, and the error budget is {budget}",
-                    distance - 1
-                )));
-            }
             let sample = order.at(position);
-            let described = shared.source.key(sample, &mut key).and_then(|()| shared.source.label(sample));
-            match described {
+            match shared.source.key(sample, &mut key).and_then(|()| shared.source.label(sample)) {
                 Ok(label) => {
-                    tray.stand_in(*index, Replacement { position, sample, label, key });
-                    return Ok(());
+                    if let Some(waiting) = self.stand_ins.may_try(epoch, position, waiting) {
+                        tray.stand_in(index, Replacement { position, sample, label, key });
+                        self.lanes.push_first(&*shared.source, waiting);
+                    }
+                    return;
                 }
-                Err(error) => {
-                    is_retryable = error.is_retryable();
-                    last = Candidate { sample, position, is_stand_in: true };
+                // It is the source that says so, and no storage.
+                Err(_) => {
+                    self.stand_ins.note_bad(epoch, position, positions);
+                    last = position;
                 }
             }
         }

@@ -358,7 +358,7 @@ impl Shared {
         let (path, offset) = self.place_of(sample);
         let name = if key.is_empty() { format!("number {sample}") } else { key.clone() };
         let error = error.with_sample(named(&name, path.as_deref(), offset));
-        let (epoch, position) = (tray.step.epoch(), tray.step.position(index as u64));
+        let (epoch, position) = (tray.step.epoch(), tray.step.first() + index as u64);
         let on_error = self.on_error;
         BadSample { epoch, position, sample, key, path, offset, error, on_error, replacement: None }
     }

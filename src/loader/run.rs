@@ -41,7 +41,7 @@ impl<'a> Epochs<'a> {
         let seats = shared.slots.slots() * shared.steps.batch_size() as usize;
         let (sender, jobs) = crossbeam_channel::bounded(seats);
         let (back_sender, back) = match shared.on_error {
-            OnError::Replace => Some(crossbeam_channel::bounded(seats + shared.slots.slots())).unzip(),
+            OnError::Replace => Some(crossbeam_channel::bounded(2 * seats + shared.slots.slots())).unzip(),
             OnError::Fail | OnError::Skip => (None, None),
         };
         let exit = Arc::new(run.exit(End::new(&run.ready, back_sender, &shared.slots)));

@@ -1,26 +1,80 @@
 //! Which sample of an epoch stands in for a bad one: the next of the order, past those that are known to be bad.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Where storage fails for so many samples at one place, it is no matter of single samples any more.
 pub(super) const STORAGE_ERRORS_MAX: u32 = 16;
 
-/// The samples that have turned out to be bad where they stood in for others, by epoch and position in its order: a sound
-/// sample may have a view that its bytes are too corrupt for, and what is known of that view holds in that epoch alone.
+/// What is known of samples that stand in for others, by epoch and position in its order: a sound sample may have a view that
+/// its bytes are too corrupt for, and what is known of that view holds in that epoch alone. `W` is what waits for one.
 ///
 /// A run of n bad samples, each of which has to find its way to the same good one behind them, would cost n * n / 2 reads, and
-/// as many steps along what is known of them. So each leads to the first behind it that is not known to be bad, and ways that
-/// were gone are made shorter, as in a union-find structure.
-#[derive(Default)]
-pub(super) struct StandIns {
-    epochs: BTreeMap<u64, HashMap<u64, u64>>,
+/// as many steps along what is known of them. So nobody tries what another tries already, each bad one leads to the first
+/// behind it that is not known to be bad, and ways that were gone are made shorter, as in a union-find structure.
+pub(super) struct StandIns<W> {
+    epochs: BTreeMap<u64, Epoch<W>>,
 }
 
-impl StandIns {
+struct Epoch<W> {
+    /// Where bad ones lead.
+    bad: HashMap<u64, u64>,
+    good: HashSet<u64>,
+    /// Those of which nothing is known yet, with who waits for that.
+    trying: HashMap<u64, Vec<W>>,
+}
+
+impl<W> Default for StandIns<W> {
+    fn default() -> Self {
+        Self { epochs: BTreeMap::new() }
+    }
+}
+
+impl<W> Default for Epoch<W> {
+    fn default() -> Self {
+        Self { bad: HashMap::new(), good: HashSet::new(), trying: HashMap::new() }
+    }
+}
+
+impl<W> StandIns<W> {
     /// Notes that the sample at a position is bad in its view as a stand-in, in an epoch of so many positions.
     pub(super) fn note_bad(&mut self, epoch: u64, position: u64, positions: u64) {
         let behind = if position + 1 < positions { position + 1 } else { 0 };
-        self.epochs.entry(epoch).or_default().entry(position).or_insert(behind);
+        let epoch = self.epochs.entry(epoch).or_default();
+        epoch.bad.entry(position).or_insert(behind);
+        epoch.good.remove(&position);
+    }
+
+    /// Notes that it is good, or can be taken for that until a device finds out otherwise.
+    pub(super) fn note_good(&mut self, epoch: u64, position: u64) {
+        let epoch = self.epochs.entry(epoch).or_default();
+        if !epoch.bad.contains_key(&position) {
+            epoch.good.insert(position);
+        }
+    }
+
+    /// Whether a sample may be tried: it is known to be good, or nobody else tries it. If not, `waiting` is given back by
+    /// [`tried`](Self::tried).
+    pub(super) fn may_try(&mut self, epoch: u64, position: u64, waiting: W) -> Option<W> {
+        let epoch = self.epochs.entry(epoch).or_default();
+        if epoch.good.contains(&position) {
+            return Some(waiting);
+        }
+        match epoch.trying.entry(position) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Vec::new());
+                Some(waiting)
+            }
+            Entry::Occupied(mut trying) => {
+                trying.get_mut().push(waiting);
+                None
+            }
+        }
+    }
+
+    /// Ends the trial of a sample, whatever came of it: who waited for that.
+    pub(super) fn tried(&mut self, epoch: u64, position: u64) -> Vec<W> {
+        self.epochs.get_mut(&epoch).and_then(|epoch| epoch.trying.remove(&position)).unwrap_or_default()
     }
 
     /// The position of the sample that stands in for the one at `position`, of those behind the one at `last`, which was
@@ -31,8 +85,8 @@ impl StandIns {
         let found = match self.epochs.get_mut(&epoch) {
             None => start,
             // The way would lead round for ever.
-            Some(bad) if bad.len() as u64 >= positions => return None,
-            Some(bad) => follow(bad, start),
+            Some(epoch) if epoch.bad.len() as u64 >= positions => return None,
+            Some(epoch) => follow(&mut epoch.bad, start),
         };
         (distance(found) > distance(last)).then_some(found)
     }
@@ -70,7 +124,7 @@ mod tests {
     }
 
     /// Finds the stand-in of a position by trying; how often something was tried.
-    fn find(known: &mut StandIns, bad: &[bool], position: usize) -> (Option<usize>, usize) {
+    fn find(known: &mut StandIns<()>, bad: &[bool], position: usize) -> (Option<usize>, usize) {
         let (mut last, mut tried, positions) = (position as u64, 0, bad.len() as u64);
         while let Some(next) = known.next(5, position as u64, last, positions) {
             tried += 1;
@@ -89,7 +143,7 @@ mod tests {
             bad in prop::collection::vec(prop::bool::weighted(0.7), 1..40),
             order in prop::collection::vec(0..40_usize, 1..60),
         ) {
-            let mut known = StandIns::default();
+            let mut known = StandIns::<()>::default();
             for position in order.into_iter().map(|number| number % bad.len()) {
                 prop_assert_eq!(find(&mut known, &bad, position).0, tried_one_by_one(&bad, position));
             }
@@ -102,15 +156,33 @@ mod tests {
         let mut bad = vec![true; BAD];
         bad.push(false);
         for order in [(0..BAD).collect::<Vec<_>>(), (0..BAD).rev().collect()] {
-            let mut known = StandIns::default();
+            let mut known = StandIns::<()>::default();
             let tried: usize = order.into_iter().map(|position| find(&mut known, &bad, position).1).sum();
             assert!(tried <= 2 * BAD, "{tried}");
         }
     }
 
     #[test]
-    fn storage_that_failed_is_not_remembered_and_does_not_come_twice() {
+    fn nobody_tries_what_another_tries() {
         let mut known = StandIns::default();
+        assert_eq!(known.may_try(0, 5, "a"), Some("a"));
+        assert_eq!((known.may_try(0, 5, "b"), known.may_try(0, 5, "c")), (None, None));
+        assert_eq!((known.may_try(0, 6, "d"), known.may_try(1, 5, "e")), (Some("d"), Some("e")));
+        assert_eq!(known.tried(0, 5), ["b", "c"]);
+        // Nothing is known yet: it is tried once more, by one.
+        assert_eq!((known.may_try(0, 5, "b"), known.may_try(0, 5, "c")), (Some("b"), None));
+        known.note_good(0, 5);
+        assert_eq!(known.tried(0, 5), ["c"]);
+        assert_eq!((known.may_try(0, 5, "c"), known.may_try(0, 5, "f")), (Some("c"), Some("f")));
+        // Until a device finds out that it is bad, whatever others say.
+        known.note_bad(0, 5, 9);
+        known.note_good(0, 5);
+        assert_eq!((known.may_try(0, 5, "g"), known.may_try(0, 5, "h")), (Some("g"), None));
+    }
+
+    #[test]
+    fn storage_that_failed_is_not_remembered_and_does_not_come_twice() {
+        let mut known = StandIns::<()>::default();
         assert_eq!(known.next(0, 1, 1, 3), Some(2));
         assert_eq!(known.next(0, 1, 2, 3), Some(0));
         assert_eq!(known.next(0, 1, 0, 3), None);

@@ -111,7 +111,7 @@ pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
             _ => drop((first, more)),
         }
         match result {
-            Ok(_) => exit.put_if_filled(&tray, claimed.and_then(SampleOut::finish)),
+            Ok(_) => exit.succeed(&tray, index, claimed),
             Err(error) => exit.fail(shared, Waiting { tray, slot, index }, claimed, error),
         }
         clock.add_busy(working);

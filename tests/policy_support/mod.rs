@@ -57,7 +57,7 @@ pub fn list(root: &Path, samples: &Samples, is_missing: impl Fn(usize) -> bool) 
         if is_missing(number) {
             std::fs::remove_file(&path).expect("a file to remove");
         }
-        lines += &format!("{}\t{label}\n", path.display());
+        lines += &format!("folder/{name}.jpg\t{label}\n");
     }
     let list = root.join("list.txt");
     std::fs::write(&list, lines).expect("list");
