@@ -119,9 +119,10 @@ impl Shared {
     pub(super) fn plan(&self, tray: &Tray, index: usize, info: &ImageInfo) -> Result<SamplePlan> {
         self.limits.check_dimensions(info.width, info.height)?;
         let orientation = if self.orientation { info.orientation } else { Orientation::AS_STORED };
-        // A sample that is drawn several times in an epoch is another view each time.
-        let view = self.order.view(tray.step.position(index as u64));
-        let key = SampleKey { seed: self.order.seed(), epoch: tray.step.epoch(), sample: tray.samples[index], view };
+        // A sample that comes several times in an epoch is another view each time.
+        let epoch = tray.step.epoch();
+        let view = self.order.view(epoch, tray.step.position(index as u64));
+        let key = SampleKey { seed: self.order.seed(), epoch, sample: tray.samples[index], view };
         let plan = self.augment.plan(key, info.width, info.height, orientation)?;
         let may_scale = self.augment.dct_scaling() && info.route.scales();
         Ok(if may_scale { plan.scaled_down() } else { plan })

@@ -12,7 +12,7 @@ use crate::decode::kernels::Needs;
 use crate::decode::nvjpeg;
 use crate::error::{Error, Result};
 use crate::memory::{FilledSlot, SampleOut, Slot};
-use crate::order::Step;
+use crate::order::{Mixture, Step};
 use crate::pixels::Rect;
 use crate::plan::{Augment, Layout, SamplePlan, Size};
 use crate::report::lock;
@@ -27,6 +27,8 @@ pub(crate) struct Tray {
     pub(crate) augment: Augment,
     pub(crate) samples: Vec<u64>,
     pub(crate) labels: Vec<i64>,
+    /// What tells the parts of a mixture.
+    pub(super) mixture: Option<Mixture>,
     keys: String,
     key_ends: Vec<usize>,
     /// Rows and columns of every image, where they vary.
@@ -103,6 +105,7 @@ impl Tray {
             augment,
             samples: Vec::new(),
             labels: Vec::new(),
+            mixture: None,
             keys: String::new(),
             key_ends: Vec::new(),
             sizes: Vec::new(),
@@ -125,6 +128,12 @@ impl Tray {
             self.sizes.resize_with(self.samples.len(), AtomicU64::default);
         }
         Ok(())
+    }
+
+    /// The part of a mixture that a sample is of, or 0.
+    pub(crate) fn part(&self, index: usize) -> usize {
+        let sample = self.samples[index];
+        self.mixture.as_ref().map_or(0, |mixture| mixture.part_of(sample))
     }
 
     pub(crate) fn key(&self, index: usize) -> &str {
