@@ -25,7 +25,7 @@ impl Loader {
     /// What was there has to be there still, in front: new samples are new shards behind the others by name, lines at the
     /// end of a list, or files behind the others in the order of a folder. Shards are compared by path, size, time
     /// and number of samples; anything else, and what [`map_source`](super::LoaderBuilder::map_source) makes of shards by
-    /// choosing samples, by all keys. Weights are made anew where classes are [balanced](super::LoaderBuilder::balanced).
+    /// choosing samples, by all keys. Where all shards are as they were, none is opened. Weights are made anew where classes are [balanced](super::LoaderBuilder::balanced).
     ///
     /// Ranks have to take on the same number: see [`refresh_to`](Self::refresh_to). Of an epoch that was begun and not ended
     /// the rest is given up: [`state`](Self::state) is at the beginning of the next. But a loader that was resumed within an
@@ -106,6 +106,10 @@ impl Loader {
             return Err(Error::invalid_parameter("the number of samples to refresh to", samples, &allowed));
         }
         if samples == Some(before) || self.waits_for_epoch() {
+            return Ok(self.unchanged());
+        }
+        let has_all = samples.unwrap_or(self.found.source.len()) == before;
+        if has_all && self.choice.is_as_found(&self.found)? {
             return Ok(self.unchanged());
         }
         let found = self.choice.find()?;

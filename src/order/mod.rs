@@ -185,7 +185,7 @@ impl Order {
         match (&self.weights, &self.mixture) {
             // There are at most 2^32 draws.
             (Some(_), _) => position as u32,
-            // An epoch has fewer passes than that, or takes as many samples.
+            // They start again at 0 after 2^32, which no epoch has of one part.
             (_, Some(mixture)) => mixture.pass(self.seed, epoch, position) as u32,
             _ => 0,
         }

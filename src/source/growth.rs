@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::index::modified;
 use super::names::out_of_range;
+use super::open::DataSet;
 use super::{Columns, Extent, Record, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Fallback;
@@ -43,6 +45,25 @@ pub(crate) fn check_grown(before: &dyn Source, now: &dyn Source) -> Result<()> {
         return Err(changed(format!("the class {gone} is gone"), UNTOUCHED));
     }
     Ok(())
+}
+
+/// Whether paths name the very shards that are known, unchanged, so that nothing has to be opened to see that.
+///
+/// # Errors
+/// Those of looking for them.
+pub(crate) fn has_same_shards(paths: &[PathBuf], known: &[StoredShard]) -> Result<bool> {
+    let mut known = known.iter();
+    for path in paths {
+        let DataSet::Shards(shards) = DataSet::find(path)? else { return Ok(false) };
+        for path in shards {
+            let now = std::fs::metadata(&path).ok().map(|now| (now.len(), modified(&now)));
+            let then = known.next().filter(|then| then.path == path);
+            if now.is_none() || now != then.map(|then| (then.size_bytes, then.modified)) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(known.next().is_none())
 }
 
 const BEHIND: &str = "let what is new sort behind what was there: shards, files and class folders by name, lines at the end \

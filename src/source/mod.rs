@@ -31,7 +31,7 @@ use std::path::PathBuf;
 pub use class_map::{ClassMap, Relabelled};
 pub use folder::Folder;
 pub use growth::StoredShard;
-pub(crate) use growth::{First, check_grown};
+pub(crate) use growth::{First, check_grown, has_same_shards};
 pub use index::{Columns, IndexMode, IndexOptions, Record, RecordedImage, RecordedJpeg};
 pub use join::{Joined, LabelTable, Mismatch};
 pub use list::List;

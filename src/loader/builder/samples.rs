@@ -207,6 +207,14 @@ impl Choice {
         Err(Error::new(ErrorKind::Unsupported, cause).with_remedy(remedy))
     }
 
+    /// Whether its paths still name the very shards that were found. What a map makes of them may be another thing.
+    pub(in crate::loader) fn is_as_found(&self, found: &Found) -> Result<bool> {
+        match &self.origin {
+            Origin::Paths(paths) if self.map_source.is_none() => source::has_same_shards(paths, &found.source.shards()),
+            _ => Ok(false),
+        }
+    }
+
     /// What is made of a source that takes the place of one's own.
     ///
     /// # Errors
