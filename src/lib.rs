@@ -104,7 +104,7 @@ pub mod pixels;
 pub use batch::Batch;
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
-pub use loader::{Epochs, ErrorBudget, Loader, LoaderBuilder, OnError, State};
+pub use loader::{Epochs, ErrorBudget, Loader, LoaderBuilder, OnError, Refreshed, State};
 pub use order::Shard;
 pub use pixels::{Rect, Scale, View};
 pub use plan::{Augment, DType, Geometry, Layout};

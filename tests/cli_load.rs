@@ -111,6 +111,57 @@ fn an_index_is_built_by_one_run_and_used_by_the_next() {
 }
 
 #[test]
+fn data_sets_are_mixed_by_weights() {
+    let root = tempfile::tempdir().expect("folder");
+    let parts = [data_set(root.path()), common::shards(root.path(), &common::samples(6, 2), 6)];
+    let result = root.path().join("result.json").display().to_string();
+    let run = |more: &[&str]| -> Value {
+        let common = [parts[1].as_str(), "--mix", "0.75,0.25", "--mix-epoch", "64", "--digest", "--json", &result];
+        let output = load(&parts[0], &[&common, more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(&format!("part          48, 75.0 %, of {}", parts[0])), "{text}");
+        serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON")
+    };
+    let json = run(&[]);
+    assert_eq!((json["images"].as_u64(), json["parts"][1]["images"].as_u64()), (Some(64), Some(16)));
+    assert_eq!(run(&["--engine", "pread", "--threads", "1"])["digest"], json["digest"]);
+    let refused = |more: &[&str], code, words: &[&str]| {
+        assert_refused(&load(&parts[0], &[&[parts[1].as_str()], more].concat()), code, words);
+    };
+    refused(&["--mix", "1"], 2, &["--mix is 1", "each of the 2 data sets"]);
+    refused(&["--mix", "1,0.0001"], 2, &["7 of 65536 places", "6.8 % off", "help:"]);
+    refused(&["--mix", "1,1", "--balanced"], 2, &["--balanced"]);
+    refused(&["--mix-epoch", "9"], 2, &["--mix"]);
+    refused(&["--mix", "1,1", "--refresh"], 2, &["--refresh"]);
+}
+
+#[test]
+fn what_was_added_since_joins_a_run_that_is_resumed() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let paths = ["state.json", "result.json"].map(|name| root.path().join(name).display().to_string());
+    let run = |more: &[&str]| -> Value {
+        let output = load(&data_set, &[&["--refresh", "--partial", "--digest", "--json", &paths[1]], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&std::fs::read(&paths[1]).expect("result")).expect("JSON")
+    };
+    let whole = run(&["--epochs", "2"]);
+    assert_eq!(whole["images"].as_u64(), Some(20), "nothing new");
+    let first = run(&["--epochs", "2", "--steps", "4", "--save-state", &paths[0]]);
+    assert_eq!((first["images"].as_u64(), first["state"]["epoch"].as_u64()), (Some(14), Some(1)));
+    std::fs::write(Path::new(&data_set).join("class1/x.jpg"), common::jpeg(4)).expect("sample");
+    // What is left of the epoch that was begun, without it, and an epoch with it.
+    let rest = run(&["--epochs", "3", "--resume", &paths[0]]);
+    assert_eq!(rest["images"].as_u64(), Some(6 + 11));
+    assert_eq!((rest["samples_at_first"].as_u64(), rest["samples_at_last"].as_u64()), (Some(10), Some(11)));
+    std::fs::write(Path::new(&data_set).join("class0/x.jpg"), common::jpeg(4)).expect("sample");
+    let output = load(&data_set, &["--refresh", "--resume", &paths[0]]);
+    assert_refused(&output, 2, &["other keys"]);
+    assert_refused(&load(&data_set, &["--refresh", "--rank", "0", "--world", "2"]), 2, &["--refresh"]);
+}
+
+#[test]
 fn ranks_and_parts_of_a_run_add_up_to_the_whole() {
     let root = tempfile::tempdir().expect("folder");
     let data_set = data_set(root.path());

@@ -204,6 +204,16 @@ impl Batch {
         self.filled.delivered.as_ref().map_or(&self.filled.tray.samples, |delivered| &delivered.samples)
     }
 
+    /// Which data set of a [mixture](crate::Loader::mixture) one sample is from, by its place among them; 0 where there is
+    /// only one.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below [`len`](Self::len).
+    pub fn part(&self, index: usize) -> usize {
+        self.filled.tray.part_of(self.samples()[index])
+    }
+
     /// The key of one sample: its name within the data set.
     ///
     /// # Panics

@@ -231,6 +231,7 @@ impl<'a> Feed<'a> {
     fn start_batch(&mut self, sequence: u64, step: Step, slot: &Slot) -> Result<()> {
         let shared = self.shared;
         let mut tray = Tray::new(sequence, step, shared.augment);
+        tray.mixture = shared.order.mixture().cloned();
         let order = shared.order.epoch(step.epoch());
         let mut unknown = tray.fill(&*shared.source, step.positions().map(|position| order.at(position))).into_iter();
         let mut next_unknown = unknown.next();

@@ -44,6 +44,7 @@ mod cuda;
 mod direct;
 mod exit;
 mod feed;
+mod growth;
 mod judge;
 mod landed;
 mod lanes;
@@ -65,15 +66,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use builder::LoaderBuilder;
-use builder::Origin;
+use builder::{Choice, Found, Origin, Part};
+pub use growth::Refreshed;
 use judge::BadSamplesFile;
 pub use policy::{ErrorBudget, OnError};
 pub use run::Epochs;
+use state::DataSetId;
 pub use state::State;
 pub(crate) use tray::Filled;
 use tray::Tray;
 
-use crate::batch::BadSample;
+use crate::batch::{BadSample, Batch};
 use crate::decode::DecoderKind;
 use crate::device::Device;
 use crate::engine::{CuFile, Engine, EngineKind, EngineOptions};
@@ -110,6 +113,9 @@ use crate::storage::ResolvedLimits;
 /// ```
 pub struct Loader {
     shared: Arc<Shared>,
+    /// Which samples it takes, and what was found of them; `shared` has those that were taken on.
+    choice: Choice,
+    found: Found,
     /// Behind the last batch that was taken.
     taken: Cursor,
     /// Where the next run begins, if it was resumed.
@@ -119,9 +125,11 @@ pub struct Loader {
 /// What the threads of a run share with the loader.
 struct Shared {
     source: Arc<dyn Source>,
+    /// The names of the parts of a mixture.
+    parts: Vec<String>,
     order: Order,
     /// What tells the data set from others.
-    data_set: u64,
+    data_set: DataSetId,
     steps: EpochSteps,
     augment: Augment,
     orientation: bool,
@@ -184,6 +192,34 @@ impl Loader {
         LoaderBuilder::new(Origin::Source(source))
     }
 
+    /// Describes a loader that mixes data sets by weights, of which only the ratios count: data sets on a file system, each
+    /// as for [`open`](Self::open).
+    ///
+    /// An epoch has of each its share, near exactly in every batch, and as many samples as the data sets together, or as
+    /// [`mixture_epoch`](LoaderBuilder::mixture_epoch) says. Every part is gone through pass after pass, also across epochs:
+    /// see [`Mixture`](crate::order::Mixture). A sample that comes again in an epoch is augmented anew.
+    /// [`Batch::part`](crate::Batch::part) says where a sample is from, [`Report::parts`] how many came of each.
+    ///
+    /// Classes are united as those of [`open_all`](Self::open_all): a class that several folders have is one class, with its
+    /// place among the names of all as its label; labels of shards and lists are numbers already, and are taken as they are.
+    ///
+    /// ```no_run
+    /// # fn main() -> forebay::Result<()> {
+    /// let loader = forebay::Loader::mixture([("data/photos", 0.7), ("data/sketches", 0.3)]).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn mixture(parts: impl IntoIterator<Item = (impl AsRef<Path>, f64)>) -> LoaderBuilder {
+        let parts = parts.into_iter().map(|(path, weight)| (Part::Path(path.as_ref().to_owned()), weight));
+        LoaderBuilder::new(Origin::Mixture(parts.collect()))
+    }
+
+    /// As [`mixture`](Self::mixture), of sources of your own.
+    pub fn mixture_of(parts: impl IntoIterator<Item = (Arc<dyn Source>, f64)>) -> LoaderBuilder {
+        let parts = parts.into_iter().map(|(source, weight)| (Part::Source(source), weight));
+        LoaderBuilder::new(Origin::Mixture(parts.collect()))
+    }
+
     /// The batches of some epochs, one after another without a pause between epochs.
     ///
     /// Of a loader that was [resumed](LoaderBuilder::resume) they begin where that run had come to: the first call that
@@ -223,17 +259,6 @@ impl Loader {
     /// the run begins. See [`State`].
     pub fn state(&self) -> State {
         self.shared.state(self.taken)
-    }
-
-    /// Goes to where another run had come to, as [`LoaderBuilder::resume`] does.
-    ///
-    /// # Errors
-    /// Those of [`State`]: the loader is left as it was.
-    pub fn resume(&mut self, state: State) -> Result<()> {
-        let Shared { order, data_set, .. } = &*self.shared;
-        let resumed = state.check(order, *data_set)?;
-        (self.resumed, self.taken) = (Some(resumed), resumed);
-        Ok(())
     }
 
     /// Which of several processes it loads for.
@@ -283,6 +308,7 @@ impl Loader {
                 memory_bound_bytes: shared.memory.total_bytes() as u64,
                 device_bound_bytes: shared.memory.device_bytes as u64,
                 fallbacks: [shared.source.index_fallbacks(), &shared.device_fallbacks].concat(),
+                parts: shared.parts.clone(),
                 notes: shared.source.notes().iter().cloned().chain(simulated).collect(),
             },
         )
@@ -323,6 +349,16 @@ impl Shared {
 
     fn device(&self) -> Device {
         self.cuda.as_ref().map_or(Device::Host, cuda::Cuda::device)
+    }
+
+    /// Counts which parts of a mixture the samples of a batch are from.
+    fn count_parts(&self, batch: &Batch) {
+        if self.parts.is_empty() {
+            return;
+        }
+        let mut counts = lock(&self.counters.parts);
+        counts.resize(self.parts.len(), 0);
+        (0..batch.len()).for_each(|index| counts[batch.part(index)] += 1);
     }
 
     /// Writes the index that the epoch just loaded has shown to be missing.

@@ -119,10 +119,12 @@ impl Shared {
     pub(super) fn plan(&self, tray: &Tray, index: usize, info: &ImageInfo) -> Result<SamplePlan> {
         self.limits.check_dimensions(info.width, info.height)?;
         let orientation = if self.orientation { info.orientation } else { Orientation::AS_STORED };
-        // A sample that is drawn several times in an epoch is another view each time, and so is one that stands in for others.
+        // A sample that comes several times in an epoch is another view each time, and so is one that stands in for others.
         let Candidate { sample, position, is_stand_in } = tray.candidate(index);
-        let view = if is_stand_in { self.order.stand_in_view(position) } else { self.order.view(position) };
-        let key = SampleKey { seed: self.order.seed(), epoch: tray.step.epoch(), sample, view };
+        let epoch = tray.step.epoch();
+        let view =
+            if is_stand_in { self.order.stand_in_view(epoch, position) } else { self.order.view(epoch, position) };
+        let key = SampleKey { seed: self.order.seed(), epoch, sample, view };
         let plan = self.augment.plan(key, info.width, info.height, orientation)?;
         let may_scale = self.augment.dct_scaling() && info.route.scales();
         Ok(if may_scale { plan.scaled_down() } else { plan })

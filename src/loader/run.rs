@@ -161,6 +161,7 @@ impl Iterator for Epochs<'_> {
                 lock(&counters.batch_wait).record_us(waiting.elapsed().as_micros() as u64);
                 counters.images.fetch_add(batch.len() as u64, Relaxed);
                 counters.batches.fetch_add(1, Relaxed);
+                self.shared.count_parts(batch);
                 let first_ns = self.started.elapsed().as_nanos() as u64;
                 *self.taken = batch.state().cursor();
                 let _ = counters.first_batch_ns.compare_exchange(0, first_ns, Relaxed, Relaxed);

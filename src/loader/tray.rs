@@ -11,7 +11,7 @@ use crate::decode::kernels::Needs;
 use crate::decode::nvjpeg;
 use crate::error::{Error, Result};
 use crate::memory::{FilledSlot, SampleOut, Slot};
-use crate::order::Step;
+use crate::order::{Mixture, Step};
 use crate::pixels::Rect;
 use crate::plan::{Augment, Layout, SamplePlan, Size};
 use crate::report::lock;
@@ -27,6 +27,8 @@ pub(crate) struct Tray {
     /// The samples that it is to hold, whatever stands in for bad ones, and their labels.
     pub(crate) samples: Vec<u64>,
     pub(crate) labels: Vec<i64>,
+    /// What tells the parts of a mixture.
+    pub(super) mixture: Option<Mixture>,
     keys: String,
     key_ends: Vec<usize>,
     /// Rows and columns of every image, where they vary.
@@ -127,6 +129,7 @@ impl Tray {
             augment,
             samples: Vec::new(),
             labels: Vec::new(),
+            mixture: None,
             keys: String::new(),
             key_ends: Vec::new(),
             sizes: Vec::new(),
@@ -191,6 +194,11 @@ impl Tray {
             }
         }
         Cow::Owned(labels)
+    }
+
+    /// The part of a mixture that a sample is of, or 0.
+    pub(crate) fn part_of(&self, sample: u64) -> usize {
+        self.mixture.as_ref().map_or(0, |mixture| mixture.part_of(sample))
     }
 
     pub(crate) fn key(&self, index: usize) -> &str {

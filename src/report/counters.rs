@@ -98,6 +98,8 @@ pub(crate) struct Counters {
     /// From the start of the first epoch to its first batch; 0 until then.
     pub(crate) first_batch_ns: AtomicU64,
     pub(crate) batch_wait: Mutex<Histogram>,
+    /// Samples delivered by the part of a mixture that they are from; none before the first.
+    pub(crate) parts: Mutex<Vec<u64>>,
     pub(crate) fallbacks: Mutex<Vec<Fallback>>,
     /// The bad samples of batches that were taken.
     pub(crate) bad: Mutex<BadCounts>,

@@ -87,6 +87,15 @@ pub struct StageReport {
     pub capacity_images_per_second: f64,
 }
 
+/// What came of one of several data sets that are [mixed](crate::Loader::mixture).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartReport {
+    /// Its path or pattern, or `part N`.
+    pub name: String,
+    /// Images delivered.
+    pub images: u64,
+}
+
 /// What a loader did since it was built.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -94,6 +103,8 @@ pub struct Report {
     pub images: u64,
     /// Batches delivered.
     pub batches: u64,
+    /// Images delivered, by the data sets of a mixture; empty where there is none.
+    pub parts: Vec<PartReport>,
     /// Wall time spent inside epochs.
     pub elapsed: Duration,
     /// Bytes of the samples that were read, in whole or in part.
@@ -165,6 +176,8 @@ pub(crate) struct Setting {
     pub(crate) device: Device,
     pub(crate) memory_bound_bytes: u64,
     pub(crate) device_bound_bytes: u64,
+    /// The names of the parts of a mixture.
+    pub(crate) parts: Vec<String>,
     /// Of the source.
     pub(crate) fallbacks: Vec<Fallback>,
     pub(crate) notes: Vec<String>,
@@ -214,8 +227,11 @@ impl Report {
             busy: elapsed.saturating_sub(counters.consumer.starved()),
             ..stage(Stage::Consumer, 1, &counters.consumer, counters.consumer.starved())
         });
+        let counts = lock(&counters.parts).clone().into_iter().chain(std::iter::repeat(0));
+        let parts = setting.parts.into_iter().zip(counts).map(|(name, images)| PartReport { name, images });
         Self {
             images,
+            parts: parts.collect(),
             batches: counters.batches.load(Relaxed),
             elapsed,
             bytes_data,
@@ -314,6 +330,10 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.elapsed.as_secs_f64();
         writeln!(f, "images        {} in {} batches, {seconds:.2} s", self.images, self.batches)?;
+        for PartReport { name, images } in &self.parts {
+            let share = 100.0 * *images as f64 / self.images.max(1) as f64;
+            writeln!(f, "part          {images}, {share:.1} %, of {name}")?;
+        }
         writeln!(f, "speed         {:.0} images/s", self.images_per_second())?;
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let speed = mebibytes(self.bytes_read) / seconds.max(f64::MIN_POSITIVE);

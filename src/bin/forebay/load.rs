@@ -1,5 +1,6 @@
 //! `forebay bench load`: the whole path over a data set, measured.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,7 +19,9 @@ use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::raw::Shape;
 use forebay::source::{Filter, IndexMode, LabelTable, Mismatch, Source, Subset};
 use forebay::storage::RateLimits;
-use forebay::{Augment, Batch, DType, Error, ErrorBudget, Geometry, Layout, Loader, OnError, Report, State};
+use forebay::{
+    Augment, Batch, DType, Error, ErrorBudget, Geometry, Layout, Loader, LoaderBuilder, OnError, Report, State,
+};
 use serde_json::{Value, json};
 
 use crate::environment::{self, Environment};
@@ -103,6 +106,16 @@ pub struct Load {
     /// Draw every class as often as every other, with replacement.
     #[arg(long, conflicts_with = "shuffle_block")]
     pub balanced: bool,
+    /// Mix the data sets by these weights, one each, by ratio: every batch has its share of each, and each is gone through
+    /// pass after pass.
+    #[arg(long, value_name = "WEIGHT,..", value_delimiter = ',', conflicts_with = "balanced")]
+    pub mix: Vec<f64>,
+    /// Samples of an epoch of --mix [default: as many as all data sets have].
+    #[arg(long, value_name = "SAMPLES", requires = "mix")]
+    pub mix_epoch: Option<u64>,
+    /// Look before every epoch whether the data set has grown, and take on what is new. For a single process.
+    #[arg(long, conflicts_with_all = ["mix", "rank", "rank_from_env"])]
+    pub refresh: bool,
     /// Decode threads [default: one a processor].
     #[arg(long)]
     pub threads: Option<usize>,
@@ -263,6 +276,8 @@ pub struct Outcome {
     pub shard: Shard,
     pub global_batch_size: u64,
     pub steps_per_epoch: u64,
+    /// Samples of the data set at the beginning of the run, and at its end.
+    pub samples: (u64, u64),
     /// What it was resumed from.
     pub resumed: Option<State>,
     /// How far it has come.
@@ -301,6 +316,9 @@ impl Load {
             label_columns: LabelColumns::default(),
             labels_partial: false,
             balanced: false,
+            mix: Vec::new(),
+            mix_epoch: None,
+            refresh: false,
             threads: None,
             batch: 64,
             global_batch: None,
@@ -343,6 +361,10 @@ impl Load {
             let (shard, samples) = (outcome.shard, outcome.global_batch_size);
             ui::print(&format!("share         {shard}, which take {samples} samples a step\n"))?;
         }
+        if self.refresh {
+            let (first, last) = outcome.samples;
+            ui::print(&format!("samples       {first} at first, {last} at last\n"))?;
+        }
         if let Some(digest) = &outcome.digest {
             ui::print(&format!("digest        {digest}\n"))?;
         }
@@ -367,18 +389,27 @@ impl Load {
         let mut digest = self.digest.then(Digest::default);
         let classes = loader.source().classes().to_vec();
         let (started, cpu_started) = (Instant::now(), environment::cpu_time());
-        let steps = self.steps.unwrap_or(u64::MAX);
-        for (number, batch) in (1..=steps).zip(loader.epochs(0..self.epochs)) {
-            let batch = batch?;
-            if number == 1 {
-                self.preview(&batch, &classes)?;
+        let first_samples = loader.source().len();
+        let (mut taken, steps) = (0, self.steps.unwrap_or(u64::MAX));
+        'run: for epochs in self.runs(&loader) {
+            if self.refresh {
+                let found = loader.refresh()?;
+                bar.inc_length((found.now - found.before).saturating_mul(self.epochs - epochs.start));
             }
-            if let Some(digest) = &mut digest {
-                digest.update(&batch)?;
-            }
-            bar.inc(batch.len() as u64);
-            if seconds.is_some_and(|seconds| started.elapsed() >= seconds) {
-                break;
+            let left = usize::try_from(steps - taken).unwrap_or(usize::MAX);
+            for batch in loader.epochs(epochs).take(left) {
+                let batch = batch?;
+                if taken == 0 {
+                    self.preview(&batch, &classes)?;
+                }
+                taken += 1;
+                if let Some(digest) = &mut digest {
+                    digest.update(&batch)?;
+                }
+                bar.inc(batch.len() as u64);
+                if taken == steps || seconds.is_some_and(|seconds| started.elapsed() >= seconds) {
+                    break 'run;
+                }
             }
         }
         bar.finish_and_clear();
@@ -396,10 +427,20 @@ impl Load {
             shard: loader.shard(),
             global_batch_size: loader.global_batch_size(),
             steps_per_epoch: loader.steps_per_epoch(),
+            samples: (first_samples, loader.source().len()),
             resumed,
             state,
             cpu_ms_per_image,
         })
+    }
+
+    /// The epochs that are loaded without a pause: all of them, or one at a time from where the run begins.
+    fn runs(&self, loader: &Loader) -> impl Iterator<Item = Range<u64>> + use<> {
+        let (end, each) = (self.epochs, if self.refresh { 1 } else { self.epochs.max(1) });
+        let begin = if self.refresh { loader.state().epoch() } else { 0 };
+        std::iter::successors(Some(begin), move |begin| begin.checked_add(each))
+            .take_while(move |begin| *begin < end)
+            .map(move |begin| begin..begin.saturating_add(each).min(end))
     }
 
     /// The images of this rank that the epochs have left.
@@ -451,7 +492,8 @@ impl Load {
         let read_timeout = read_timeout.ok_or_else(|| {
             Error::invalid_parameter("--read-timeout", self.read_timeout, "a positive number of seconds is needed")
         })?;
-        let builder = Loader::open_all(&self.datasets)
+        let builder = self
+            .data_sets()?
             .augment(augment)
             .batch_size(self.batch)
             .shard(self.shard()?)
@@ -521,6 +563,23 @@ impl Load {
             None => builder,
         };
         Ok(builder.build()?)
+    }
+
+    /// The data sets, as one or mixed.
+    fn data_sets(&self) -> forebay::Result<LoaderBuilder> {
+        if self.mix.is_empty() {
+            return Ok(Loader::open_all(&self.datasets));
+        }
+        if self.mix.len() != self.datasets.len() {
+            let weights = self.mix.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
+            let allowed = format!("a weight for each of the {} data sets is needed", self.datasets.len());
+            return Err(Error::invalid_parameter("--mix", weights, &allowed));
+        }
+        let builder = Loader::mixture(self.datasets.iter().zip(self.mix.iter().copied()));
+        Ok(match self.mix_epoch {
+            Some(samples) => builder.mixture_epoch(samples),
+            None => builder,
+        })
     }
 
     fn label_table(&self) -> Option<LabelTable> {
@@ -619,6 +678,7 @@ impl Outcome {
         });
         let bad = report.bad.iter().map(|(kind, count)| (kind.name().to_owned(), json!(count)));
         let bad_samples = report.bad_samples.iter().map(|bad| bad.json());
+        let parts = report.parts.iter().map(|part| json!({ "name": part.name, "images": part.images }));
         let fallbacks = report.fallbacks.iter().map(crate::json::fallback);
         let routes = report.routes.iter().map(|(route, count)| (route.name().to_owned(), json!(count)));
         json!({
@@ -656,6 +716,9 @@ impl Outcome {
             "replaced": report.replaced,
             "skipped": report.skipped,
             "bad_samples": bad_samples.collect::<Vec<_>>(),
+            "parts": parts.collect::<Vec<_>>(),
+            "samples_at_first": self.samples.0,
+            "samples_at_last": self.samples.1,
             "resumed_from": self.resumed,
             "state": self.state,
             "engine": report.engine,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use super::LoaderBuilder;
-use super::samples::BatchSize;
+use super::samples::{BatchSize, Taken};
 use crate::decode::DecoderKind;
 use crate::device::cuda::Gpu;
 use crate::device::{Device, DeviceChoice};
@@ -13,8 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::loader::cuda::Built;
 use crate::loader::direct::CuFileChoice;
 use crate::loader::judge::BadSamplesFile;
-use crate::loader::{Loader, OnError, Shared, state};
-use crate::order::EpochSteps;
+use crate::loader::{Loader, OnError, Shared};
 use crate::plan::{Augment, Geometry};
 use crate::report::{Counters, Fallback};
 use crate::source::{IndexMode, Source};
@@ -63,14 +62,10 @@ impl LoaderBuilder {
         self.check_path()?;
         let rate_limits = self.rate_limits.resolve()?;
         let (gpu, fallback) = self.open_device(&augment)?;
-        let (source, recorder) = self.origin.open(&self.index)?;
-        let source = match self.map_source.take() {
-            Some(map) => map(source)?,
-            None => source,
-        };
-        let order = self.order(&*source)?;
-        let steps = EpochSteps::of_rank(order.samples(), batch_size, self.last_batch, self.shard)?;
-        let data_set = state::data_set(&*source);
+        let choice = self.choice(batch_size);
+        let mut found = choice.find()?;
+        let samples = self.resume.map_or(u64::MAX, |state| state.samples_of(&found));
+        let Taken { source, data_set, order, steps } = choice.take(&found, samples)?;
         let resumed = self.resume.map(|state| state.check(&order, data_set)).transpose()?;
         let data_set_bytes = estimate_data_set_bytes(&*source);
         let engine_options = EngineOptions {
@@ -116,6 +111,7 @@ impl LoaderBuilder {
         let loader = Loader {
             shared: Arc::new(Shared {
                 source,
+                parts: found.part_names(),
                 order,
                 data_set,
                 steps,
@@ -127,7 +123,7 @@ impl LoaderBuilder {
                 limits: self.limits,
                 raw_shape: self.raw_shape,
                 index: self.index.mode,
-                recorder,
+                recorder: found.recorder.take(),
                 engine: self.engine,
                 engine_options,
                 depth: self.depth,
@@ -145,6 +141,8 @@ impl LoaderBuilder {
                 engine_name: Mutex::new("none yet"),
                 stop: AtomicBool::new(false),
             }),
+            choice,
+            found,
             taken: resumed.unwrap_or_default(),
             resumed,
         };

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use samples::Origin;
 use samples::{BatchSize, Draws, MapSource};
+pub(super) use samples::{Choice, Found, Origin, Part, Taken};
 
 use super::{ErrorBudget, OnError, State};
 use crate::decode::DecoderKind;
@@ -43,6 +43,7 @@ pub struct LoaderBuilder {
     shuffle: Shuffle,
     /// In the place of `shuffle`.
     draws: Option<Draws>,
+    mixture_epoch: Option<u64>,
     seed: u64,
     threads: usize,
     depth: usize,
@@ -86,6 +87,7 @@ impl LoaderBuilder {
             last_batch: LastBatch::Drop,
             shuffle: Shuffle::Full,
             draws: None,
+            mixture_epoch: None,
             seed: 0,
             threads: 0,
             depth: 32,
@@ -162,7 +164,7 @@ impl LoaderBuilder {
         self
     }
 
-    /// The order of an epoch. Default [`Shuffle::Full`].
+    /// The order of an epoch, or of a pass through a part of a [mixture](super::Loader::mixture). Default [`Shuffle::Full`].
     pub fn shuffle(mut self, shuffle: Shuffle) -> Self {
         self.shuffle = shuffle;
         self.draws = None;
@@ -183,8 +185,17 @@ impl LoaderBuilder {
         self
     }
 
+    /// Samples of an epoch of a [mixture](super::Loader::mixture). Default: as many as its parts have together.
+    pub fn mixture_epoch(mut self, samples: u64) -> Self {
+        self.mixture_epoch = Some(samples);
+        self
+    }
+
     /// Makes another source of the data set once it is opened, such as a [`Subset`](crate::source::Subset) or one with labels from
     /// a [`LabelTable`](crate::source::LabelTable). Said again, it goes on from what was made before.
+    ///
+    /// Of several data sets that are loaded as one it is given that one; of a [mixture](super::Loader::mixture) each part on
+    /// its own, before classes are united. When the data is looked for [again](super::Loader::refresh) it is called again.
     ///
     /// ```no_run
     /// use std::sync::Arc;
@@ -201,15 +212,14 @@ impl LoaderBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn map_source(mut self, map: impl FnOnce(Arc<dyn Source>) -> Result<Arc<dyn Source>> + Send + 'static) -> Self {
-        let before = self.map_source.take();
-        self.map_source = Some(Box::new(move |source| {
-            let source = match before {
-                Some(before) => before(source)?,
-                None => source,
-            };
-            map(source)
-        }));
+    pub fn map_source<F>(mut self, map: F) -> Self
+    where
+        F: Fn(Arc<dyn Source>) -> Result<Arc<dyn Source>> + Send + Sync + 'static,
+    {
+        self.map_source = Some(match self.map_source.take() {
+            Some(before) => Box::new(move |source| map(before(source)?)),
+            None => Box::new(map),
+        });
         self
     }
 
