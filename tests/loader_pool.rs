@@ -40,7 +40,7 @@ impl Photos {
 
     fn open(&self) -> LoaderBuilder {
         let augment = Augment::imagenet_train(64).build().expect("augmentation");
-        Loader::open(&self.folder).augment(augment).batch_size(8).slots(6).arena_bytes(16 << 20).direct(Direct::Off)
+        Loader::open(&self.folder).augment(augment).batch_size(8).slots(16).arena_bytes(16 << 20).direct(Direct::Off)
     }
 }
 
@@ -97,7 +97,7 @@ const LENGTH: Duration = Duration::from_millis(2500);
 
 #[test]
 fn two_loaders_get_the_same_decode_time_whatever_their_samples() {
-    let (small, large) = (Photos::new(64, (300, 200)), Photos::new(24, (2400, 1800)));
+    let (small, large) = (Photos::new(64, (400, 300)), Photos::new(24, (1600, 1200)));
     for (name, first, second) in [("alike", &small, &small), ("small and large", &small, &large)] {
         for threads in [1, 2] {
             let pool = pool(threads, 32);

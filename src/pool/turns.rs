@@ -7,9 +7,10 @@
 //!
 //! The rule is that of P. Goyal, H. M. Vin and H. Cheng, "Start-time fair queueing" (SIGCOMM 1996), for several servers as
 //! by W. Jin, J. S. Chase and J. Kaur (SIGMETRICS 2004): a loader that begins to wait is taken to have worked at least as long
-//! as the one that got a turn last, but for a short claim. So time in which it wanted no more than it had is no claim on later, and neither a loader
+//! as the one that got a turn last. So time in which it wanted no more than it had is no claim on later, and neither a loader
 //! that was idle nor one with few threads holds up the others; and none gets less than its share but for a sample or a
-//! quantum of every turn.
+//! quantum of every turn. One that runs out of samples for a moment waits as long as a sample of the others takes: more slots
+//! keep it from that.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -24,10 +25,6 @@ use crate::report::{StageClock, lock};
 /// How long a turn lasts where others wait, at least: some samples, so that the caches that a change of threads costs are a
 /// small part, and far less than a batch takes.
 const QUANTUM: Duration = Duration::from_millis(5);
-
-/// How much time that it did not want a loader may claim later. Between two batches its threads may have nothing to do for a
-/// moment while those of another decode a large image; without a claim it would wait for the next one too.
-const CLAIM: Duration = Duration::from_millis(100);
 
 /// Of a waiter that has no turn yet.
 const NO_TURN: u64 = u64::MAX;
@@ -181,8 +178,7 @@ impl State {
         }
         let Some(member) = &mut self.members[number] else { return };
         if member.waiting.is_empty() {
-            let least_ns = self.clock_ns.saturating_sub(CLAIM.as_nanos() as u64);
-            member.worked_ns += least_ns.saturating_sub(member.worked_ns(now_ns));
+            member.worked_ns += self.clock_ns.saturating_sub(member.worked_ns(now_ns));
         }
         member.waiting.push_back(waiter);
     }
