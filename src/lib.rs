@@ -72,6 +72,11 @@
 //! - **Hostile input.** Bytes from storage lead to an [`Error`] that names the sample, the cause and
 //!   the remedy; never to a panic, an unbounded allocation or a wrong pixel.
 //!
+//! # Several loaders
+//!
+//! Loaders of one process, for several GPUs or for training and validation, share decode threads and reads in flight
+//! through a [`Pool`]: evenly or by weight, and what one does not use is the others'.
+//!
 //! # Features
 //!
 //! `cli` (default) builds the `forebay` binary. A program that links the crate alone turns the default
@@ -93,6 +98,7 @@ pub mod augment;
 pub mod batch;
 pub mod device;
 pub mod loader;
+pub mod pool;
 pub mod report;
 
 // What every stage uses.
@@ -108,4 +114,5 @@ pub use loader::{Epochs, ErrorBudget, Loader, LoaderBuilder, OnError, Refreshed,
 pub use order::Shard;
 pub use pixels::{Rect, Scale, View};
 pub use plan::{Augment, DType, Geometry, Layout};
+pub use pool::{Pool, PoolOptions};
 pub use report::Report;

@@ -401,3 +401,31 @@ fn bad_samples_are_passed_over_within_a_budget_and_named() {
     assert_refused(&load(&folder, &["--error-budget", "2"]), 2, &["on_error"]);
     assert_refused(&load(&folder, &["--on-error", "skip", "--error-budget", "lots"]), 2, &["error-budget"]);
 }
+
+#[test]
+fn a_load_beside_another_is_measured_with_it() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let result = root.path().join("result.json").display().to_string();
+    let run = |more: &[&str]| -> (String, Value) {
+        let common = ["--beside", &data_set, "--seconds", "0.5", "--epochs", "100000", "--digest", "--json", &result];
+        let output = load(&data_set, &[&common, more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let json = serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), json)
+    };
+    let (text, json) = run(&["--threads", "1", "--depth", "6", "--pool-weight", "2"]);
+    assert!(text.contains("together") && text.contains("1 decode threads and 6 reads shared"), "{text}");
+    let beside = &json["beside"];
+    assert!(beside["images"].as_u64() > Some(0) && beside["images_per_second"].as_f64() > Some(0.0), "{json}");
+    assert_eq!((&beside["pool"]["threads"], &beside["pool"]["depth"]), (&1.into(), &6.into()));
+    let share = beside["decode_share_of_first"].as_f64().expect("a share");
+    assert!((share + beside["decode_share"].as_f64().expect("a share") - 1.0).abs() < 1e-9 && share > 0.0, "{json}");
+    assert!(json["stages"][1]["shared_s"].as_f64() > Some(0.0), "{json}");
+    let (text, json) = run(&["--no-pool", "--beside-augment", "imagenet-train", "--pin", "off"]);
+    assert!(text.contains("nothing shared") && json["beside"]["pool"].is_null() && json["pinned"].is_null(), "{text}");
+    assert_refused(&load(&data_set, &["--pool-weight", "2"]), 2, &["--beside"]);
+    assert_refused(&load(&data_set, &["--beside", &data_set, "--pool-weight", "0"]), 2, &["pool_weight"]);
+    assert_refused(&load(&data_set, &["--pin", "everywhere"]), 2, &["pin"]);
+    assert_refused(&load(&data_set, &["--pin", "255"]), 1, &["node 255"]);
+}

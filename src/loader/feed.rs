@@ -22,6 +22,7 @@ use crate::engine::{Completion, Engine, FileCache, Identity, OpenFile, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Region, Slot};
 use crate::order::{Step, Steps};
+use crate::pool::{ReadShare, Share};
 use crate::source::Extent;
 
 /// How long it sleeps at most before it looks whether the run was ended.
@@ -40,6 +41,10 @@ pub(super) struct Feed<'a> {
     exit: &'a Exit,
     jobs: Sender<Job>,
     engine: Engine,
+    /// Of a pool, that of the operations in flight, which it keeps until the engine has ended.
+    reads: Option<ReadShare>,
+    /// Whether reads that could start otherwise are left to other loaders of the pool.
+    is_held_back: bool,
     files: FileCache,
     path: PathBuf,
     /// Samples between admission and landing: no more than operations.
@@ -83,6 +88,8 @@ impl<'a> Feed<'a> {
             exit,
             jobs,
             engine,
+            reads: shared.share.as_ref().map(Share::reads),
+            is_held_back: false,
             files: FileCache::default(),
             path: PathBuf::new(),
             seats: (0..shared.depth).map(|_| Seat::default()).collect(),
@@ -133,6 +140,7 @@ impl<'a> Feed<'a> {
                 return Ok(fed);
             }
             self.hear_all();
+            self.is_held_back = false;
             self.start_reads();
             let mut slot_wanted = None;
             while self.may_begin() && !self.free_seats.is_empty() && self.memory_wanted.is_none() {
@@ -149,9 +157,8 @@ impl<'a> Feed<'a> {
                     }
                     slot_wanted = Some(samples);
                 }
-                let Some((lane, waiting)) = self.lanes.next_to_admit(self.engine.depth(), Instant::now()) else {
-                    break;
-                };
+                let depth = self.engine.depth().min(self.most());
+                let Some((lane, waiting)) = self.lanes.next_to_admit(depth, Instant::now()) else { break };
                 self.admit(lane, waiting);
             }
             self.shared.counters.engine.add_busy(working);
@@ -165,9 +172,20 @@ impl<'a> Feed<'a> {
 
     /// Whether another operation may begin. Only one root has as many as pay: several share what there is, since those of one
     /// that hangs would be all that pay, and the others could do nothing.
-    fn may_begin(&self) -> bool {
+    fn may_begin(&mut self) -> bool {
         let most = if self.lanes.is_single() { self.engine.wanted() } else { self.engine.room() };
-        most > 0
+        let in_flight = self.engine.in_flight();
+        let is_in_share = self.most() > in_flight;
+        self.is_held_back |= most > 0 && !is_in_share && !self.lanes.is_idle();
+        most > 0 && is_in_share
+    }
+
+    /// Operations that it may have in flight, as far as other loaders are concerned.
+    fn most(&mut self) -> usize {
+        let Some(reads) = &self.reads else { return self.shared.depth };
+        let most = reads.most(self.engine.in_flight()).min(self.shared.depth);
+        self.lanes.allow(most);
+        most
     }
 
     /// Sleeps until there is something to do, and takes what has completed.
@@ -205,6 +223,7 @@ impl<'a> Feed<'a> {
         match limited {
             _ if is_blocked => clock.add_blocked(waiting),
             Some(_) => clock.add_limited(waiting),
+            None if self.is_held_back => clock.add_shared(waiting),
             None => clock.add_starved(waiting),
         }
         self.lanes.count_time(Instant::now(), limited.is_some() && !is_blocked);
@@ -449,7 +468,7 @@ impl<'a> Feed<'a> {
 
     /// Whether all reads of a sample are started.
     fn start_reads_of(&mut self, number: usize) -> Result<bool> {
-        let Self { shared, engine, seats, memory, lanes, memory_wanted, .. } = self;
+        let Self { shared, engine, reads, is_held_back, seats, memory, lanes, memory_wanted, .. } = self;
         let seat = &mut seats[number];
         if !seat.has_memory() && seat.landing() != Landing::Host {
             if shared.alloc_for_device(seat, engine, memory) {
@@ -474,6 +493,10 @@ impl<'a> Feed<'a> {
         loop {
             let now = Instant::now();
             if engine.room() == 0 || !lanes.may_read(seat.lane, now) {
+                return Ok(seat.is_started());
+            }
+            if reads.as_ref().is_some_and(|reads| reads.most(engine.in_flight()) <= engine.in_flight()) {
+                *is_held_back |= !seat.is_started();
                 return Ok(seat.is_started());
             }
             let lane = seat.lane;

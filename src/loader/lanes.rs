@@ -45,6 +45,11 @@ impl Lanes {
         Self { lanes: Vec::new(), roots: Roots::default(), limits, depth, counted: Instant::now() }
     }
 
+    /// Sets how many operations in flight there may be in all.
+    pub(super) fn allow(&mut self, depth: usize) {
+        self.depth = depth;
+    }
+
     /// Puts a sample of a batch into its line.
     pub(super) fn push(&mut self, source: &dyn Source, waiting: Waiting) {
         let lane = self.lane_of(source, &waiting);

@@ -16,6 +16,7 @@ use super::tray::{Filled, Kept};
 use super::work::{Sample, Worker};
 use crate::decode::nvjpeg;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pool::Turn;
 use crate::report::Fallback;
 
 /// What is wrong with a sample that the device could not decode.
@@ -77,7 +78,8 @@ pub(super) fn launch(shared: &Shared, cuda: &Cuda, end: &End, filled: &Receiver<
 /// Settles launched batches in the order of their launch, and hands them to the consumer.
 pub(super) fn settle(shared: &Shared, cuda: &Cuda, end: &End, launched: &Receiver<Filled>) {
     let clock = &shared.counters.device;
-    let mut mender = Mender { shared, worker: None };
+    let turn = shared.turn(clock);
+    let mut mender = Mender { shared, turn: &turn, worker: None };
     loop {
         let waiting = Instant::now();
         let Ok(mut filled) = launched.recv() else { break };
@@ -126,6 +128,7 @@ fn go_again(end: &End, filled: Filled, places: &[usize]) {
 /// Decodes on the host what the kernels could not.
 struct Mender<'a> {
     shared: &'a Shared,
+    turn: &'a Turn<'a>,
     /// Made when it is first needed, which in most runs is never.
     worker: Option<Worker<'a>>,
 }
@@ -141,6 +144,7 @@ impl Mender<'_> {
             return Ok(Vec::new());
         }
         let (mut mended, mut wanted) = (Vec::new(), Vec::new());
+        self.turn.begin();
         for (place, why) in bad {
             let Some(kept) = filled.tray.take_kept(place) else { continue };
             match self.mend(filled, place, &why, &kept) {
@@ -151,6 +155,7 @@ impl Mender<'_> {
                 },
             }
         }
+        self.turn.end();
         filled.tray.let_go();
         if filled.tray.has_failed() {
             return Ok(Vec::new());
@@ -183,7 +188,7 @@ impl Mender<'_> {
             let (what, remedy) = why.words();
             return Err(Error::new(ErrorKind::Corrupt, what).with_remedy(remedy));
         }
-        let worker = self.worker.get_or_insert_with(|| Worker::new(shared));
+        let worker = self.worker.get_or_insert_with(|| Worker::new(shared, self.turn));
         let Filled { tray, slot, .. } = filled;
         let sample = Sample {
             tray,

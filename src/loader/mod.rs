@@ -36,6 +36,9 @@
 //! back to the feeding thread, which reads another sample for it the way that all go. Of a batch that has been launched
 //! already, the places whose samples the device refused go round once more.
 //!
+//! Several loaders of a process may share their threads and reads, in a [`pool`](crate::pool). On a machine of several nodes
+//! all threads of a run are bound to the node of the device, or of the storage ([`Pin`]).
+//!
 //! Threads live as long as an [`Epochs`] iterator; memory lives as long as the [`Loader`] and the batches taken
 //! from it.
 
@@ -49,6 +52,7 @@ mod judge;
 mod landed;
 mod lanes;
 mod launch;
+mod pin;
 mod policy;
 mod push_down;
 mod ready;
@@ -69,6 +73,8 @@ pub use builder::LoaderBuilder;
 use builder::{Choice, Found, Origin, Part};
 pub use growth::Refreshed;
 use judge::BadSamplesFile;
+pub use pin::Pin;
+use pin::Processors;
 pub use policy::{ErrorBudget, OnError};
 pub use run::Epochs;
 use state::DataSetId;
@@ -85,8 +91,9 @@ use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool, numa};
 use crate::order::{Cursor, EpochSteps, Order, Shard};
 use crate::plan::Augment;
+use crate::pool::{Share, Turn};
 use crate::raw::Shape;
-use crate::report::{Counters, Fallback, Report, Setting, lock};
+use crate::report::{Counters, Fallback, Report, Setting, StageClock, lock};
 use crate::source::index::Recorders;
 use crate::source::{Extent, IndexMode, Source};
 use crate::storage::ResolvedLimits;
@@ -143,6 +150,10 @@ struct Shared {
     engine: EngineKind,
     engine_options: EngineOptions,
     depth: usize,
+    /// Of what several loaders share, if it is one of them.
+    share: Option<Share>,
+    /// The processors that its threads run on, if not any.
+    processors: Option<Processors>,
     rate_limits: ResolvedLimits,
     threads: usize,
     held_timeout: Duration,
@@ -305,6 +316,11 @@ impl Loader {
                 depth_max: shared.depth,
                 engine: *lock(&shared.engine_name),
                 device: shared.device(),
+                pinned: shared
+                    .processors
+                    .as_ref()
+                    .map(Processors::pinned)
+                    .filter(|_| !shared.counters.has_fallback(Fallback::PINNED)),
                 memory_bound_bytes: shared.memory.total_bytes() as u64,
                 device_bound_bytes: shared.memory.device_bytes as u64,
                 fallbacks: [shared.source.index_fallbacks(), &shared.device_fallbacks].concat(),
@@ -339,6 +355,20 @@ impl Shared {
         match self.cufile() {
             Some(cufile) => Engine::with_cufile(cufile, &self.arena, self.depth, self.engine_options),
             None => Engine::new(self.engine, &self.arena, self.depth, self.engine_options),
+        }
+    }
+
+    /// The turns of a thread that decodes, and counts by this clock.
+    fn turn<'a>(&'a self, clock: &'a StageClock) -> Turn<'a> {
+        Turn::new(self.share.as_ref(), &self.stop, clock)
+    }
+
+    /// Binds the thread that calls to the loader's processors; where that fails it runs on any.
+    fn pin_thread(&self) {
+        if let Some(processors) = &self.processors
+            && let Err(errno) = processors.pin_thread()
+        {
+            self.counters.set_fallback(Processors::unpinned(errno));
         }
     }
 

@@ -100,6 +100,11 @@ impl<'a> Epochs<'a> {
     }
 
     fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) {
+        let shared = Arc::clone(self.shared);
+        let body = move || {
+            shared.pin_thread();
+            body();
+        };
         match std::thread::Builder::new().name(name).spawn(body) {
             Ok(thread) => self.threads.push(thread),
             Err(error) => self.ready.fail(Error::io("starting a thread", error)),
@@ -134,6 +139,9 @@ impl<'a> Epochs<'a> {
     fn finish(&mut self) {
         self.is_over = true;
         self.shared.stop.store(true, Relaxed);
+        if let Some(share) = &self.shared.share {
+            share.wake();
+        }
         for thread in self.threads.drain(..) {
             // A worker's panic was turned into an error of its sample or run already.
             let _ = thread.join();

@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{Grain, Piece};
 use crate::memory::{FilledSlot, SampleOut, Slot, Upload};
 use crate::plan::SamplePlan;
+use crate::pool::Turn;
 use crate::source::index::{Describer as Recording, Origin};
 use crate::source::{Extent, IndexMode, RecordedImage};
 
@@ -89,11 +90,20 @@ impl Place for FilledSlot {
 /// Works until the feeding thread has hung up and no job is left.
 pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
     let clock = &shared.counters.decode;
-    let mut worker = Worker::new(shared);
+    let turn = shared.turn(clock);
+    let mut worker = Worker::new(shared, &turn);
     loop {
         let waiting = Instant::now();
-        let Ok(job) = jobs.recv() else { break };
+        let job = match jobs.try_recv() {
+            Ok(job) => job,
+            Err(_) => {
+                turn.end();
+                let Ok(job) = jobs.recv() else { break };
+                job
+            }
+        };
         clock.add_starved(waiting);
+        turn.begin();
         if shared.stop.load(Relaxed) {
             continue;
         }
@@ -101,7 +111,7 @@ pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
         let mut claimed = None;
         let result = catch_unwind(AssertUnwindSafe(|| worker.job(&job, &mut claimed))).unwrap_or_else(|_| {
             // The scratch may be half written; the sample is lost, the thread is not.
-            worker = Worker::new(shared);
+            worker = Worker::new(shared, &turn);
             Err(Error::new(ErrorKind::Internal, "the decode thread panicked on this sample"))
         });
         let Job { tray, slot, index, plan, first, more, .. } = job;
@@ -115,12 +125,14 @@ pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
             Err(error) => exit.fail(shared, Waiting { tray, slot, index }, claimed, error),
         }
         clock.add_busy(working);
+        turn.goes_on();
     }
 }
 
 /// A thread's decoder and resizer, with their scratch.
 pub(super) struct Worker<'a> {
     shared: &'a Shared,
+    turn: &'a Turn<'a>,
     decoder: Decoder,
     resizer: Resizer,
     describer: Describer,
@@ -129,9 +141,10 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(shared: &'a Shared) -> Self {
+    pub(super) fn new(shared: &'a Shared, turn: &'a Turn<'a>) -> Self {
         Self {
             shared,
+            turn,
             decoder: Decoder::new(shared.limits),
             resizer: Resizer::new(&shared.augment),
             describer: Describer::default(),
@@ -282,7 +295,7 @@ impl<'a> Worker<'a> {
     }
 
     fn read_whole(&self, sample: &Sample<'_>) -> Result<Vec<u8>> {
-        let bytes = self.shared.read_whole(sample.tray.sample(sample.index))?;
+        let bytes = self.turn.pause(|| self.shared.read_whole(sample.tray.sample(sample.index)))?;
         self.shared.counters.count_reread(bytes.len() as u64);
         Ok(bytes)
     }

@@ -25,6 +25,8 @@ pub(crate) struct StageClock {
     blocked_ns: AtomicU64,
     /// Kept from working by a limit that was asked for.
     limited_ns: AtomicU64,
+    /// Kept from working by other loaders of the same pool.
+    shared_ns: AtomicU64,
 }
 
 impl StageClock {
@@ -44,6 +46,10 @@ impl StageClock {
         add(&self.limited_ns, since);
     }
 
+    pub(crate) fn add_shared(&self, since: Instant) {
+        add(&self.shared_ns, since);
+    }
+
     pub(crate) fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_ns.load(Relaxed))
     }
@@ -58,6 +64,10 @@ impl StageClock {
 
     pub(crate) fn limited(&self) -> Duration {
         Duration::from_nanos(self.limited_ns.load(Relaxed))
+    }
+
+    pub(crate) fn shared(&self) -> Duration {
+        Duration::from_nanos(self.shared_ns.load(Relaxed))
     }
 }
 
@@ -165,6 +175,11 @@ impl Counters {
             bytes.fetch_add(len_bytes, Relaxed);
         }
         self.reads.fetch_add(1, Relaxed);
+    }
+
+    /// Whether a fallback of this name was taken.
+    pub(crate) fn has_fallback(&self, what: &str) -> bool {
+        lock(&self.fallbacks).iter().any(|known| known.what == what)
     }
 
     /// Adds a fallback, or replaces what was known of the same one.

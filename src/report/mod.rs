@@ -15,8 +15,7 @@ mod fallback;
 mod histogram;
 mod roots;
 
-use counters::StageClock;
-pub(crate) use counters::{Counters, lock};
+pub(crate) use counters::{Counters, StageClock, lock};
 pub use fallback::Fallback;
 pub use histogram::Histogram;
 pub use roots::RootReport;
@@ -35,6 +34,8 @@ pub enum Stage {
     Storage,
     /// A limit that was asked for on what is read of storage in a second, where there is one.
     Limit,
+    /// The share of a [pool](crate::pool), where other loaders of it take the rest.
+    Share,
     /// The decode threads, which also augment.
     Decode,
     /// The CUDA device, where there is one.
@@ -49,6 +50,7 @@ impl Stage {
         match self {
             Self::Storage => "storage",
             Self::Limit => "rate limit",
+            Self::Share => "share of the pool",
             Self::Decode => "decode",
             Self::Device => "device",
             Self::Consumer => "consumer",
@@ -59,6 +61,7 @@ impl Stage {
         match self {
             Self::Storage => "faster or closer storage, more reads in flight, or tar shards instead of small files",
             Self::Limit => "a higher --limit-mbps, or none",
+            Self::Share => "another loader of this pool has the rest: fewer at once, a larger weight, or more for all",
             Self::Decode => "more decode threads or cores",
             Self::Device => "a faster device, more slots, or larger batches to fill it",
             Self::Consumer => "nothing here: the loader waits for the training step",
@@ -83,6 +86,9 @@ pub struct StageReport {
     /// For storage: time in which a [limit](crate::LoaderBuilder::limit_mbps) kept reads from starting, which is no fault of
     /// the storage and not in `starved`.
     pub limited: Duration,
+    /// Time in which other loaders of the same [pool](crate::pool) had its share: of decode threads waiting for their turn, and
+    /// of storage in which reads could have started.
+    pub shared: Duration,
     /// Images a second if nothing but this stage had held the run up; infinite for an idle stage.
     pub capacity_images_per_second: f64,
 }
@@ -146,7 +152,7 @@ pub struct Report {
     pub skipped: u64,
     /// The first 16 of them.
     pub bad_samples: Vec<Arc<BadSample>>,
-    /// Storage, decode, device where there is one, consumer.
+    /// Storage, decode, where there are such the limit, the share of a pool and the device, consumer.
     pub stages: Vec<StageReport>,
     /// Where the tensors were made.
     pub device: Device,
@@ -158,6 +164,8 @@ pub struct Report {
     pub receipts: Receipts,
     /// What was read of each root: each file system that samples lie on.
     pub roots: Vec<RootReport>,
+    /// Where its threads run, if they are bound to a node.
+    pub pinned: Option<Pinned>,
     /// Host memory for bytes in flight and finished batches, fixed when the loader was built.
     pub memory_bound_bytes: u64,
     /// Device memory, fixed likewise.
@@ -168,12 +176,22 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
+/// The processors that a loader's threads are bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// The node of the machine (NUMA).
+    pub node: u32,
+    /// Those of its processors that the process may use.
+    pub processors: usize,
+}
+
 /// What a loader knows besides its counters.
 pub(crate) struct Setting {
     pub(crate) decode_threads: usize,
     pub(crate) depth_max: usize,
     pub(crate) engine: &'static str,
     pub(crate) device: Device,
+    pub(crate) pinned: Option<Pinned>,
     pub(crate) memory_bound_bytes: u64,
     pub(crate) device_bound_bytes: u64,
     /// The names of the parts of a mixture.
@@ -201,17 +219,28 @@ impl Report {
                 starved: clock.starved(),
                 blocked: clock.blocked(),
                 limited: clock.limited(),
+                shared: clock.shared(),
                 capacity_images_per_second: images as f64 / own_seconds,
             }
         };
         let bytes_data = counters.bytes_data.load(Relaxed);
         let taken = lock(&counters.fallbacks).clone();
         let bad = lock(&counters.bad).clone();
-        let decode_held = counters.decode.starved() + counters.decode.blocked();
+        let (engine, decode) = (&counters.engine, &counters.decode);
+        let engine_held = engine.blocked() + engine.limited();
+        let decode_held = decode.starved() + decode.blocked();
         let mut stages = vec![
-            stage(Stage::Storage, 1, &counters.engine, counters.engine.blocked() + counters.engine.limited()),
-            stage(Stage::Decode, setting.decode_threads, &counters.decode, decode_held),
+            stage(Stage::Storage, 1, engine, engine_held + engine.shared()),
+            stage(Stage::Decode, setting.decode_threads, decode, decode_held + decode.shared()),
         ];
+        // With their waits for the pool these stages do what the share allows.
+        let of_storage = stage(Stage::Share, 1, engine, engine_held);
+        let of_decode = stage(Stage::Share, setting.decode_threads, decode, decode_held);
+        let shares =
+            [of_storage, of_decode].into_iter().filter(|share| share.shared > (share.busy + share.shared) / 20);
+        stages.extend(shares.min_by(|a, b| a.capacity_images_per_second.total_cmp(&b.capacity_images_per_second)).map(
+            |share| StageReport { busy: Duration::ZERO, starved: Duration::ZERO, blocked: Duration::ZERO, ..share },
+        ));
         let roots: Vec<_> = lock(&counters.roots).iter().map(|root| RootReport::new(root, elapsed)).collect();
         let limits = roots.iter().filter_map(|root| root.limit_images_per_second(images));
         if let Some(capacity_images_per_second) = limits.min_by(f64::total_cmp) {
@@ -253,6 +282,7 @@ impl Report {
             bad_samples: bad.first,
             stages,
             device: setting.device,
+            pinned: setting.pinned,
             bytes_uploaded: counters.bytes_uploaded.load(Relaxed),
             engine: setting.engine,
             receipts: *lock(&counters.receipts),
@@ -393,6 +423,11 @@ impl fmt::Display for Report {
                 writeln!(f, "{:<13} held reads back for {held:.2} s; allows {rate} images/s", stage.stage.name())?;
                 continue;
             }
+            if stage.stage == Stage::Share {
+                let (held, rate) = (stage.shared.as_secs_f64(), rate(stage.capacity_images_per_second));
+                writeln!(f, "pool          others had its share for {held:.2} s; allows {rate} images/s")?;
+                continue;
+            }
             writeln!(
                 f,
                 "{:<13} busy {:.2} s, starved {:.2} s, blocked {:.2} s on {} thread{}; could do {} images/s",
@@ -404,6 +439,9 @@ impl fmt::Display for Report {
                 if stage.threads == 1 { "" } else { "s" },
                 rate(stage.capacity_images_per_second),
             )?;
+        }
+        if let Some(Pinned { node, processors }) = self.pinned {
+            writeln!(f, "threads       pinned to the {processors} processors of node {node}")?;
         }
         write!(f, "memory        {:.0} MiB fixed", mebibytes(self.memory_bound_bytes))?;
         match self.device {

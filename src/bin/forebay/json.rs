@@ -1,7 +1,7 @@
 //! What several results have in common as JSON.
 
 use forebay::engine::cufile::Receipts;
-use forebay::report::Fallback;
+use forebay::report::{Fallback, StageReport};
 use serde_json::{Map, Value, json};
 
 /// Something that was not to be had.
@@ -24,4 +24,22 @@ pub fn receipts(receipts: &Receipts) -> Value {
         "bounced_reads": receipts.bounced_reads,
         "rerouted_reads": receipts.rerouted_reads,
     })
+}
+
+/// How the threads of each stage spent their time. A capacity without a bound is null.
+pub fn stages(stages: &[StageReport]) -> Vec<Value> {
+    let finite = |number: f64| if number.is_finite() { json!(number) } else { Value::Null };
+    let stages = stages.iter().map(|stage| {
+        json!({
+            "stage": stage.stage.name(),
+            "threads": stage.threads,
+            "busy_s": stage.busy.as_secs_f64(),
+            "starved_s": stage.starved.as_secs_f64(),
+            "blocked_s": stage.blocked.as_secs_f64(),
+            "limited_s": stage.limited.as_secs_f64(),
+            "shared_s": stage.shared.as_secs_f64(),
+            "capacity_images_per_second": finite(stage.capacity_images_per_second),
+        })
+    });
+    stages.collect()
 }

@@ -14,16 +14,19 @@ use forebay::device::DeviceChoice;
 use forebay::engine::{
     CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath, SimFaults, SimOptions,
 };
+use forebay::loader::Pin;
 use forebay::order::{LastBatch, Shard, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::raw::Shape;
 use forebay::source::{Filter, IndexMode, LabelTable, Mismatch, Source, Subset};
 use forebay::storage::RateLimits;
 use forebay::{
-    Augment, Batch, DType, Error, ErrorBudget, Geometry, Layout, Loader, LoaderBuilder, OnError, Report, State,
+    Augment, Batch, DType, Error, ErrorBudget, Geometry, Layout, Loader, LoaderBuilder, OnError, Pool, PoolOptions,
+    Report, State,
 };
 use serde_json::{Value, json};
 
+use crate::beside::{Beside, Running};
 use crate::environment::{self, Environment};
 use crate::{sheet, ui};
 
@@ -119,6 +122,21 @@ pub struct Load {
     /// Decode threads [default: one a processor].
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Where threads run on a machine of several nodes: auto, off or the number of a node.
+    #[arg(long, default_value_t = Pin::Auto)]
+    pub pin: Pin,
+    /// Load this data set over and over at the same time, by a loader that shares --threads and --depth with the first.
+    #[arg(long, value_name = "DATASET")]
+    pub beside: Option<String>,
+    /// What is done to its images.
+    #[arg(long, value_enum, value_name = "PRESET", default_value_t = Preset::ImagenetVal, requires = "beside")]
+    pub beside_augment: Preset,
+    /// The first one's part of what both share, where the other's is 1.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "beside")]
+    pub pool_weight: u32,
+    /// Let each of both have as much as it takes, to see what sharing changes.
+    #[arg(long, requires = "beside", conflicts_with = "pool_weight")]
+    pub no_pool: bool,
     /// Samples of a batch, of this rank.
     #[arg(long, default_value_t = 128)]
     pub batch: u64,
@@ -213,7 +231,7 @@ pub struct Load {
 }
 
 /// The augmentations that have a name.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Preset {
     /// RandomResizedCrop, flip, normalise.
     ImagenetTrain,
@@ -282,7 +300,10 @@ pub struct Outcome {
     pub resumed: Option<State>,
     /// How far it has come.
     pub state: State,
+    /// Of both, where there was another beside it.
     pub cpu_ms_per_image: f64,
+    /// What the other did.
+    pub beside: Option<Beside>,
 }
 
 /// Epochs of the demo: enough to see a steady state.
@@ -320,6 +341,11 @@ impl Load {
             mix_epoch: None,
             refresh: false,
             threads: None,
+            pin: Pin::Auto,
+            beside: None,
+            beside_augment: Preset::ImagenetVal,
+            pool_weight: 1,
+            no_pool: false,
             batch: 64,
             global_batch: None,
             rank: None,
@@ -365,6 +391,9 @@ impl Load {
             let (first, last) = outcome.samples;
             ui::print(&format!("samples       {first} at first, {last} at last\n"))?;
         }
+        if let Some(beside) = &outcome.beside {
+            ui::print(&beside.to_text(&outcome.report))?;
+        }
         if let Some(digest) = &outcome.digest {
             ui::print(&format!("digest        {digest}\n"))?;
         }
@@ -384,7 +413,10 @@ impl Load {
             seconds => seconds.map(Duration::from_secs_f64),
         };
         let resumed = self.resumed()?;
-        let mut loader = self.loader(resumed)?;
+        let pool = self.pool()?;
+        let mut loader = self.loader(resumed, pool.as_ref())?;
+        let other = self.other().map(|other| other.loader(None, pool.as_ref())).transpose()?;
+        let other = other.map(|other| Running::start(other, self.beside.clone().unwrap_or_default(), pool));
         let bar = ui::bar(self.images_ahead(&loader), "images");
         let mut digest = self.digest.then(Digest::default);
         let classes = loader.source().classes().to_vec();
@@ -413,12 +445,14 @@ impl Load {
             }
         }
         bar.finish_and_clear();
+        let beside = other.map(Running::finish).transpose()?;
         let cpu = environment::cpu_time().saturating_sub(cpu_started);
         let (report, state) = (loader.report(), loader.state());
         if let Some(path) = &self.save_state {
             write_state(&state, path)?;
         }
-        let cpu_ms_per_image = cpu.as_secs_f64() * 1e3 / report.images.max(1) as f64;
+        let images = report.images + beside.as_ref().map_or(0, |beside| beside.report.images);
+        let cpu_ms_per_image = cpu.as_secs_f64() * 1e3 / images.max(1) as f64;
         Ok(Outcome {
             report,
             digest: digest.map(|digest| digest.hex()),
@@ -431,6 +465,7 @@ impl Load {
             resumed,
             state,
             cpu_ms_per_image,
+            beside,
         })
     }
 
@@ -468,8 +503,31 @@ impl Load {
         }
     }
 
-    fn loader(&self, resumed: Option<State>) -> anyhow::Result<Loader> {
-        let threads = ui::threads(self.threads)?;
+    /// What both loaders share, if there are two and they do.
+    fn pool(&self) -> anyhow::Result<Option<Pool>> {
+        if self.beside.is_none() || self.no_pool {
+            return Ok(None);
+        }
+        Ok(Some(Pool::new(PoolOptions { threads: self.decode_threads()?, depth: self.depth })?))
+    }
+
+    /// The load beside it: the same but for what is of one data set.
+    fn other(&self) -> Option<Self> {
+        let Self {
+            device, decoder, engine, direct, index, threads, pin, batch, size, dtype, layout, depth, slots, ..
+        } = *self;
+        let other = Self::of(self.beside.clone()?);
+        let other = Self { device, decoder, engine, direct, index, threads, pin, batch, size, dtype, layout, ..other };
+        Some(Self { augment: self.beside_augment, depth, slots, fixed_depth: self.fixed_depth, ..other })
+    }
+
+    /// Those asked for; 0 for as many as there are processors to run on.
+    fn decode_threads(&self) -> forebay::Result<usize> {
+        self.threads.map_or(Ok(0), |threads| ui::threads(Some(threads)))
+    }
+
+    fn loader(&self, resumed: Option<State>, pool: Option<&Pool>) -> anyhow::Result<Loader> {
+        let threads = self.decode_threads()?;
         let shuffle = match self.shuffle_block {
             Some(samples_per_block) => Shuffle::Block { samples_per_block },
             None => Shuffle::Full,
@@ -501,6 +559,8 @@ impl Load {
             .shuffle(shuffle)
             .seed(self.seed)
             .threads(threads)
+            .pin(self.pin)
+            .pool_weight(self.pool_weight)
             .depth(self.depth)
             .limit_mbps(self.limit_mbps.clone().unwrap_or_default())
             .depth_control(if self.fixed_depth { Depth::Fixed } else { Depth::default() })
@@ -519,6 +579,10 @@ impl Load {
             .on_error(self.on_error)
             .sim(SimOptions { seed: self.sim_seed, faults: self.sim_faults, ..SimOptions::default() })
             .index(self.index);
+        let builder = match pool {
+            Some(pool) => builder.pool(pool),
+            None => builder,
+        };
         let builder = match self.global_batch {
             Some(samples) => builder.global_batch_size(samples),
             None => builder,
@@ -648,18 +712,6 @@ impl Outcome {
     pub fn json(&self) -> Value {
         let report = &self.report;
         let milliseconds = |us: u64| us as f64 / 1e3;
-        let finite = |number: f64| if number.is_finite() { json!(number) } else { Value::Null };
-        let stages = report.stages.iter().map(|stage| {
-            json!({
-                "stage": stage.stage.name(),
-                "threads": stage.threads,
-                "busy_s": stage.busy.as_secs_f64(),
-                "starved_s": stage.starved.as_secs_f64(),
-                "blocked_s": stage.blocked.as_secs_f64(),
-                "limited_s": stage.limited.as_secs_f64(),
-                "capacity_images_per_second": finite(stage.capacity_images_per_second),
-            })
-        });
         let roots = report.roots.iter().map(|root| {
             json!({
                 "name": root.name,
@@ -706,6 +758,8 @@ impl Outcome {
             "device_bound_bytes": report.device_bound_bytes,
             "bytes_uploaded": report.bytes_uploaded,
             "digest": self.digest,
+            "beside": self.beside.as_ref().map(|beside| beside.json(report)),
+            "pinned": report.pinned.map(|pinned| json!({ "node": pinned.node, "processors": pinned.processors })),
             "rank": self.shard.rank(),
             "world_size": self.shard.world_size(),
             "global_batch_size": self.global_batch_size,
@@ -730,7 +784,7 @@ impl Outcome {
             "images_not_indexed": report.images.saturating_sub(report.indexed),
             "index_fallbacks": report.index_fallbacks,
             "decoders": serde_json::Map::from_iter(routes),
-            "stages": stages.collect::<Vec<_>>(),
+            "stages": crate::json::stages(&report.stages),
             "bottleneck": report.bottleneck().name(),
             "verdict": report.verdict(),
             "fallbacks": fallbacks.collect::<Vec<_>>(),

@@ -13,10 +13,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::loader::cuda::Built;
 use crate::loader::direct::CuFileChoice;
 use crate::loader::judge::BadSamplesFile;
-use crate::loader::{Loader, OnError, Shared};
+use crate::loader::{Loader, OnError, Processors, Shared, node_of};
 use crate::plan::{Augment, Geometry};
+use crate::pool::Pool;
 use crate::report::{Counters, Fallback};
 use crate::source::{IndexMode, Source};
+
+/// Operations in flight, unless told otherwise.
+const DEPTH: usize = 32;
 
 /// Samples that are looked at to tell whether a data set has an index.
 const INDEX_PROBES: u64 = 64;
@@ -47,13 +51,10 @@ impl LoaderBuilder {
             shape.check()?;
             self.limits.check_dimensions(shape.width, shape.height)?;
         }
-        let threads = match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        if threads > 4096 {
-            return Err(Error::invalid_parameter("threads", threads, "at most 4096 threads decode"));
+        if self.threads > 4096 {
+            return Err(Error::invalid_parameter("threads", self.threads, "at most 4096 threads decode"));
         }
+        let share = self.pool.as_ref().map(|pool| pool.join(self.pool_weight)).transpose()?;
         if self.read_timeout.is_zero() {
             return Err(Error::invalid_parameter("read_timeout", "0", "a read takes some time"));
         }
@@ -79,7 +80,10 @@ impl LoaderBuilder {
             iopoll: self.iopoll,
             ..EngineOptions::default()
         };
-        let mut device_fallbacks: Vec<_> = fallback.into_iter().collect();
+        let pci = || gpu.as_ref().and_then(Gpu::pci_place);
+        let (processors, unpinned) = self.pin.resolve(|| node_of(&*source, pci))?;
+        let (threads, depth) = (self.decode_threads(processors.as_ref()), self.depth_max());
+        let mut device_fallbacks: Vec<_> = fallback.into_iter().chain(unpinned).collect();
         let (memory, arena, slots, cuda) = match gpu {
             None => self.host_memory(&augment, &*source)?,
             Some(gpu) => {
@@ -103,8 +107,8 @@ impl LoaderBuilder {
         if self.engine != EngineKind::Auto {
             // The engine itself is made on the feed thread; here it only shows that it can be made.
             match cuda.as_ref().and_then(|cuda| cuda.cufile.as_ref()) {
-                Some(cufile) => Engine::with_cufile(cufile, &arena, self.depth, engine_options)?,
-                None => Engine::new(self.engine, &arena, self.depth, engine_options)?,
+                Some(cufile) => Engine::with_cufile(cufile, &arena, depth, engine_options)?,
+                None => Engine::new(self.engine, &arena, depth, engine_options)?,
             };
         }
         let (bad_samples_file, unwritten) = self.bad_samples_file.as_deref().map(BadSamplesFile::open).unzip();
@@ -126,7 +130,9 @@ impl LoaderBuilder {
                 recorder: found.recorder.take(),
                 engine: self.engine,
                 engine_options,
-                depth: self.depth,
+                depth,
+                share,
+                processors,
                 rate_limits,
                 threads,
                 held_timeout: self.held_timeout,
@@ -165,6 +171,24 @@ impl LoaderBuilder {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Decode threads, of a loader that runs on these processors or any.
+    fn decode_threads(&self, processors: Option<&Processors>) -> usize {
+        let most = self.pool.as_ref().map_or(usize::MAX, Pool::threads);
+        let there = || std::thread::available_parallelism().map_or(1, usize::from);
+        match (self.threads, processors) {
+            (0, Some(processors)) => processors.pinned().processors.min(there()).min(most),
+            (0, None) => there().min(most),
+            (threads, _) => threads.min(most),
+        }
+    }
+
+    /// Operations in flight, at most.
+    fn depth_max(&self) -> usize {
+        let of_pool = self.pool.as_ref().map(Pool::depth);
+        let depth = self.depth.or(of_pool).unwrap_or(DEPTH);
+        depth.min(of_pool.unwrap_or(depth))
     }
 
     /// Refuses a decoder that contradicts what else was asked for.

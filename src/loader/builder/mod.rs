@@ -11,7 +11,7 @@ use std::time::Duration;
 use samples::{BatchSize, Draws, MapSource};
 pub(super) use samples::{Choice, Found, Origin, Part, Taken};
 
-use super::{ErrorBudget, OnError, State};
+use super::{ErrorBudget, OnError, Pin, State};
 use crate::decode::DecoderKind;
 use crate::device::DeviceChoice;
 use crate::engine::{CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath, SimOptions};
@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::limits::Limits;
 use crate::order::{LastBatch, Shard, Shuffle, Weights};
 use crate::plan::Augment;
+use crate::pool::Pool;
 use crate::raw::Shape;
 use crate::source::{IndexMode, IndexOptions, Source};
 use crate::storage::RateLimits;
@@ -46,7 +47,10 @@ pub struct LoaderBuilder {
     mixture_epoch: Option<u64>,
     seed: u64,
     threads: usize,
-    depth: usize,
+    depth: Option<usize>,
+    pool: Option<Pool>,
+    pool_weight: u32,
+    pin: Pin,
     rate_limits: RateLimits,
     slots: usize,
     arena_bytes: usize,
@@ -90,7 +94,10 @@ impl LoaderBuilder {
             mixture_epoch: None,
             seed: 0,
             threads: 0,
-            depth: 32,
+            depth: None,
+            pool: None,
+            pool_weight: 1,
+            pin: Pin::default(),
             rate_limits: RateLimits::default(),
             slots: 3,
             arena_bytes: 64 << 20,
@@ -229,15 +236,36 @@ impl LoaderBuilder {
         self
     }
 
-    /// Decode threads. Default 0: one a processor.
+    /// Decode threads. Default 0: one for each processor that they may run on ([`pin`](Self::pin)), in a [`pool`](Self::pool)
+    /// as many as that has; there never more than that.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Files being opened or read at once, at most. Default 32.
+    /// Files being opened or read at once, at most. Default 32, in a [`pool`](Self::pool) that of the pool; there never more
+    /// than that.
     pub fn depth(mut self, reads: usize) -> Self {
-        self.depth = reads;
+        self.depth = Some(reads);
+        self
+    }
+
+    /// Shares decode threads and operations in flight with the other loaders of this pool. Default: it has its own. The batches
+    /// are the same.
+    pub fn pool(mut self, pool: &Pool) -> Self {
+        self.pool = Some(pool.clone());
+        self
+    }
+
+    /// Its part of the [`pool`](Self::pool), beside those of others: 1 to 1000. Default 1.
+    pub fn pool_weight(mut self, weight: u32) -> Self {
+        self.pool_weight = weight;
+        self
+    }
+
+    /// Where its threads run on a machine of several nodes (NUMA). Default [`Pin::Auto`]: on the node of its device.
+    pub fn pin(mut self, pin: Pin) -> Self {
+        self.pin = pin;
         self
     }
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use forebay::engine::probe::{self, UringFeature, UringProbe};
 use forebay::engine::{Direct, Engine, EngineKind, EngineOptions};
+use forebay::loader::Pin;
 use forebay::memory::Arena;
+use forebay::report::Pinned;
 use forebay::storage::Machine;
 use forebay::{Error, Result};
 
@@ -95,6 +97,11 @@ pub fn facts(path: &Path) -> Result<Vec<Fact>> {
             None => Fact::new("O_DIRECT", "not tried: there is no file here"),
         },
     );
+    // On a machine of several nodes.
+    facts.extend(Pin::node_of(Some(file.as_deref().unwrap_or(&real)), None).map(|pinned| {
+        let Pinned { node, processors } = pinned;
+        Fact::new("threads", format!("pinned to the {processors} processors of node {node}, where there is no GPU"))
+    }));
     Ok(facts)
 }
 
