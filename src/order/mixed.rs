@@ -31,7 +31,7 @@ const ROUNDING_MAX: f64 = 0.01;
 ///
 /// How often a part has come before a position is therefore known without looking at any other: that is the place in
 /// the part's own order ([`with_shuffle`](Self::with_shuffle)), which ends and begins anew with each pass. A table of 4 KiB
-/// a part is all that is stored; a look-up takes some hundred nanoseconds.
+/// a part is all that is stored; a look-up shuffles one stratum, in about a microsecond or less.
 ///
 /// The strata are those of van der Corput's sequence: a stratum takes every 1024th place of the block, from the place that
 /// its number with its bits reversed names, so that those of neighbours interleave ("Verteilungsfunktionen", Proc. Akad.
