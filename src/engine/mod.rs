@@ -19,6 +19,7 @@ pub mod cufile;
 mod depth;
 mod fallbacks;
 mod files;
+mod now;
 mod options;
 mod page_cache;
 mod pending;
@@ -42,6 +43,8 @@ pub use files::{FileCache, Identity, OpenFile};
 pub use options::{CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath};
 pub use page_cache::{budget_bytes as page_cache_budget_bytes, estimate_data_set_bytes, resident_share};
 pub use sim::{SimFault, SimFaults, SimOptions};
+
+pub(crate) use now::read_now;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Arena, DeviceRegion, Region};
@@ -297,13 +300,20 @@ impl Engine {
         }
     }
 
-    /// Opens a file at once, on this thread: for objects that stay open, which are opened rarely.
+    /// Opens a file and waits for it: for objects that stay open, which are opened rarely.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open); `TimedOut` after [`read_timeout`](EngineOptions::read_timeout).
     pub fn open_now(&self, path: &Path) -> Result<Arc<OpenFile>> {
         let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| nul_in(path))?;
-        let file = match &self.driver {
-            Driver::Sim(sim) => sim.open_now(name)?,
-            _ => self.common.open(name)?,
+        let opened = match &self.driver {
+            Driver::Sim(sim) => sim.open_now(name.clone()),
+            _ => {
+                let (common, name) = (Arc::clone(&self.common), name.clone());
+                now::within(self.pending.timeout(), || false, move || common.open(name))?
+            }
         };
+        let file = opened.unwrap_or_else(|| Err(self.pending.give_up(&self.common, &What::Open(name))))?;
         file.keep_open();
         Ok(file)
     }
