@@ -34,7 +34,6 @@ use std::ffi::CString;
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -44,6 +43,7 @@ pub use options::{CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, 
 pub use page_cache::{budget_bytes as page_cache_budget_bytes, estimate_data_set_bytes, resident_share};
 pub use sim::{SimFault, SimFaults, SimOptions};
 
+pub(crate) use depth::DepthControl;
 pub(crate) use now::read_now;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -272,10 +272,7 @@ impl Engine {
         let fallbacks = common.fallbacks.snapshot();
         let (arena, ready) = (arena.clone(), Vec::with_capacity(depth));
         let (pending, expired) = (Pending::new(depth, options.read_timeout), Vec::new());
-        let control = match options.depth {
-            Depth::Fixed => None,
-            Depth::Adaptive { latency_max } => Some(DepthControl::new(depth, latency_max)),
-        };
+        let control = DepthControl::of(options.depth, depth);
         let bound_to_thread = PhantomData;
         (Self { driver, common, arena, ready, pending, expired, depth, control, bound_to_thread }, fallbacks)
     }
@@ -491,7 +488,7 @@ impl Engine {
     }
 
     /// The driver's clock.
-    fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         match &self.driver {
             Driver::Sim(sim) => sim.now(),
             _ => Instant::now(),

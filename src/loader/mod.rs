@@ -65,7 +65,7 @@ use tray::Tray;
 
 use crate::decode::DecoderKind;
 use crate::device::Device;
-use crate::engine::{CuFile, Engine, EngineKind, EngineOptions};
+use crate::engine::{CuFile, Depth, Engine, EngineKind, EngineOptions};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool, numa};
@@ -296,9 +296,11 @@ impl Shared {
 
     /// The engine of a run, and what it could not have.
     fn start_engine(&self) -> Result<(Engine, Vec<Fallback>)> {
+        // How many operations pay is found for each root.
+        let options = EngineOptions { depth: Depth::Fixed, ..self.engine_options };
         match self.cufile() {
-            Some(cufile) => Engine::with_cufile(cufile, &self.arena, self.depth, self.engine_options),
-            None => Engine::new(self.engine, &self.arena, self.depth, self.engine_options),
+            Some(cufile) => Engine::with_cufile(cufile, &self.arena, self.depth, options),
+            None => Engine::new(self.engine, &self.arena, self.depth, options),
         }
     }
 
