@@ -35,6 +35,7 @@ use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use cufile::CuFile;
@@ -48,8 +49,7 @@ pub(crate) use now::read_now;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Arena, DeviceRegion, Region};
-use crate::report::Fallback;
-use depth::DepthControl;
+use crate::report::{Fallback, lock};
 use fallbacks::Fallbacks;
 use pending::{Pending, What};
 use polling::IoPolling;
@@ -136,6 +136,7 @@ struct Common {
     fallbacks: Fallbacks,
     polling: IoPolling,
     counters: Counters,
+    again: Again,
     /// By their numbers, operations that no one waits for any more: to be ended at the first occasion.
     abandoned: Box<[AtomicBool]>,
 }
@@ -148,6 +149,27 @@ struct Counters {
     bytes_read: AtomicU64,
     retries: AtomicU64,
     timeouts: AtomicU64,
+}
+
+/// Bytes that were asked of storage again, since they had not come.
+#[derive(Default)]
+struct Again {
+    any: AtomicBool,
+    /// By the devices of their files.
+    bytes: Mutex<Vec<(u64, u64)>>,
+}
+
+impl Again {
+    /// Counts some of a file on a device.
+    fn add(&self, device: u64, len_bytes: u64) {
+        let mut bytes = lock(&self.bytes);
+        match bytes.iter_mut().find(|(known, _)| *known == device) {
+            Some((_, known)) => *known += len_bytes,
+            None => bytes.push((device, len_bytes)),
+        }
+        // Under the lock, as it is cleared.
+        self.any.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Counters {
@@ -180,6 +202,7 @@ impl Common {
             fallbacks: Fallbacks::default(),
             polling: IoPolling::new(options.iopoll),
             counters: Counters::default(),
+            again: Again::default(),
             abandoned: (0..depth).map(|_| AtomicBool::new(false)).collect(),
         })
     }
@@ -530,6 +553,17 @@ impl Engine {
     /// Every fallback taken so far.
     pub fn fallbacks(&self) -> Vec<Fallback> {
         self.common.fallbacks.snapshot()
+    }
+
+    /// Hands out, once, the bytes that were asked of each device again since an answer was short or none: for whoever holds
+    /// devices to a rate, and has counted each read when it began. `put` gets a device number (st_dev) and bytes.
+    pub fn take_asked_again(&mut self, mut put: impl FnMut(u64, u64)) {
+        let Again { any, bytes } = &self.common.again;
+        if any.load(Ordering::Relaxed) {
+            let mut bytes = lock(bytes);
+            any.store(false, Ordering::Relaxed);
+            bytes.drain(..).for_each(|(device, len_bytes)| put(device, len_bytes));
+        }
     }
 
     /// What it has done so far.

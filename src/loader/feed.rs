@@ -468,6 +468,8 @@ impl<'a> Feed<'a> {
             self.read_again_on_host(number);
         }
         self.completions = completions;
+        let lanes = &mut self.lanes;
+        self.engine.take_asked_again(|device, len_bytes| lanes.reads_again(device, len_bytes, now));
     }
 
     /// Counts a file that came in one go where it lies.
