@@ -6,6 +6,7 @@ mod measure;
 mod outcome;
 mod pace;
 mod pieces;
+mod queue;
 mod reads;
 mod to_gpu;
 
@@ -55,7 +56,8 @@ pub struct BenchIo {
     #[arg(long, default_value_t = EngineKind::Auto)]
     pub engine: EngineKind,
     /// Megabytes a second that may be asked of each file system the data lies on; of one alone with the path of something
-    /// on it. Reads begin in their order, so that one which has to wait holds up those behind it.
+    /// on it. Reads begin in their order, but that others overtake those of one that has to wait. What fails and is asked
+    /// again counts too.
     #[arg(long, value_name = "N[,PATH=N]..")]
     pub limit_mbps: Option<RateLimits>,
     /// Whether reads go around the page cache: auto, preferred, required or off.

@@ -67,6 +67,9 @@ pub trait Reads {
     /// Adds what has ended, at least one read if any is in flight.
     fn reap(&mut self, ended: &mut Vec<Ended>) -> Result<()>;
 
+    /// Hands out the bytes that were asked of each device again, as [`Engine::take_asked_again`] does.
+    fn take_asked_again(&mut self, put: &mut dyn FnMut(u64, u64));
+
     /// Takes back the memory of a read that has ended.
     fn recycle(&mut self, memory: Memory);
 
@@ -244,6 +247,10 @@ impl Reads for ToHost {
         Ok(())
     }
 
+    fn take_asked_again(&mut self, put: &mut dyn FnMut(u64, u64)) {
+        self.engine.take_asked_again(put);
+    }
+
     fn recycle(&mut self, memory: Memory) {
         let Memory::Host(memory) = memory else { return };
         // One that was narrowed cannot be widened again.
@@ -322,6 +329,10 @@ impl Reads for ViaHost {
             }));
         }
         Ok(())
+    }
+
+    fn take_asked_again(&mut self, put: &mut dyn FnMut(u64, u64)) {
+        self.host.take_asked_again(put);
     }
 
     fn recycle(&mut self, memory: Memory) {
