@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::numa::NODES_MAX;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The size of a huge page on x86-64 and (with 4 KiB pages) on aarch64.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Memory is taken from this node while it has some, else from others (set_mempolicy(2)).
 const MPOL_PREFERRED: libc::c_int = 1;
@@ -98,6 +99,9 @@ impl Mapping {
         }
         let mapping = Self::new(len_bytes)?;
         mapping.prefer(node);
+        if lockable_bytes() < HUGE_PAGE_BYTES as u64 {
+            mapping.begin_small();
+        }
         Ok(mapping)
     }
 
@@ -154,6 +158,11 @@ impl Mapping {
     pub(super) fn len_bytes(&self) -> usize {
         self.len_bytes
     }
+}
+
+/// The limit on locked memory, which some processes may exceed; no limit where the kernel does not tell.
+pub(crate) fn lockable_bytes() -> u64 {
+    getrlimit(Resource::RLIMIT_MEMLOCK).map_or(u64::MAX, |(soft, _)| soft)
 }
 
 /// Some bytes of a mapping, which stays mapped meanwhile. As a mapping, it hands out raw pointers only.

@@ -34,6 +34,7 @@ pub(crate) use device::DeviceRegionTicket;
 pub use device::{DeviceArena, DeviceRegion};
 pub(crate) use file_map::FileMap;
 pub use mapping::Pages;
+pub(crate) use mapping::{HUGE_PAGE_BYTES, lockable_bytes};
 pub use plan::MemoryPlan;
 pub use ring::REGION_ALIGN_BYTES;
 pub use slots::{FilledSlot, SampleOut, Slot, SlotPool};

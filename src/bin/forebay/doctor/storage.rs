@@ -68,7 +68,7 @@ fn registrable() -> Fact {
         Ok(Some(bytes)) => {
             let (got, all) = (human_bytes(bytes as u64), human_bytes(REGISTERED_BYTES as u64));
             Fact::new(name, format!("{got} of the {all} that a loader's reads land in by default")).short(
-                "reads are not registered: the kernel maps the pages of each one anew",
+                "the pages of reads that land elsewhere are mapped anew for each one",
                 "raise it: `ulimit -l unlimited`, LimitMEMLOCK=infinity in a unit, --ulimit memlock=-1 for a container",
             )
         }
