@@ -68,7 +68,7 @@ use crate::device::Device;
 use crate::engine::{CuFile, Depth, Engine, EngineKind, EngineOptions};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::memory::{Arena, MemoryPlan, SlotPool, numa};
+use crate::memory::{Arena, MemoryPlan, Placement, SlotPool, numa};
 use crate::order::{Cursor, EpochSteps, Order, Shard};
 use crate::plan::Augment;
 use crate::raw::Shape;
@@ -252,6 +252,11 @@ impl Loader {
     /// whose reads have all ended.
     pub fn bytes_in_flight(&self) -> usize {
         self.shared.arena.used_bytes()
+    }
+
+    /// Where the memory that encoded samples land in lies just now. Asks the kernel, which takes milliseconds.
+    pub fn placement(&self) -> Placement {
+        self.shared.arena.placement()
     }
 
     /// What it has done since it was built.

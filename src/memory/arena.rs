@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::time::Duration;
 
 use super::mapping::{Pages, Part};
+use super::placement::Placement;
 use super::ring::{Piece, Ring, Ticket};
 use crate::error::Result;
 
@@ -91,6 +92,12 @@ impl Arena {
     /// The pages that it consists of.
     pub fn pages(&self) -> Pages {
         self.0.memory().own.pages()
+    }
+
+    /// Where its memory lies just now.
+    pub fn placement(&self) -> Placement {
+        let own = &self.0.memory().own;
+        Placement::of(own.start(), own.len_bytes(), own.pages())
     }
 
     /// The most bytes that were ever out at once.

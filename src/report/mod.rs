@@ -294,12 +294,16 @@ fn rate(images_per_second: f64) -> String {
     }
 }
 
+/// Bytes as people read them.
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.elapsed.as_secs_f64();
         writeln!(f, "images        {} in {} batches, {seconds:.2} s", self.images, self.batches)?;
         writeln!(f, "speed         {:.0} images/s", self.images_per_second())?;
-        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let speed = mebibytes(self.bytes_read) / seconds.max(f64::MIN_POSITIVE);
         writeln!(
             f,

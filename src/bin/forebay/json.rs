@@ -1,6 +1,7 @@
 //! What several results have in common as JSON.
 
 use forebay::engine::cufile::Receipts;
+use forebay::memory::{Pages, Placement};
 use forebay::report::Fallback;
 use serde_json::{Map, Value, json};
 
@@ -23,5 +24,21 @@ pub fn receipts(receipts: &Receipts) -> Value {
         "by_path": Map::from_iter(by_path),
         "bounced_reads": receipts.bounced_reads,
         "rerouted_reads": receipts.rerouted_reads,
+    })
+}
+
+/// Where memory lies.
+pub fn placement(placement: &Placement) -> Value {
+    let pages = match placement.pages {
+        Pages::Huge => "huge",
+        Pages::Transparent => "transparent",
+        _ => "small",
+    };
+    json!({
+        "bytes": placement.len_bytes,
+        "resident_bytes": placement.resident_bytes,
+        "huge_bytes": placement.huge_bytes,
+        "pages": pages,
+        "numa_node": placement.node,
     })
 }

@@ -13,6 +13,7 @@ use forebay::device::DeviceChoice;
 use forebay::engine::{
     CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath, SimFaults, SimOptions,
 };
+use forebay::memory::Placement;
 use forebay::order::{LastBatch, Shard, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::raw::Shape;
@@ -257,6 +258,8 @@ pub struct Outcome {
     /// How far it has come.
     pub state: State,
     pub cpu_ms_per_image: f64,
+    /// Where the memory that encoded samples land in lay at the end.
+    pub placement: Placement,
 }
 
 /// Epochs of the demo: enough to see a steady state.
@@ -325,6 +328,7 @@ impl Load {
         let outcome = self.measure()?;
         ui::print(&format!("{}\n", outcome.report))?;
         ui::print(&format!("CPU           {:.3} ms an image\n", outcome.cpu_ms_per_image))?;
+        ui::print(&format!("arena         {}\n", outcome.placement))?;
         if outcome.shard.world_size() > 1 {
             let (shard, samples) = (outcome.shard, outcome.global_batch_size);
             ui::print(&format!("share         {shard}, which take {samples} samples a step\n"))?;
@@ -369,7 +373,7 @@ impl Load {
         }
         bar.finish_and_clear();
         let cpu = environment::cpu_time().saturating_sub(cpu_started);
-        let (report, state) = (loader.report(), loader.state());
+        let (report, state, placement) = (loader.report(), loader.state(), loader.placement());
         if let Some(path) = &self.save_state {
             write_state(&state, path)?;
         }
@@ -383,6 +387,7 @@ impl Load {
             resumed,
             state,
             cpu_ms_per_image,
+            placement,
         })
     }
 
@@ -615,6 +620,7 @@ impl Outcome {
             "batch_wait_p99_ms": milliseconds(report.batch_wait_p99_us),
             "peak_rss_bytes": environment::peak_rss_bytes(),
             "memory_bound_bytes": report.memory_bound_bytes,
+            "arena": crate::json::placement(&self.placement),
             "device": report.device.to_string(),
             "device_bound_bytes": report.device_bound_bytes,
             "bytes_uploaded": report.bytes_uploaded,

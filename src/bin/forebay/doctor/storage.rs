@@ -24,10 +24,13 @@ pub fn engine() -> (String, Vec<Fact>) {
         Arena::new(ARENA_BYTES).and_then(|arena| Engine::new(EngineKind::Auto, &arena, 32, EngineOptions::default()));
     match started {
         Ok((engine, fallbacks)) => {
-            let kind = engine.kind().to_string();
+            let (kind, placement) = (engine.kind().to_string(), engine.arena().placement());
             // Its memory counts against the limit that is found out next.
             drop(engine);
-            let mut facts = vec![Fact::new("engine", format!("{kind}, tried with 32 operations in flight"))];
+            let mut facts = vec![
+                Fact::new("engine", format!("{kind}, tried with 32 operations in flight")),
+                Fact::new("memory for reads", placement.to_string()),
+            ];
             // Of io_uring itself the probe says more.
             let others = fallbacks.into_iter().filter(|fallback| fallback.what != "io_uring");
             facts.extend(others.map(|fallback| {
