@@ -9,6 +9,7 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, m
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::numa::NODES_MAX;
+use super::poison::unpoison;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The size of a huge page on x86-64 and (with 4 KiB pages) on aarch64.
@@ -216,6 +217,8 @@ impl Part {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        // The addresses may be another's next.
+        unpoison(self.start, self.len_bytes);
         // SAFETY: exactly the range that `new` kept, and every borrower (region, slot, ring) holds the
         // owner of this mapping alive.
         let _ = unsafe { munmap(self.start.cast(), self.len_bytes) };

@@ -25,6 +25,7 @@ mod mapping;
 pub(crate) mod numa;
 mod placement;
 mod plan;
+mod poison;
 mod ring;
 mod slots;
 mod upload;
