@@ -108,6 +108,8 @@ fn sizes_and_depths_are_swept() {
     assert!(rows.iter().all(|row| row["direct"] == false));
     assert!(json["bytes_per_second"].is_null(), "several results have no place at the outermost level");
     assert!(text.contains("4KiB") && text.contains("5000") && text.contains("through the page cache"), "{text}");
+    let (_, json) = bench.run(&file, &["--small-pages", "--block", "4KiB"]);
+    check(&json["results"][0]);
     let (_, json) = bench.run(&file, &["--seconds", "0.01", "--sweep", "--block", "16k"]);
     assert!(json["results"].as_array().unwrap().len() >= 5);
 }

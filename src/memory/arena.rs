@@ -37,6 +37,15 @@ impl Arena {
         Self::on_node(capacity_bytes, None)
     }
 
+    /// The same in the smallest pages, for measuring what huge ones are worth.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn in_small_pages(capacity_bytes: usize) -> Result<Self> {
+        let memory = Part::in_small_pages(capacity_bytes)?;
+        Ok(Self::of(memory.clone(), memory))
+    }
+
     /// The same with memory of a NUMA node, while that has some.
     pub(crate) fn on_node(capacity_bytes: usize, node: Option<u32>) -> Result<Self> {
         let memory = Part::for_reads(capacity_bytes, node)?;

@@ -106,6 +106,26 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// The same in the smallest pages, whatever the kernel has.
+    pub(super) fn in_small_pages(len_bytes: usize) -> Result<Self> {
+        let mut mapping = Self::new(len_bytes)?;
+        if mapping.pages == Pages::Transparent {
+            // SAFETY: the range is exactly our own mapping; this advice does not change contents.
+            let _ = unsafe { madvise(mapping.start.cast(), mapping.len_bytes, MmapAdvise::MADV_NOHUGEPAGE) };
+            mapping.pages = Pages::Small;
+        }
+        Ok(mapping)
+    }
+
+    /// Makes the first huge page small ones. The kernel counts whole huge pages against the limit on locked memory; of small
+    /// ones a part can be registered with io_uring where that is lower.
+    fn begin_small(&self) {
+        if self.pages == Pages::Transparent {
+            // SAFETY: the range is the start of our own mapping; this advice does not change contents.
+            let _ = unsafe { madvise(self.start.cast(), HUGE_PAGE_BYTES, MmapAdvise::MADV_NOHUGEPAGE) };
+        }
+    }
+
     /// In pages that were set aside, all of them taken at once: one that is missing later, for a limit of the control group,
     /// would be a signal.
     fn in_huge_pages(len_bytes: usize, node: Option<u32>) -> Option<Self> {
@@ -184,6 +204,12 @@ impl Part {
     /// The same for memory that reads land in, on a node of the machine if one is named.
     pub(super) fn for_reads(len_bytes: usize, node: Option<u32>) -> Result<Self> {
         let mapping = Arc::new(Mapping::for_reads(len_bytes, node)?);
+        Ok(Self { at: 0, len_bytes: mapping.len_bytes(), mapping })
+    }
+
+    /// A mapping of its own in the smallest pages.
+    pub(super) fn in_small_pages(len_bytes: usize) -> Result<Self> {
+        let mapping = Arc::new(Mapping::in_small_pages(len_bytes)?);
         Ok(Self { at: 0, len_bytes: mapping.len_bytes(), mapping })
     }
 

@@ -84,6 +84,9 @@ pub struct BenchIo {
     /// Threads of the pread engine [default: one for each read in flight, at most 32].
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Reads to the host land in pages of the smallest size, to compare with what has no others.
+    #[arg(long)]
+    pub small_pages: bool,
     /// What is read [default: random of a file, dataset of anything else].
     #[arg(long, value_enum)]
     pub pattern: Option<Pattern>,
@@ -243,6 +246,7 @@ impl BenchIo {
             cufile_api: self.cufile_api,
             threads: self.threads.map(|threads| ui::threads(Some(threads))).transpose()?.unwrap_or(0),
             depth: DEPTH,
+            small_pages: self.small_pages,
             options: EngineOptions {
                 depth: if self.adapt_depth { Depth::default() } else { Depth::Fixed },
                 sqpoll: self.sqpoll,

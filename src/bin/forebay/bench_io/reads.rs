@@ -31,6 +31,8 @@ pub struct Setup {
     pub threads: usize,
     /// Reads in flight.
     pub depth: usize,
+    /// Whether the host's memory is to be in the smallest pages.
+    pub small_pages: bool,
     /// How the engine was told to read besides.
     pub options: EngineOptions,
     /// The size of the data, where it is known.
@@ -146,7 +148,8 @@ struct ToHost {
 
 impl ToHost {
     fn new(setup: &Setup) -> Result<Self> {
-        let arena = Arena::new(arena_bytes(setup)?)?;
+        let make = if setup.small_pages { Arena::in_small_pages } else { Arena::new };
+        let arena = make(arena_bytes(setup)?)?;
         let options = EngineOptions {
             direct: setup.direct,
             data_set_bytes: setup.data_bytes,
