@@ -59,6 +59,8 @@ pub(super) struct Feed<'a> {
     /// Taken from the arena for the first of `starting`.
     memory: Vec<Bytes>,
     completions: Vec<Completion>,
+    /// Shards that are being opened.
+    opening: Vec<Opening>,
     /// The length that most files do not exceed, by those that were opened lately; 0 before the first.
     file_bytes: usize,
     /// What has landed so far.
@@ -69,6 +71,14 @@ pub(super) struct Feed<'a> {
     unfilled: usize,
     /// With the places that wait for a trial.
     stand_ins: StandIns<Waiting>,
+}
+
+/// A shard that is being opened, by the first seat that needs it.
+struct Opening {
+    object: u64,
+    seat: usize,
+    /// Others that need it meanwhile.
+    waiting: Vec<usize>,
 }
 
 impl<'a> Feed<'a> {
@@ -94,11 +104,12 @@ impl<'a> Feed<'a> {
             path: PathBuf::new(),
             seats: (0..shared.depth).map(|_| Seat::default()).collect(),
             free_seats: (0..shared.depth).rev().collect(),
-            lanes: Lanes::new(shared.depth, shared.rate_limits.clone()),
+            lanes: Lanes::new(shared.depth, shared.engine_options.depth, shared.rate_limits.clone()),
             memory_wanted: None,
             ranges: Vec::new(),
             memory: Vec::new(),
             completions: Vec::with_capacity(shared.depth),
+            opening: Vec::new(),
             file_bytes: 0,
             landed: SampleBytes::default(),
             back,
@@ -126,7 +137,7 @@ impl<'a> Feed<'a> {
         counters.reads.fetch_add(done.reads, Relaxed);
         counters.retries.fetch_add(done.retries, Relaxed);
         counters.timeouts.fetch_add(done.timeouts, Relaxed);
-        counters.depth.store(self.engine.depth() as u64, Relaxed);
+        counters.depth.store(self.lanes.depth() as u64, Relaxed);
         self.ready.end_at(batches?);
         Ok(())
     }
@@ -157,8 +168,7 @@ impl<'a> Feed<'a> {
                     }
                     slot_wanted = Some(samples);
                 }
-                let depth = self.engine.depth().min(self.most());
-                let Some((lane, waiting)) = self.lanes.next_to_admit(depth, Instant::now()) else { break };
+                let Some((lane, waiting)) = self.lanes.next_to_admit(Instant::now()) else { break };
                 self.admit(lane, waiting);
             }
             self.shared.counters.engine.add_busy(working);
@@ -170,14 +180,12 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// Whether another operation may begin. Only one root has as many as pay: several share what there is, since those of one
-    /// that hangs would be all that pay, and the others could do nothing.
+    /// Whether another operation may begin, as far as the engine and other loaders are concerned.
     fn may_begin(&mut self) -> bool {
-        let most = if self.lanes.is_single() { self.engine.wanted() } else { self.engine.room() };
-        let in_flight = self.engine.in_flight();
-        let is_in_share = self.most() > in_flight;
-        self.is_held_back |= most > 0 && !is_in_share && !self.lanes.is_idle();
-        most > 0 && is_in_share
+        let has_room = self.engine.room() > 0;
+        let is_in_share = self.most() > self.engine.in_flight();
+        self.is_held_back |= has_room && !is_in_share && !self.lanes.is_idle();
+        has_room && is_in_share
     }
 
     /// Operations that it may have in flight, as far as other loaders are concerned.
@@ -195,6 +203,7 @@ impl<'a> Feed<'a> {
         let waiting = Instant::now();
         let limited = if self.engine.room() > 0 { self.lanes.limited_for(waiting) } else { None };
         let timeout = limited.map_or(LOOK_EVERY, |limited| limited.min(LOOK_EVERY));
+        self.lanes.wait_begins();
         let is_blocked = if self.engine.in_flight() > 0 {
             self.engine.reap(1, timeout, &mut self.completions)?;
             false
@@ -228,6 +237,7 @@ impl<'a> Feed<'a> {
         }
         self.lanes.count_time(Instant::now(), limited.is_some() && !is_blocked);
         self.complete();
+        self.lanes.wait_ended(self.engine.now());
         Ok(())
     }
 
@@ -392,22 +402,67 @@ impl<'a> Feed<'a> {
                 }
                 Ok(())
             }
-            Extent::Range { object, offset, len_bytes } => {
-                let file = match self.files.lookup(object) {
-                    Some(file) => file,
-                    None => {
-                        source.object_path(object, &mut self.path)?;
-                        let file = self.engine.open_now(&self.path)?;
-                        self.files.insert(object, Arc::clone(&file));
-                        file
-                    }
-                };
-                let end = offset.checked_add(len_bytes).ok_or_else(|| {
-                    Error::new(ErrorKind::Corrupt, format!("{len_bytes} bytes at {offset} end beyond any file"))
-                })?;
-                self.choose_reads(number, file, offset..end)
+            Extent::Range { object, offset, len_bytes } => match self.files.lookup(object) {
+                Some(file) => self.choose_reads_of_part(number, file, offset, len_bytes),
+                None => self.open_shard(number, object),
+            },
+        }
+    }
+
+    /// Opens a shard for a sample, or lets that wait for another's open of it.
+    fn open_shard(&mut self, number: usize, object: u64) -> Result<()> {
+        if let Some(opening) = self.opening.iter_mut().find(|opening| opening.object == object) {
+            opening.waiting.push(number);
+            return Ok(());
+        }
+        self.shared.source.object_path(object, &mut self.path)?;
+        let seat = &mut self.seats[number];
+        let lane = seat.lane;
+        let token = seat.open(number);
+        self.lanes.opens(lane);
+        self.engine.open(token, &self.path);
+        self.opening.push(Opening { object, seat: number, waiting: Vec::new() });
+        Ok(())
+    }
+
+    /// Goes on with the samples that have waited for a shard's open by a seat, but for that seat's own.
+    fn shard_opened(&mut self, number: usize, result: &Result<Outcome>) {
+        let Some(at) = self.opening.iter().position(|opening| opening.seat == number) else { return };
+        let Opening { object, waiting, .. } = self.opening.swap_remove(at);
+        if let Ok(Outcome::Opened(file)) = result {
+            file.keep_open();
+            self.files.insert(object, Arc::clone(file));
+        }
+        for waiting in waiting {
+            let chosen = match result {
+                Ok(Outcome::Opened(file)) => self.choose_reads_of_opened(waiting, Arc::clone(file)),
+                Ok(_) => unreachable!("it was opened, not read"),
+                Err(error) => Err(again(error)),
+            };
+            if let Err(error) = chosen {
+                self.fail(waiting, error);
             }
         }
+    }
+
+    /// As [`choose_reads`](Self::choose_reads), of a sample whose file was opened for it.
+    fn choose_reads_of_opened(&mut self, number: usize, file: Arc<OpenFile>) -> Result<()> {
+        let Some(sample) = self.seats[number].sample() else { return Ok(()) };
+        match self.shared.source.extent(sample)? {
+            Extent::Object(_) => {
+                let size_bytes = file.size_bytes();
+                self.expect_files_of(size_bytes);
+                self.choose_reads(number, file, 0..size_bytes)
+            }
+            Extent::Range { offset, len_bytes, .. } => self.choose_reads_of_part(number, file, offset, len_bytes),
+        }
+    }
+
+    fn choose_reads_of_part(&mut self, number: usize, file: Arc<OpenFile>, offset: u64, len_bytes: u64) -> Result<()> {
+        let end = offset.checked_add(len_bytes).ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, format!("{len_bytes} bytes at {offset} end beyond any file"))
+        })?;
+        self.choose_reads(number, file, offset..end)
     }
 
     /// Memory for a sample that is a small file read whole, if there is room, by the lengths of those before it.
@@ -433,8 +488,9 @@ impl<'a> Feed<'a> {
         let len_bytes = extent.end - extent.start;
         self.shared.limits.check_bytes(len_bytes)?;
         let seat = &mut self.seats[number];
-        seat.lane = self.lanes.settle(seat.lane, file.identity().inode.0, file.path());
         let Some(Waiting { tray, index, .. }) = &seat.waiting else { return Ok(()) };
+        let (sample, place) = (tray.sample(*index), (file.identity().inode.0, file.path()));
+        seat.lane = self.lanes.settle(&*self.shared.source, sample, seat.lane, place);
         let (plan, landing) = match self.shared.push_down(tray, *index, len_bytes, &file, &mut self.ranges)? {
             Some((plan, landing)) => {
                 if landing != Landing::Device {
@@ -532,12 +588,9 @@ impl<'a> Feed<'a> {
             {
                 self.lanes.has_read(seat.lane, len_bytes, now.duration_since(begun));
             }
+            self.shard_opened(number, &result);
             let result = result.and_then(|outcome| match outcome {
-                Outcome::Opened(file) => {
-                    let size_bytes = file.size_bytes();
-                    self.expect_files_of(size_bytes);
-                    self.choose_reads(number, file, 0..size_bytes)
-                }
+                Outcome::Opened(file) => self.choose_reads_of_opened(number, file),
                 Outcome::Read(region) => {
                     self.land(number, read, Bytes::Host(region));
                     Ok(())
@@ -563,15 +616,18 @@ impl<'a> Feed<'a> {
             self.read_again_on_host(number);
         }
         self.completions = completions;
+        let lanes = &mut self.lanes;
+        self.engine.take_asked_again(|device, len_bytes| lanes.reads_again(device, len_bytes, now));
     }
 
     /// Counts a file that came in one go where it lies.
     fn count_file(&mut self, number: usize, identity: &Identity, now: Instant) -> Result<()> {
         let seat = &mut self.seats[number];
-        let Some(Waiting { tray, index, .. }) = &seat.waiting else { return Ok(()) };
-        if let Extent::Object(object) = self.shared.source.extent(tray.sample(*index))? {
-            self.shared.source.object_path(object, &mut self.path)?;
-            seat.lane = self.lanes.settle(seat.lane, identity.inode.0, &self.path);
+        let Some(sample) = seat.sample() else { return Ok(()) };
+        let source = &*self.shared.source;
+        if let Extent::Object(object) = source.extent(sample)? {
+            source.object_path(object, &mut self.path)?;
+            seat.lane = self.lanes.settle(source, sample, seat.lane, (identity.inode.0, &self.path));
         }
         if let Some(begun) = seat.file_begun() {
             self.lanes.has_read(seat.lane, identity.size_bytes as usize, now.duration_since(begun));
@@ -631,5 +687,14 @@ impl<'a> Feed<'a> {
             self.lanes.leave(self.seats[number].lane);
             self.free_seats.push(number);
         }
+    }
+}
+
+/// The error of one sample, said of another that waited for the same.
+fn again(error: &Error) -> Error {
+    let same = Error::new(error.kind(), error.cause());
+    match error.remedy() {
+        Some(remedy) => same.with_remedy(remedy),
+        None => same,
     }
 }

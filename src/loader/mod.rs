@@ -85,10 +85,10 @@ use tray::Tray;
 use crate::batch::{BadSample, Batch};
 use crate::decode::DecoderKind;
 use crate::device::Device;
-use crate::engine::{CuFile, Engine, EngineKind, EngineOptions};
+use crate::engine::{CuFile, Depth, Engine, EngineKind, EngineOptions};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::memory::{Arena, MemoryPlan, SlotPool, numa};
+use crate::memory::{Arena, MemoryPlan, Placement, SlotPool, numa};
 use crate::order::{Cursor, EpochSteps, Order, Shard};
 use crate::plan::Augment;
 use crate::pool::{Share, Turn};
@@ -304,6 +304,11 @@ impl Loader {
         self.shared.arena.used_bytes()
     }
 
+    /// Where the memory that encoded samples land in lies just now. Asks the kernel, which takes milliseconds.
+    pub fn placement(&self) -> Placement {
+        self.shared.arena.placement()
+    }
+
     /// What it has done since it was built.
     pub fn report(&self) -> Report {
         let shared = &self.shared;
@@ -352,9 +357,11 @@ impl Shared {
 
     /// The engine of a run, and what it could not have.
     fn start_engine(&self) -> Result<(Engine, Vec<Fallback>)> {
+        // How many operations pay is found for each root.
+        let options = EngineOptions { depth: Depth::Fixed, ..self.engine_options };
         match self.cufile() {
-            Some(cufile) => Engine::with_cufile(cufile, &self.arena, self.depth, self.engine_options),
-            None => Engine::new(self.engine, &self.arena, self.depth, self.engine_options),
+            Some(cufile) => Engine::with_cufile(cufile, &self.arena, self.depth, options),
+            None => Engine::new(self.engine, &self.arena, self.depth, options),
         }
     }
 

@@ -1,9 +1,8 @@
 //! What an index allows: a sample planned before it is read, and only the bytes of its crop asked of storage.
 
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use super::Shared;
 use super::cuda::Cuda;
@@ -12,7 +11,7 @@ use super::seat::Seat;
 use super::tray::{Candidate, Tray};
 use crate::decode::kernels::Needs;
 use crate::decode::{DecoderKind, ImageInfo};
-use crate::engine::{Engine, OpenFile, RequirePath};
+use crate::engine::{Engine, OpenFile, RequirePath, read_now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Orientation, SampleKey, SamplePlan};
 use crate::raw;
@@ -218,26 +217,19 @@ impl Shared {
     }
 
     /// The bytes of a sample whose record turned out to be wrong while it was decoded: so rare that they go through
-    /// the page cache, on the thread that wants them, into memory of their own.
+    /// the page cache, while the thread that wants them waits, into memory of their own.
+    ///
+    /// # Errors
+    /// `TimedOut` where they take too long, and when the run is ended meanwhile.
     pub(super) fn read_whole(&self, sample: u64) -> Result<Vec<u8>> {
-        let extent = self.source.extent(sample)?;
-        let (Extent::Object(object) | Extent::Range { object, .. }) = extent;
+        let (object, range) = match self.source.extent(sample)? {
+            Extent::Object(object) => (object, None),
+            Extent::Range { object, offset, len_bytes } => (object, Some(offset..offset.saturating_add(len_bytes))),
+        };
         let mut path = PathBuf::new();
         self.source.object_path(object, &mut path)?;
-        let read = || {
-            let file = File::open(&path)?;
-            let (offset, len_bytes) = match extent {
-                Extent::Object(_) => (0, file.metadata()?.len()),
-                Extent::Range { offset, len_bytes, .. } => (offset, len_bytes),
-            };
-            Ok((file, offset, len_bytes))
-        };
-        let failed = |error| Error::io(path.display(), error);
-        let (file, offset, len_bytes) = read().map_err(failed)?;
-        self.limits.check_bytes(len_bytes)?;
-        let mut bytes = vec![0; len_bytes as usize];
-        file.read_exact_at(&mut bytes, offset).map_err(failed)?;
-        Ok(bytes)
+        let is_over = || self.stop.load(Ordering::Relaxed);
+        read_now(self.engine, &self.engine_options, &path, range, self.limits, is_over)
     }
 }
 

@@ -356,6 +356,11 @@ fn rate(images_per_second: f64) -> String {
     }
 }
 
+/// Bytes as people read them.
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.elapsed.as_secs_f64();
@@ -365,7 +370,6 @@ impl fmt::Display for Report {
             writeln!(f, "part          {images}, {share:.1} %, of {name}")?;
         }
         writeln!(f, "speed         {:.0} images/s", self.images_per_second())?;
-        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let speed = mebibytes(self.bytes_read) / seconds.max(f64::MIN_POSITIVE);
         writeln!(
             f,

@@ -1,6 +1,7 @@
 //! What several results have in common as JSON.
 
 use forebay::engine::cufile::Receipts;
+use forebay::memory::{Pages, Placement};
 use forebay::report::{Fallback, StageReport};
 use serde_json::{Map, Value, json};
 
@@ -42,4 +43,20 @@ pub fn stages(stages: &[StageReport]) -> Vec<Value> {
         })
     });
     stages.collect()
+}
+
+/// Where memory lies.
+pub fn placement(placement: &Placement) -> Value {
+    let pages = match placement.pages {
+        Pages::Huge => "huge",
+        Pages::Transparent => "transparent",
+        _ => "small",
+    };
+    json!({
+        "bytes": placement.len_bytes,
+        "resident_bytes": placement.resident_bytes,
+        "huge_bytes": placement.huge_bytes,
+        "pages": pages,
+        "numa_node": placement.node,
+    })
 }

@@ -15,6 +15,7 @@ use forebay::engine::{
     CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath, SimFaults, SimOptions,
 };
 use forebay::loader::Pin;
+use forebay::memory::Placement;
 use forebay::order::{LastBatch, Shard, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::raw::Shape;
@@ -304,6 +305,8 @@ pub struct Outcome {
     pub cpu_ms_per_image: f64,
     /// What the other did.
     pub beside: Option<Beside>,
+    /// Where the memory that encoded samples land in lay at the end.
+    pub placement: Placement,
 }
 
 /// Epochs of the demo: enough to see a steady state.
@@ -383,6 +386,7 @@ impl Load {
         let outcome = self.measure()?;
         ui::print(&format!("{}\n", outcome.report))?;
         ui::print(&format!("CPU           {:.3} ms an image\n", outcome.cpu_ms_per_image))?;
+        ui::print(&format!("arena         {}\n", outcome.placement))?;
         if outcome.shard.world_size() > 1 {
             let (shard, samples) = (outcome.shard, outcome.global_batch_size);
             ui::print(&format!("share         {shard}, which take {samples} samples a step\n"))?;
@@ -447,7 +451,7 @@ impl Load {
         bar.finish_and_clear();
         let beside = other.map(Running::finish).transpose()?;
         let cpu = environment::cpu_time().saturating_sub(cpu_started);
-        let (report, state) = (loader.report(), loader.state());
+        let (report, state, placement) = (loader.report(), loader.state(), loader.placement());
         if let Some(path) = &self.save_state {
             write_state(&state, path)?;
         }
@@ -466,6 +470,7 @@ impl Load {
             state,
             cpu_ms_per_image,
             beside,
+            placement,
         })
     }
 
@@ -754,6 +759,7 @@ impl Outcome {
             "batch_wait_p99_ms": milliseconds(report.batch_wait_p99_us),
             "peak_rss_bytes": environment::peak_rss_bytes(),
             "memory_bound_bytes": report.memory_bound_bytes,
+            "arena": crate::json::placement(&self.placement),
             "device": report.device.to_string(),
             "device_bound_bytes": report.device_bound_bytes,
             "bytes_uploaded": report.bytes_uploaded,
