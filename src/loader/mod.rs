@@ -44,6 +44,7 @@ mod lanes;
 mod launch;
 mod push_down;
 mod ready;
+mod room;
 mod run;
 mod seat;
 mod state;
@@ -68,7 +69,7 @@ use crate::device::Device;
 use crate::engine::{CuFile, Engine, EngineKind, EngineOptions};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::memory::{Arena, MemoryPlan, SlotPool, numa};
+use crate::memory::{Arena, Budget, MemoryPlan, SlotPool, numa};
 use crate::order::{Cursor, EpochSteps, Order, Shard};
 use crate::plan::Augment;
 use crate::raw::Shape;
@@ -128,6 +129,8 @@ struct Shared {
     threads: usize,
     held_timeout: Duration,
     memory: MemoryPlan,
+    /// For images that need more than a decode thread has.
+    decode_budget: Budget,
     arena: Arena,
     slots: SlotPool,
     /// The device that tensors are made on, if not the host.
@@ -242,8 +245,7 @@ impl Loader {
         self.shared.device()
     }
 
-    /// The memory it allocated: all that the data path takes, but for the bytes of a sample that is read a second time
-    /// since its index was wrong.
+    /// The memory that it takes, part by part.
     pub fn memory(&self) -> MemoryPlan {
         self.shared.memory
     }
@@ -266,8 +268,8 @@ impl Loader {
                 depth_max: shared.depth,
                 engine: *lock(&shared.engine_name),
                 device: shared.device(),
-                memory_bound_bytes: shared.memory.total_bytes() as u64,
-                device_bound_bytes: shared.memory.device_bytes as u64,
+                memory: shared.memory,
+                decode_high_water_bytes: shared.decode_budget.high_water_bytes() as u64,
                 fallbacks: [shared.source.index_fallbacks(), &shared.device_fallbacks].concat(),
                 notes: shared.source.notes().iter().cloned().chain(simulated).collect(),
             },

@@ -213,14 +213,14 @@ impl Shared {
         });
     }
 
-    /// The bytes of a sample whose record turned out to be wrong while it was decoded: so rare that they go through
-    /// the page cache, on the thread that wants them, into memory of their own.
-    pub(super) fn read_whole(&self, sample: u64) -> Result<Vec<u8>> {
+    /// Opens a sample whose record turned out to be wrong while it was decoded: so rare that its bytes go through the page
+    /// cache, on the thread that wants them, into memory of their own.
+    pub(super) fn open_whole(&self, sample: u64) -> Result<WholeSample> {
         let extent = self.source.extent(sample)?;
         let (Extent::Object(object) | Extent::Range { object, .. }) = extent;
         let mut path = PathBuf::new();
         self.source.object_path(object, &mut path)?;
-        let read = || {
+        let open = || {
             let file = File::open(&path)?;
             let (offset, len_bytes) = match extent {
                 Extent::Object(_) => (0, file.metadata()?.len()),
@@ -228,11 +228,25 @@ impl Shared {
             };
             Ok((file, offset, len_bytes))
         };
-        let failed = |error| Error::io(path.display(), error);
-        let (file, offset, len_bytes) = read().map_err(failed)?;
+        let (file, offset, len_bytes) = open().map_err(|error| Error::io(path.display(), error))?;
         self.limits.check_bytes(len_bytes)?;
-        let mut bytes = vec![0; len_bytes as usize];
-        file.read_exact_at(&mut bytes, offset).map_err(failed)?;
+        Ok(WholeSample { file, path, offset, len_bytes: len_bytes as usize })
+    }
+}
+
+/// A sample that is read a second time.
+pub(super) struct WholeSample {
+    file: File,
+    path: PathBuf,
+    offset: u64,
+    pub(super) len_bytes: usize,
+}
+
+impl WholeSample {
+    pub(super) fn read(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.len_bytes];
+        let read = self.file.read_exact_at(&mut bytes, self.offset);
+        read.map_err(|error| Error::io(self.path.display(), error))?;
         Ok(bytes)
     }
 }

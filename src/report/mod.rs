@@ -24,6 +24,7 @@ pub(crate) use roots::{CountedRoot, RootCounters, merge as merge_root};
 use crate::decode::Route;
 use crate::device::Device;
 use crate::engine::cufile::Receipts;
+use crate::memory::MemoryPlan;
 
 /// A stage of the path that can be the bottleneck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +139,12 @@ pub struct Report {
     pub roots: Vec<RootReport>,
     /// Host memory for bytes in flight and finished batches, fixed when the loader was built.
     pub memory_bound_bytes: u64,
+    /// All of it, part by part.
+    pub memory: MemoryPlan,
+    /// Images that needed more memory than a decode thread has, and waited until as much was free.
+    pub large_images: u64,
+    /// The most memory that such images had together.
+    pub decode_high_water_bytes: u64,
     /// Device memory, fixed likewise.
     pub device_bound_bytes: u64,
     /// Everything that was done otherwise than asked for or best.
@@ -152,8 +159,8 @@ pub(crate) struct Setting {
     pub(crate) depth_max: usize,
     pub(crate) engine: &'static str,
     pub(crate) device: Device,
-    pub(crate) memory_bound_bytes: u64,
-    pub(crate) device_bound_bytes: u64,
+    pub(crate) memory: MemoryPlan,
+    pub(crate) decode_high_water_bytes: u64,
     /// Of the source.
     pub(crate) fallbacks: Vec<Fallback>,
     pub(crate) notes: Vec<String>,
@@ -225,8 +232,11 @@ impl Report {
             engine: setting.engine,
             receipts: *lock(&counters.receipts),
             roots,
-            memory_bound_bytes: setting.memory_bound_bytes,
-            device_bound_bytes: setting.device_bound_bytes,
+            memory_bound_bytes: setting.memory.fixed_bytes() as u64,
+            memory: setting.memory,
+            large_images: counters.large_images.load(Relaxed),
+            decode_high_water_bytes: setting.decode_high_water_bytes,
+            device_bound_bytes: setting.memory.device_bytes as u64,
             indexed: counters.indexed.load(Relaxed),
             index_fallbacks: taken.iter().find(|taken| taken.what == Fallback::INDEX).map_or(0, |taken| taken.count),
             fallbacks: [setting.fallbacks, taken].concat(),
@@ -373,6 +383,11 @@ impl fmt::Display for Report {
         match self.device {
             Device::Host => writeln!(f)?,
             device => writeln!(f, ", {:.0} MiB on {device}", mebibytes(self.device_bound_bytes))?,
+        }
+        writeln!(f, "at most       {}", self.memory)?;
+        if self.large_images > 0 {
+            let high_water = mebibytes(self.decode_high_water_bytes);
+            writeln!(f, "large images  {}, which had up to {high_water:.0} MiB together", self.large_images)?;
         }
         for fallback in &self.fallbacks {
             let times = if fallback.count == 1 { "time" } else { "times" };

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::loader::cuda::Built;
 use crate::loader::direct::CuFileChoice;
 use crate::loader::{Loader, Shared, state};
+use crate::memory::{Budget, MemoryPlan, resident_bytes};
 use crate::order::EpochSteps;
 use crate::plan::{Augment, Geometry};
 use crate::report::{Counters, Fallback};
@@ -40,8 +41,12 @@ impl LoaderBuilder {
             Some(augment) => augment,
             None => Augment::imagenet_train(224).build()?,
         };
-        if !(2..=1024).contains(&self.slots) {
-            return Err(Error::invalid_parameter("slots", self.slots, "2 to 1024: one to fill and one to hand out"));
+        if let Some(slots) = self.slots.filter(|slots| !(2..=1024).contains(slots)) {
+            return Err(Error::invalid_parameter("slots", slots, "2 to 1024: one to fill and one to hand out"));
+        }
+        if self.index.mode == IndexMode::Build && self.memory_mib.is_some() {
+            let allowed = "what is noted for an index grows with the data set: build it with `forebay index`";
+            return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
         if let Some(shape) = self.raw_shape {
             shape.check()?;
@@ -61,11 +66,13 @@ impl LoaderBuilder {
         self.check_path()?;
         let rate_limits = self.rate_limits.resolve()?;
         let (gpu, fallback) = self.open_device(&augment)?;
+        let resident_before = resident_bytes();
         let (source, recorder) = self.origin.open(&self.index)?;
         let source = match self.map_source.take() {
             Some(map) => map(source)?,
             None => source,
         };
+        let source_bytes = resident_before.zip(resident_bytes()).map_or(0, |(then, now)| now.saturating_sub(then));
         let order = self.order(&*source)?;
         let steps = EpochSteps::of_rank(order.samples(), batch_size, self.last_batch, self.shard)?;
         let data_set = state::data_set(&*source);
@@ -84,7 +91,7 @@ impl LoaderBuilder {
         };
         let mut device_fallbacks: Vec<_> = fallback.into_iter().collect();
         let (memory, arena, slots, cuda) = match gpu {
-            None => self.host_memory(&augment, &*source)?,
+            None => self.host_memory(&augment, &*source, threads)?,
             Some(gpu) => {
                 if self.decoder.needs_index() && !self.can_plan(&*source) {
                     return Err(no_index(self.decoder));
@@ -97,7 +104,7 @@ impl LoaderBuilder {
                     opened => opened.transpose()?,
                 };
                 let sample_bytes = data_set_bytes.unwrap_or(0) / source.len().max(1);
-                let (memory, built) = self.device_memory(gpu, nvjpeg, &augment, &*source, sample_bytes)?;
+                let (memory, built) = self.device_memory(gpu, nvjpeg, &augment, &*source, (sample_bytes, threads))?;
                 let Built { cuda, arena, slots, fallbacks, .. } = built;
                 device_fallbacks.extend(fallbacks);
                 (memory, arena, slots, Some(cuda))
@@ -131,7 +138,8 @@ impl LoaderBuilder {
                 rate_limits,
                 threads,
                 held_timeout: self.held_timeout,
-                memory,
+                decode_budget: Budget::new(memory.decode_bytes),
+                memory: MemoryPlan { source_bytes, ..memory },
                 arena,
                 slots,
                 held: Arc::new(AtomicUsize::new(0)),
