@@ -17,8 +17,11 @@ const LIMIT: &str = "FOREBAY_TEST_MEMORY_MIB";
 
 const THREADS: usize = 6;
 
+/// Images of 5 megapixels in a row.
+const LARGE: usize = 24;
+
 /// For one image of 100 megapixels, and no more than one.
-const LIMIT_MIB: usize = 800;
+const LIMIT_MIB: usize = 740;
 
 /// Thousands of small images with large ones between; then large ones alone, one after another, of every kind that is decoded
 /// as a whole; then small ones again.
@@ -31,11 +34,12 @@ fn adversarial(root: &Path) -> String {
         ("jpg", flat_planes(2600, 1900)),
     ];
     let giants = [
+        ("jpg", flat_planes(9_000, 9_000)),
         ("jpg", flat_progressive(10_000, 9_900, 1)),
         ("png", flat_png(10_000, 9_900)),
         ("webp", flat_webp(8_000, 8_000)),
-        ("jpg", flat_planes(9_000, 9_000)),
     ];
+    let large = flat_webp(2_300, 2_200);
     let path = root.join("mix.tar");
     let mut tar = tar::Builder::new(std::fs::File::create(&path).expect("shard"));
     let mut count = 0;
@@ -55,8 +59,13 @@ fn adversarial(root: &Path) -> String {
             append(extension, bytes);
         }
     }
-    for number in 0..12 {
-        let (extension, bytes) = &giants[number % giants.len()];
+    // An allocator that keeps what was freed keeps most of it in pieces of this size.
+    for _ in 0..LARGE {
+        append("webp", &large);
+    }
+    // Scratch of our own decoder, in every thread; then what libraries take beside it.
+    for number in 0..2 * THREADS {
+        let (extension, bytes) = if number < THREADS { &giants[0] } else { &giants[1 + number % 3] };
         append(extension, bytes);
     }
     for number in 0..1500 {
@@ -121,7 +130,7 @@ fn an_adversarial_mix_stays_within_the_limit_and_is_the_same() {
     let root = tempfile::tempdir().expect("folder");
     let data_set = adversarial(root.path());
     let (digest, images, grown_mib) = run(&data_set, Some(LIMIT_MIB));
-    assert_eq!(images, 3000 + 60 + 12);
+    assert_eq!(images as usize, 3000 + 60 + LARGE + 2 * THREADS);
     assert!(grown_mib <= LIMIT_MIB, "grew by {grown_mib} MiB, and {LIMIT_MIB} were allowed");
     let (free_digest, free_images, free_mib) = run(&data_set, None);
     println!("{grown_mib} MiB of {LIMIT_MIB}; {free_mib} MiB without a limit");
@@ -158,5 +167,5 @@ fn an_image_that_never_fits_is_an_error_with_numbers() {
     // What it says is enough, beside what the rest takes.
     let needed: u64 =
         text.split("takes up to ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse().unwrap();
-    assert!(load(needed + 64).iter().all(Result::is_ok));
+    assert!(load(needed + 128).iter().all(Result::is_ok));
 }

@@ -28,7 +28,7 @@ const PIXEL_BYTES_MAX: u64 = 28;
 const ENCODED_BYTES_MAX: u64 = 4;
 
 /// Code and data of the program that are touched for the first time, rings, the list of open files, what the allocator loses.
-const BASE_BYTES: usize = 12 << 20;
+const BASE_BYTES: usize = 16 << 20;
 /// Stack, tables of fixed size, and the allocator's pieces of a thread; and where the kernel makes all pages huge.
 const STACK_BYTES: usize = 768 << 10;
 const STACK_BYTES_HUGE: usize = 6 << 20;
@@ -179,9 +179,9 @@ mod tests {
     /// The least that a refusal names is enough, and so is the batch.
     #[test]
     fn a_refusal_names_numbers_that_are_enough() {
-        let error = builder(50).fit(32 << 20, 0, 4).unwrap_err();
+        let error = builder(60).fit(32 << 20, 0, 4).unwrap_err();
         let (text, remedy) = (error.to_string(), error.remedy().unwrap().to_owned());
-        assert!(text.contains("50 MiB are too few") && text.contains("2 slots of 32 MiB"), "{text}");
+        assert!(text.contains("60 MiB are too few") && text.contains("2 slots of 32 MiB"), "{text}");
         let number = |after: &str| {
             let rest = &remedy[remedy.find(after).unwrap() + after.len()..];
             let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -191,8 +191,8 @@ mod tests {
         assert!(builder(needed).fit(32 << 20, 0, 4).is_ok() && builder(needed - 1).fit(32 << 20, 0, 4).is_err());
         let batch = number("a batch of at most ");
         assert!(batch > 0 && batch < 32);
-        assert!(builder(50).batch_size(batch).fit(batch as usize * MIB, 0, 4).is_ok(), "{remedy}");
-        assert!(builder(50).batch_size(4 * batch).fit(4 * batch as usize * MIB, 0, 4).is_err(), "{remedy}");
+        assert!(builder(60).batch_size(batch).fit(batch as usize * MIB, 0, 4).is_ok(), "{remedy}");
+        assert!(builder(60).batch_size(4 * batch).fit(4 * batch as usize * MIB, 0, 4).is_err(), "{remedy}");
     }
 
     #[test]
