@@ -20,8 +20,8 @@ const SLACK: usize = ROW_PADDING_BYTES;
 
 /// Turns decoded rows into finished tensors; one per thread, reused for every sample.
 ///
-/// Its memory grows to what the largest image so far needed and then stays, until it is [released](Self::release): as many rows of the decoded
-/// region as one output row has taps, and a few rows of the output.
+/// Its memory grows to what the largest image so far needed and then stays, until it is [released](Self::release): as many
+/// rows of the decoded region as one output row has taps, and a few rows of the output.
 #[derive(Debug)]
 pub struct Resizer {
     isa: Isa,

@@ -121,8 +121,8 @@ fn resize<T: Copy + Default>(vector: &mut Vec<T>, len: usize) {
     }
 }
 
-/// Makes a vector at least this long, whose content is then anything that was written there or 0. Not longer, and never both the
-/// old and the new at once, so that it takes what was planned for it.
+/// Makes a vector at least this long, whose content is then anything that was written there or 0. Not longer, and never both
+/// the old and the new at once, so that it takes what was planned for it.
 pub(super) fn grow<T: Copy + Default>(vector: &mut Vec<T>, len: usize) {
     if vector.len() >= len {
         return;
