@@ -429,3 +429,29 @@ fn a_load_beside_another_is_measured_with_it() {
     assert_refused(&load(&data_set, &["--pin", "everywhere"]), 2, &["pin"]);
     assert_refused(&load(&data_set, &["--pin", "255"]), 1, &["node 255"]);
 }
+
+#[test]
+fn a_limit_of_memory_is_planned_for_kept_and_refused_with_numbers() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let path = root.path().join("result.json");
+    let path = path.to_str().expect("a name");
+    let digest_of = |more: &[&str]| {
+        let output = load(&data_set, &[&["--threads", "2", "--digest", "--json", path], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let json: Value = serde_json::from_slice(&std::fs::read(path).expect("result")).expect("JSON");
+        let number = |key: &str| json["memory"][key].as_u64();
+        (json["digest"].clone(), number("limit_bytes"), number("total_bytes").expect("a sum"), number("slots"))
+    };
+    let (digest, limit, ..) = digest_of(&[]);
+    assert_eq!(limit, None);
+    let (limited, limit, total, slots) = digest_of(&["--memory-mib", "64"]);
+    assert_eq!((&limited, limit), (&digest, Some(64 << 20)));
+    assert!(total <= 64 << 20, "{total}");
+    assert!(slots == Some(2) || slots == Some(3));
+    assert_eq!(digest_of(&["--memory-mib", "100", "--slots", "5"]).3, Some(5));
+    let refused = load(&data_set, &["--memory-mib", "10"]);
+    assert_refused(&refused, 1, &["10 MiB are too few", "2 slots of", "MiB of arena", "--memory-mib "]);
+    let refused = load(&data_set, &["--memory-mib", "64", "--index", "build"]);
+    assert_refused(&refused, 2, &["forebay index"]);
+}

@@ -56,6 +56,7 @@ mod pin;
 mod policy;
 mod push_down;
 mod ready;
+mod room;
 mod run;
 mod seat;
 mod stand_ins;
@@ -88,7 +89,7 @@ use crate::device::Device;
 use crate::engine::{CuFile, Depth, Engine, EngineKind, EngineOptions};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::memory::{Arena, MemoryPlan, Placement, SlotPool, numa};
+use crate::memory::{Arena, Budget, MemoryPlan, Placement, SlotPool, numa};
 use crate::order::{Cursor, EpochSteps, Order, Shard};
 use crate::plan::Augment;
 use crate::pool::{Share, Turn};
@@ -161,6 +162,8 @@ struct Shared {
     budget: ErrorBudget,
     bad_samples_file: Option<BadSamplesFile>,
     memory: MemoryPlan,
+    /// For images that need more than a decode thread has.
+    decode_budget: Budget,
     arena: Arena,
     slots: SlotPool,
     /// The device that tensors are made on, if not the host.
@@ -292,8 +295,7 @@ impl Loader {
         self.shared.device()
     }
 
-    /// The memory it allocated: all that the data path takes, but for the bytes of a sample that is read a second time
-    /// since its index was wrong.
+    /// The memory that it takes, part by part.
     pub fn memory(&self) -> MemoryPlan {
         self.shared.memory
     }
@@ -326,8 +328,8 @@ impl Loader {
                     .as_ref()
                     .map(Processors::pinned)
                     .filter(|_| !shared.counters.has_fallback(Fallback::PINNED)),
-                memory_bound_bytes: shared.memory.total_bytes() as u64,
-                device_bound_bytes: shared.memory.device_bytes as u64,
+                memory: shared.memory,
+                decode_high_water_bytes: shared.decode_budget.high_water_bytes() as u64,
                 fallbacks: [shared.source.index_fallbacks(), &shared.device_fallbacks].concat(),
                 parts: shared.parts.clone(),
                 notes: shared.source.notes().iter().cloned().chain(simulated).collect(),

@@ -13,6 +13,7 @@ use crate::decode::kernels::Needs;
 use crate::decode::{DecoderKind, ImageInfo};
 use crate::engine::{Engine, OpenFile, RequirePath, read_now};
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
 use crate::plan::{Orientation, SampleKey, SamplePlan};
 use crate::raw;
 use crate::report::Fallback;
@@ -220,7 +221,8 @@ impl Shared {
     /// the page cache, while the thread that wants them waits, into memory of their own.
     ///
     /// # Errors
-    /// `TimedOut` where they take too long, and when the run is ended meanwhile.
+    /// `TimedOut` where they take too long, and when the run is ended meanwhile; `LimitExceeded` for more than there is memory
+    /// for.
     pub(super) fn read_whole(&self, sample: u64) -> Result<Vec<u8>> {
         let (object, range) = match self.source.extent(sample)? {
             Extent::Object(object) => (object, None),
@@ -229,7 +231,9 @@ impl Shared {
         let mut path = PathBuf::new();
         self.source.object_path(object, &mut path)?;
         let is_over = || self.stop.load(Ordering::Relaxed);
-        read_now(self.engine, &self.engine_options, &path, range, self.limits, is_over)
+        let bytes_max = self.limits.max_bytes.min(self.decode_budget.total_bytes() as u64);
+        let limits = Limits { max_bytes: bytes_max, ..self.limits };
+        read_now(self.engine, &self.engine_options, &path, range, limits, is_over)
     }
 }
 

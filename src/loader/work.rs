@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
@@ -124,20 +124,24 @@ pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
             Ok(_) => exit.succeed(&tray, index, claimed),
             Err(error) => exit.fail(shared, Waiting { tray, slot, index }, claimed, error),
         }
-        clock.add_busy(working);
+        clock.add_busy(working + std::mem::take(&mut worker.waited));
         turn.goes_on();
     }
 }
 
 /// A thread's decoder and resizer, with their scratch.
 pub(super) struct Worker<'a> {
-    shared: &'a Shared,
-    turn: &'a Turn<'a>,
+    pub(super) shared: &'a Shared,
+    pub(super) turn: &'a Turn<'a>,
     decoder: Decoder,
     resizer: Resizer,
     describer: Describer,
     /// Where an index is to be built.
     recording: Option<Recording>,
+    /// What is left of the shared memory while it has all of it, for a sample that it reads a second time.
+    pub(super) reread_bytes: Option<usize>,
+    /// How long the sample waited for memory.
+    pub(super) waited: Duration,
 }
 
 impl<'a> Worker<'a> {
@@ -149,7 +153,21 @@ impl<'a> Worker<'a> {
             resizer: Resizer::new(&shared.augment),
             describer: Describer::default(),
             recording: shared.recorder.as_ref().map(|_| Recording::new(Grain::default())),
+            reread_bytes: None,
+            waited: Duration::ZERO,
         }
+    }
+
+    /// Scratch that it holds, but for what has one size for all samples.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.decoder.held_bytes() + self.resizer.held_bytes() + self.describer.held_bytes()
+    }
+
+    /// Gives that back.
+    pub(super) fn release(&mut self) {
+        self.decoder.release();
+        self.resizer.release();
+        self.describer = Describer::default();
     }
 
     /// Makes one sample, in its place in the slot, which is left in `claimed`; or only describes it to the device, and
@@ -273,8 +291,7 @@ impl<'a> Worker<'a> {
             done => return done,
         };
         // The index or the file is at fault, and only the whole file tells which.
-        let bytes = self.read_whole(sample)?;
-        self.whole(sample, &bytes, place)?;
+        self.reread(sample, |worker, bytes| worker.whole(sample, bytes, place))?;
         self.shared.count_index_fallback(sample.tray, sample.index, error);
         Ok(())
     }
@@ -282,22 +299,30 @@ impl<'a> Worker<'a> {
     /// One that went straight to a device, which does not decode it.
     fn read_again(&mut self, sample: &Sample<'_>, place: &mut impl Place) -> Result<()> {
         self.shared.refuse_indirect("the device does not decode it")?;
-        let bytes = self.read_whole(sample)?;
-        let Some(plan) = sample.plan else { return self.whole(sample, &bytes, place) };
-        match self.in_part(sample, plan, &[Piece { offset: 0, bytes: &bytes }], place) {
-            Err(error) if self.shared.index != IndexMode::Required => {
-                self.whole(sample, &bytes, place)?;
-                self.shared.count_index_fallback(sample.tray, sample.index, error);
-                Ok(())
+        self.reread(sample, |worker, bytes| {
+            let Some(plan) = sample.plan else { return worker.whole(sample, bytes, place) };
+            match worker.in_part(sample, plan, &[Piece { offset: 0, bytes }], place) {
+                Err(error) if worker.shared.index != IndexMode::Required => {
+                    worker.whole(sample, bytes, place)?;
+                    worker.shared.count_index_fallback(sample.tray, sample.index, error);
+                    Ok(())
+                }
+                done => done,
             }
-            done => done,
-        }
+        })
     }
 
-    fn read_whole(&self, sample: &Sample<'_>) -> Result<Vec<u8>> {
-        let bytes = self.turn.pause(|| self.shared.read_whole(sample.tray.sample(sample.index)))?;
-        self.shared.counters.count_reread(bytes.len() as u64);
-        Ok(bytes)
+    /// Reads all of a sample a second time, and decodes it.
+    fn reread(&mut self, sample: &Sample<'_>, decode: impl FnOnce(&mut Self, &[u8]) -> Result<()>) -> Result<()> {
+        let room = self.make_room_to_reread()?;
+        let read = self.turn.pause(|| self.shared.read_whole(sample.tray.sample(sample.index)));
+        let done = read.and_then(|bytes| {
+            self.shared.counters.count_reread(bytes.len() as u64);
+            self.has_reread(bytes.len());
+            decode(self, &bytes)
+        });
+        self.leave_reread(room);
+        done
     }
 
     /// From parts of it that hold what its plan needs.
@@ -308,13 +333,15 @@ impl<'a> Worker<'a> {
         pieces: &[Piece<'_>],
         place: &mut impl Place,
     ) -> Result<()> {
-        let Self { shared, decoder, resizer, .. } = self;
-        let number = sample.tray.sample(sample.index);
+        let (shared, number) = (self.shared, sample.tray.sample(sample.index));
         let image = shared.image(number)?;
-        let mut rows = resizer.begin(plan, place.output(sample.tray, sample.index, plan)?)?;
-        decoder.decode_indexed(pieces, &image, plan.view(), &mut rows)?;
-        rows.finish()?;
-        let route = image.info().route;
+        let info = image.info();
+        let needed = Resizer::memory_bytes(plan) + Decoder::memory_bytes_indexed(info.route, plan.view());
+        let room = self.make_room(needed, &info)?;
+        let done = self.decode_part(sample, plan, pieces, &image, place);
+        self.leave(room);
+        done?;
+        let route = info.route;
         // Pixels without a header are planned by their shape.
         if route == Route::Raw && shared.source.is_headerless(number)? {
             shared.counters.count_route(route);
@@ -324,16 +351,47 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
+    fn decode_part(
+        &mut self,
+        sample: &Sample<'_>,
+        plan: &SamplePlan,
+        pieces: &[Piece<'_>],
+        image: &RecordedImage<'_>,
+        place: &mut impl Place,
+    ) -> Result<()> {
+        let Self { decoder, resizer, .. } = self;
+        let mut rows = resizer.begin(plan, place.output(sample.tray, sample.index, plan)?)?;
+        decoder.decode_indexed(pieces, image, plan.view(), &mut rows)?;
+        rows.finish()
+    }
+
     /// From all of its bytes.
     fn whole(&mut self, sample: &Sample<'_>, bytes: &[u8], place: &mut impl Place) -> Result<()> {
         let info = self.inspect(sample, bytes)?;
-        let Self { shared, decoder, resizer, .. } = self;
+        let shared = self.shared;
         let plan = shared.plan(sample.tray, sample.index, &info)?;
-        let mut rows = resizer.begin(&plan, place.output(sample.tray, sample.index, &plan)?)?;
-        decoder.decode(bytes, &info, plan.view(), &mut rows)?;
-        rows.finish()?;
-        shared.counters.count_route(info.route);
-        Ok(())
+        let needed = Resizer::memory_bytes(&plan) + self.decoder.memory_bytes(bytes, &info, plan.view())?;
+        let room = self.make_room(needed, &info)?;
+        let done = self.decode_whole(sample, bytes, &info, &plan, place);
+        self.leave(room);
+        if done.is_ok() {
+            shared.counters.count_route(info.route);
+        }
+        done
+    }
+
+    fn decode_whole(
+        &mut self,
+        sample: &Sample<'_>,
+        bytes: &[u8],
+        info: &ImageInfo,
+        plan: &SamplePlan,
+        place: &mut impl Place,
+    ) -> Result<()> {
+        let Self { decoder, resizer, .. } = self;
+        let mut rows = resizer.begin(plan, place.output(sample.tray, sample.index, plan)?)?;
+        decoder.decode(bytes, info, plan.view(), &mut rows)?;
+        rows.finish()
     }
 
     /// What a sample is, by its bytes; of pixels without a header, by their shape.

@@ -30,6 +30,12 @@ pub enum Pages {
     Small,
 }
 
+/// Bytes that a mapping of so many takes: whole pages, huge ones from 2 MiB on. `None` beyond the address space.
+pub(super) fn mapped_bytes(len_bytes: usize) -> Option<usize> {
+    let unit = if len_bytes >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { super::REGION_ALIGN_BYTES };
+    len_bytes.checked_next_multiple_of(unit)
+}
+
 /// A private mapping, owned: unmapped when dropped.
 ///
 /// It hands out raw pointers only. Whoever cuts it into pieces argues that they do not overlap.

@@ -99,6 +99,8 @@ pub(crate) struct Counters {
     pub(crate) routes: [AtomicU64; Route::ALL.len()],
     pub(crate) engine: StageClock,
     pub(crate) decode: StageClock,
+    /// Images that took of the memory that decode threads share.
+    pub(crate) large_images: AtomicU64,
     /// Of the thread that waits for a device, and what was copied there.
     pub(crate) device: StageClock,
     pub(crate) bytes_uploaded: AtomicU64,

@@ -26,6 +26,7 @@ use crate::decode::Route;
 use crate::device::Device;
 use crate::engine::cufile::Receipts;
 use crate::error::ErrorKind;
+use crate::memory::MemoryPlan;
 
 /// A stage of the path that can be the bottleneck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +169,12 @@ pub struct Report {
     pub pinned: Option<Pinned>,
     /// Host memory for bytes in flight and finished batches, fixed when the loader was built.
     pub memory_bound_bytes: u64,
+    /// All of it, part by part.
+    pub memory: MemoryPlan,
+    /// Images that needed more memory than a decode thread has, and waited until as much was free.
+    pub large_images: u64,
+    /// The most memory that such images had together.
+    pub decode_high_water_bytes: u64,
     /// Device memory, fixed likewise.
     pub device_bound_bytes: u64,
     /// Everything that was done otherwise than asked for or best.
@@ -192,8 +199,8 @@ pub(crate) struct Setting {
     pub(crate) engine: &'static str,
     pub(crate) device: Device,
     pub(crate) pinned: Option<Pinned>,
-    pub(crate) memory_bound_bytes: u64,
-    pub(crate) device_bound_bytes: u64,
+    pub(crate) memory: MemoryPlan,
+    pub(crate) decode_high_water_bytes: u64,
     /// The names of the parts of a mixture.
     pub(crate) parts: Vec<String>,
     /// Of the source.
@@ -287,8 +294,11 @@ impl Report {
             engine: setting.engine,
             receipts: *lock(&counters.receipts),
             roots,
-            memory_bound_bytes: setting.memory_bound_bytes,
-            device_bound_bytes: setting.device_bound_bytes,
+            memory_bound_bytes: setting.memory.fixed_bytes() as u64,
+            memory: setting.memory,
+            large_images: counters.large_images.load(Relaxed),
+            decode_high_water_bytes: setting.decode_high_water_bytes,
+            device_bound_bytes: setting.memory.device_bytes as u64,
             indexed: counters.indexed.load(Relaxed),
             index_fallbacks: taken.iter().find(|taken| taken.what == Fallback::INDEX).map_or(0, |taken| taken.count),
             fallbacks: [setting.fallbacks, taken].concat(),
@@ -459,6 +469,11 @@ impl fmt::Display for Report {
         }
         for bad in &self.bad_samples {
             writeln!(f, "{:<13} {}", bad.action(), bad.error)?;
+        }
+        writeln!(f, "at most       {}", self.memory)?;
+        if self.large_images > 0 {
+            let high_water = mebibytes(self.decode_high_water_bytes);
+            writeln!(f, "large images  {}, which had up to {high_water:.0} MiB together", self.large_images)?;
         }
         for fallback in &self.fallbacks {
             let times = if fallback.count == 1 { "time" } else { "times" };

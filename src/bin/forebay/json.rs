@@ -1,7 +1,7 @@
 //! What several results have in common as JSON.
 
 use forebay::engine::cufile::Receipts;
-use forebay::memory::{Pages, Placement};
+use forebay::memory::{MemoryPlan, Pages, Placement};
 use forebay::report::{Fallback, StageReport};
 use serde_json::{Map, Value, json};
 
@@ -13,6 +13,23 @@ pub fn fallback(fallback: &Fallback) -> Value {
         "cause": fallback.cause,
         "remedy": fallback.remedy,
         "count": fallback.count,
+    })
+}
+
+/// The host memory of a loader, part by part.
+pub fn memory(plan: &MemoryPlan) -> Value {
+    json!({
+        "limit_bytes": plan.limit_bytes,
+        "total_bytes": plan.total_bytes(),
+        "slots": plan.slots,
+        "slot_bytes": plan.slot_bytes,
+        "upload_bytes": plan.upload_bytes,
+        "arena_bytes": plan.arena_bytes,
+        "threads": plan.threads,
+        "thread_bytes": plan.thread_bytes,
+        "decode_bytes": plan.decode_bytes,
+        "other_bytes": plan.other_bytes,
+        "source_bytes": plan.source_bytes,
     })
 }
 

@@ -216,9 +216,12 @@ pub struct Load {
     /// Whether completions of direct reads are polled for: off, preferred or required.
     #[arg(long, value_name = "POLLING", num_args = 0..=1, default_value_t = Polling::Off, default_missing_value = "required")]
     pub iopoll: Polling,
-    /// Batches that exist at once.
-    #[arg(long, default_value_t = 3)]
-    pub slots: usize,
+    /// The host memory that the loader may take in all, whatever the images are; refused where it is too little.
+    #[arg(long, value_name = "MIB")]
+    pub memory_mib: Option<u64>,
+    /// Batches that exist at once [default: 3, or 2 where --memory-mib leaves little for more].
+    #[arg(long)]
+    pub slots: Option<usize>,
     /// Compute the digest of every tensor byte, label, key and place in the order. Those of ranks, and of the parts of a
     /// run that was resumed, add up to that of the whole, as 128-bit numbers.
     #[arg(long)]
@@ -374,7 +377,8 @@ impl Load {
             fixed_depth: false,
             sqpoll: Polling::Off,
             iopoll: Polling::Off,
-            slots: 3,
+            memory_mib: None,
+            slots: None,
             digest: false,
             preview: None,
             json: None,
@@ -571,7 +575,6 @@ impl Load {
             .depth_control(if self.fixed_depth { Depth::Fixed } else { Depth::default() })
             .sqpoll(self.sqpoll)
             .iopoll(self.iopoll)
-            .slots(self.slots)
             .orientation(self.orientation)
             .device(self.device)
             .decoder(self.decoder)
@@ -610,6 +613,14 @@ impl Load {
         };
         let builder = match self.raw_shape {
             Some(shape) => builder.raw_shape(shape),
+            None => builder,
+        };
+        let builder = match self.memory_mib {
+            Some(mebibytes) => builder.memory_mib(mebibytes),
+            None => builder,
+        };
+        let builder = match self.slots {
+            Some(slots) => builder.slots(slots),
             None => builder,
         };
         let builder = match self.landing_bytes {
@@ -760,6 +771,9 @@ impl Outcome {
             "peak_rss_bytes": environment::peak_rss_bytes(),
             "memory_bound_bytes": report.memory_bound_bytes,
             "arena": crate::json::placement(&self.placement),
+            "memory": crate::json::memory(&report.memory),
+            "large_images": report.large_images,
+            "decode_high_water_bytes": report.decode_high_water_bytes,
             "device": report.device.to_string(),
             "device_bound_bytes": report.device_bound_bytes,
             "bytes_uploaded": report.bytes_uploaded,

@@ -14,6 +14,7 @@ use crate::loader::cuda::Built;
 use crate::loader::direct::CuFileChoice;
 use crate::loader::judge::BadSamplesFile;
 use crate::loader::{Loader, OnError, Processors, Shared, node_of};
+use crate::memory::{Budget, MemoryPlan, resident_bytes};
 use crate::plan::{Augment, Geometry};
 use crate::pool::Pool;
 use crate::report::{Counters, Fallback};
@@ -44,8 +45,12 @@ impl LoaderBuilder {
             Some(augment) => augment,
             None => Augment::imagenet_train(224).build()?,
         };
-        if !(2..=1024).contains(&self.slots) {
-            return Err(Error::invalid_parameter("slots", self.slots, "2 to 1024: one to fill and one to hand out"));
+        if let Some(slots) = self.slots.filter(|slots| !(2..=1024).contains(slots)) {
+            return Err(Error::invalid_parameter("slots", slots, "2 to 1024: one to fill and one to hand out"));
+        }
+        if self.index.mode == IndexMode::Build && self.memory_mib.is_some() {
+            let allowed = "what is noted for an index grows with the data set: build it with `forebay index`";
+            return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
         if let Some(shape) = self.raw_shape {
             shape.check()?;
@@ -64,7 +69,9 @@ impl LoaderBuilder {
         let rate_limits = self.rate_limits.resolve()?;
         let (gpu, fallback) = self.open_device(&augment)?;
         let choice = self.choice(batch_size);
+        let resident_before = resident_bytes();
         let mut found = choice.find()?;
+        let source_bytes = resident_before.zip(resident_bytes()).map_or(0, |(then, now)| now.saturating_sub(then));
         let samples = self.resume.map_or(u64::MAX, |state| state.samples_of(&found));
         let Taken { source, data_set, order, steps } = choice.take(&found, samples)?;
         let resumed = self.resume.map(|state| state.check(&order, data_set)).transpose()?;
@@ -85,7 +92,7 @@ impl LoaderBuilder {
         let (threads, depth) = (self.decode_threads(processors.as_ref()), self.depth_max());
         let mut device_fallbacks: Vec<_> = fallback.into_iter().chain(unpinned).collect();
         let (memory, arena, slots, cuda) = match gpu {
-            None => self.host_memory(&augment, &*source)?,
+            None => self.host_memory(&augment, &*source, threads)?,
             Some(gpu) => {
                 if self.decoder.needs_index() && !self.can_plan(&*source) {
                     return Err(no_index(self.decoder));
@@ -98,7 +105,7 @@ impl LoaderBuilder {
                     opened => opened.transpose()?,
                 };
                 let sample_bytes = data_set_bytes.unwrap_or(0) / source.len().max(1);
-                let (memory, built) = self.device_memory(gpu, nvjpeg, &augment, &*source, sample_bytes)?;
+                let (memory, built) = self.device_memory(gpu, nvjpeg, &augment, &*source, (sample_bytes, threads))?;
                 let Built { cuda, arena, slots, fallbacks, .. } = built;
                 device_fallbacks.extend(fallbacks);
                 (memory, arena, slots, Some(cuda))
@@ -139,7 +146,8 @@ impl LoaderBuilder {
                 on_error: self.on_error,
                 budget: self.error_budget.unwrap_or_default(),
                 bad_samples_file,
-                memory,
+                decode_budget: Budget::new(memory.decode_bytes),
+                memory: MemoryPlan { source_bytes, ..memory },
                 arena,
                 slots,
                 held: Arc::new(AtomicUsize::new(0)),

@@ -1,6 +1,7 @@
 //! What a loader can be told.
 
 mod build;
+mod fit;
 mod memory;
 mod samples;
 
@@ -52,9 +53,10 @@ pub struct LoaderBuilder {
     pool_weight: u32,
     pin: Pin,
     rate_limits: RateLimits,
-    slots: usize,
-    arena_bytes: usize,
-    ragged_slot_bytes: usize,
+    memory_mib: Option<u64>,
+    slots: Option<usize>,
+    arena_bytes: Option<usize>,
+    ragged_slot_bytes: Option<usize>,
     orientation: bool,
     limits: Limits,
     raw_shape: Option<Shape>,
@@ -99,9 +101,10 @@ impl LoaderBuilder {
             pool_weight: 1,
             pin: Pin::default(),
             rate_limits: RateLimits::default(),
-            slots: 3,
-            arena_bytes: 64 << 20,
-            ragged_slot_bytes: RAGGED_SLOT_BYTES,
+            memory_mib: None,
+            slots: None,
+            arena_bytes: None,
+            ragged_slot_bytes: None,
             orientation: false,
             limits: Limits::default(),
             raw_shape: None,
@@ -297,22 +300,38 @@ impl LoaderBuilder {
         self
     }
 
-    /// Batches that exist at once: being filled, ready, or in the consumer's hands. Default 3.
+    /// The host memory that the loader may take, in MiB, whatever its images are. Default: no limit but those of the parts.
+    ///
+    /// [`build`](Self::build) plans slots, arena, scratch and everything else to fit, and refuses what does not, with the
+    /// numbers. What is said of a part by name is never changed. An image that needs more than the plan has for one is an
+    /// error of its sample; one that needs more than a thread has waits for others. [`Loader::memory`](super::Loader::memory)
+    /// says what was planned, and [`MemoryPlan`](crate::memory::MemoryPlan) what is not in it: above all the listing of the data
+    /// set, which grows with that. Holds with glibc's allocator; another one keeps of what was freed as much as it likes.
+    ///
+    /// An index cannot be built meanwhile ([`IndexMode::Build`]), since what is noted of it grows with the data set.
+    pub fn memory_mib(mut self, mebibytes: u64) -> Self {
+        self.memory_mib = Some(mebibytes);
+        self
+    }
+
+    /// Batches that exist at once: being filled, ready, or in the consumer's hands. Default 3; 2 where
+    /// [`memory_mib`](Self::memory_mib) leaves little for more.
     pub fn slots(mut self, batches: usize) -> Self {
-        self.slots = batches;
+        self.slots = Some(batches);
         self
     }
 
-    /// Memory for encoded bytes between storage and decoder. Default 64 MiB; a larger sample is refused.
+    /// Memory for encoded bytes between storage and decoder. Default 64 MiB, or as much as fits
+    /// [`memory_mib`](Self::memory_mib), from 4 MiB on; a larger sample is refused.
     pub fn arena_bytes(mut self, bytes: usize) -> Self {
-        self.arena_bytes = bytes;
+        self.arena_bytes = Some(bytes);
         self
     }
 
-    /// Memory for one batch of images of their own size ([`Geometry::None`]). Default 256 MiB; only
-    /// what images really fill is ever touched.
+    /// Memory for one batch of images of their own size ([`Geometry::None`]). Default 256 MiB, or a sixth of
+    /// [`memory_mib`](Self::memory_mib); only what images really fill is ever touched.
     pub fn ragged_slot_bytes(mut self, bytes: usize) -> Self {
-        self.ragged_slot_bytes = bytes;
+        self.ragged_slot_bytes = Some(bytes);
         self
     }
 
