@@ -193,7 +193,7 @@ impl LoaderBuilder {
     }
 
     /// Operations in flight, at most.
-    fn depth_max(&self) -> usize {
+    pub(super) fn depth_max(&self) -> usize {
         let of_pool = self.pool.as_ref().map(Pool::depth);
         let depth = self.depth.or(of_pool).unwrap_or(DEPTH);
         depth.min(of_pool.unwrap_or(depth))
