@@ -167,10 +167,11 @@ fn fault_09_with_little_locked_memory_the_digest_is_the_same_and_the_report_says
             let fallback = fallback(&result, "registered buffers");
             assert_eq!(fallback["instead"], "unregistered reads");
             assert!(fallback["remedy"].as_str().is_some_and(|remedy| remedy.contains("ulimit -l")), "{fallback}");
-            // What the rings leave of the limit is registered all the same, although the arena lies in huge pages.
+            // What rings leave of the limit is registered all the same, although the arena lies in huge pages. The kernel
+            // gives back what the rings of the last child took when it finds the time.
             let words = fallback["cause"].as_str().unwrap_or_default().split_whitespace();
             let numbers: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
-            assert!(matches!(numbers[..], [_, registered] if (kib / 4..=kib).contains(&registered)), "{fallback}");
+            assert!(matches!(numbers[..], [_, registered] if (kib / 16..=kib).contains(&registered)), "{fallback}");
             assert!(
                 fallback["cause"].as_str().is_some_and(|cause| cause.ends_with("of it are registered")),
                 "{fallback}"

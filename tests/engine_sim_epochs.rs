@@ -72,12 +72,14 @@ impl DataSet {
         drop(loader);
         // A thread that was joined may show for a moment.
         for _ in 0..200 {
-            if common::thread_count() == threads {
+            if common::thread_count() <= threads {
                 break;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert_eq!((common::thread_count(), common::descriptor_count()), (threads, descriptors), "{what}");
+        // One of the run before may have shown when they were counted.
+        assert!(common::thread_count() <= threads, "{what}");
+        assert_eq!(common::descriptor_count(), descriptors, "{what}");
         outcome
     }
 
