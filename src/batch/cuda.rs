@@ -76,7 +76,7 @@ impl Batch {
     /// `DeviceLost` and the like.
     pub fn on(&self, stream: &Arc<CudaStream>) -> Result<CudaTensor<'_>> {
         let output = self.output()?;
-        CudaTensor::new(self.form().ok_or_else(no_tensor)?, output, stream)
+        CudaTensor::new(self.form(0).ok_or_else(no_tensor)?, output, stream)
     }
 
     /// As [`on`](Self::on) for a stream of another library.
@@ -117,7 +117,7 @@ impl Batch {
     /// - Before the batch is dropped those reads have ended, or their stream was given to [`on`](Self::on) or
     ///   [`on_raw`](Self::on_raw).
     pub fn raw(&self) -> Option<RawTensor> {
-        let (form, output) = (self.form()?, self.output().ok()?);
+        let (form, output) = (self.form(0)?, self.output().ok()?);
         let Form { shape, dtype, layout } = form;
         let (pointer, ready) = (output.pointer(), output.ready().cu_event());
         Some(RawTensor { shape, dtype, layout, pointer, len_bytes: form.len_bytes(), ready })

@@ -133,7 +133,7 @@ pub struct DlpackTensor {
 unsafe impl Send for DlpackTensor {}
 
 impl Batch {
-    /// Makes the images a DLPack tensor: `[N, 3, H, W]` or `[N, H, W, 3]`, as the layout says. On a device `stream` is
+    /// Makes the images, those of the first group of views, a DLPack tensor: `[N, 3, H, W]` or `[N, H, W, 3]`, as the layout says. On a device `stream` is
     /// the consumer's, and waits for the images; on the host none is needed.
     ///
     /// # Errors
@@ -141,7 +141,7 @@ impl Batch {
     /// `InvalidParameter` on a device without a stream, `Unsupported` for images of various sizes, and those of
     /// [`on`](Batch::on). The batch is dropped then.
     pub fn into_dlpack(mut self, stream: Option<&Arc<CudaStream>>) -> Result<DlpackTensor> {
-        let form = self.form().ok_or_else(no_tensor)?;
+        let form = self.form(0).ok_or_else(no_tensor)?;
         let data = match (self.device(), stream) {
             (Device::Host, _) => self.filled.slot.start().as_ptr().cast(),
             (_, Some(stream)) => std::ptr::without_provenance_mut(self.on(stream)?.pointer as usize),

@@ -202,6 +202,14 @@ impl Cuda {
         if self.cufile.is_some() { Landing::Device } else { Landing::Upload }
     }
 
+    /// The same of a sample, where they take all its views.
+    pub(super) fn lands(&self, mut needs: impl Iterator<Item = Result<Option<Needs>>>) -> Result<Option<Landing>> {
+        let takes_all = needs.try_fold(true, |all, needs| {
+            Ok::<_, Error>(all && needs?.is_some_and(|needs| self.capacity.holds(&needs)))
+        })?;
+        Ok(takes_all.then(|| self.landing()))
+    }
+
     /// Empties a slot's upload for the next batch. What is to land on the device waits for no stream, so the last batch's
     /// kernels have to be done with what landed there: by now they mostly are.
     pub(super) fn start_round(&self, index: usize) -> Result<()> {

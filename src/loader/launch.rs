@@ -135,7 +135,7 @@ impl Mender<'_> {
             let count = if kept.way.by.is_nvjpeg() { &mut nvjpeg } else { &mut kernels };
             *count += 1;
             let is_headerless = self.shared.source.is_headerless(filled.tray.samples[place]).unwrap_or(false);
-            indexed += u64::from(kept.plan.is_some() && !is_headerless);
+            indexed += u64::from(kept.plans.is_some() && !is_headerless);
         }
         self.shared.counters.count_device(kernels, nvjpeg, indexed);
     }
@@ -153,7 +153,7 @@ impl Mender<'_> {
             tray,
             index: place,
             modified: (0, 0),
-            plan: kept.plan.as_ref(),
+            plans: kept.plans.as_ref(),
             first: &kept.first,
             more: &kept.more,
         };

@@ -70,7 +70,7 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::memory::{Arena, MemoryPlan, SlotPool, numa};
 use crate::order::{Cursor, EpochSteps, Order, Shard};
-use crate::plan::Augment;
+use crate::plan::Views;
 use crate::raw::Shape;
 use crate::report::{Counters, Fallback, Report, Setting, lock};
 use crate::source::index::Recorders;
@@ -112,7 +112,7 @@ struct Shared {
     /// What tells the data set from others.
     data_set: u64,
     steps: EpochSteps,
-    augment: Augment,
+    views: Arc<Views>,
     orientation: bool,
     limits: Limits,
     /// Of samples that are pixels alone.

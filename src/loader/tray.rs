@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::memory::{FilledSlot, SampleOut, Slot};
 use crate::order::Step;
 use crate::pixels::Rect;
-use crate::plan::{Augment, Layout, SamplePlan, Size};
+use crate::plan::{Layout, Plans, Size, Views};
 use crate::report::lock;
 use crate::source::Source;
 
@@ -24,7 +24,7 @@ pub(crate) struct Tray {
     /// Its place in the order of all batches of the run.
     pub(crate) sequence: u64,
     pub(crate) step: Step,
-    pub(crate) augment: Augment,
+    pub(crate) views: Arc<Views>,
     pub(crate) samples: Vec<u64>,
     pub(crate) labels: Vec<i64>,
     keys: String,
@@ -41,7 +41,7 @@ pub(crate) struct Tray {
 pub(super) struct Kept {
     pub(super) way: Way,
     /// What it was read for; none where all of it was read.
-    pub(super) plan: Option<SamplePlan>,
+    pub(super) plans: Option<Plans>,
     pub(super) first: Landed,
     pub(super) more: Vec<Landed>,
 }
@@ -96,11 +96,11 @@ impl By {
 }
 
 impl Tray {
-    pub(super) fn new(sequence: u64, step: Step, augment: Augment) -> Self {
+    pub(super) fn new(sequence: u64, step: Step, views: Arc<Views>) -> Self {
         Self {
             sequence,
             step,
-            augment,
+            views,
             samples: Vec::new(),
             labels: Vec::new(),
             keys: String::new(),
@@ -121,7 +121,7 @@ impl Tray {
             self.keys.push_str(&key);
             self.key_ends.push(self.keys.len());
         }
-        if self.augment.output_shape().is_none() {
+        if self.views.has_own_sizes() {
             self.sizes.resize_with(self.samples.len(), AtomicU64::default);
         }
         Ok(())
@@ -144,9 +144,10 @@ impl Tray {
         }
     }
 
-    /// Rows and columns of an image.
-    pub(crate) fn size(&self, index: usize) -> Size {
-        match (self.augment.output_shape(), self.augment.layout()) {
+    /// Rows and columns of a sample's view in a group.
+    pub(crate) fn size(&self, group: usize, index: usize) -> Size {
+        let augment = &self.views.groups()[group].augment;
+        match (augment.output_shape(), augment.layout()) {
             (Some([_, height, width]), Layout::Nchw) | (Some([height, width, _]), Layout::Nhwc) => {
                 Size { height: height as u32, width: width as u32 }
             }

@@ -13,13 +13,13 @@ use super::Shared;
 use super::cuda::Cuda;
 use super::landed::{Landed, Landing};
 use super::tray::{By, DeviceJpeg, Exit, Kept, Tray, Way, WholeJpeg};
-use crate::augment::Resizer;
+use crate::augment::Resizers;
 use crate::decode::kernels::{Describer, Description, describe_pixels, samples_image};
 use crate::decode::{Decoder, ImageInfo, Route, nvjpeg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{Grain, Piece};
 use crate::memory::{FilledSlot, SampleOut, Slot, Upload};
-use crate::plan::SamplePlan;
+use crate::plan::{Passes, Plans, SamplePlan};
 use crate::source::index::{Describer as Recording, Origin};
 use crate::source::{Extent, IndexMode, RecordedImage};
 
@@ -31,7 +31,7 @@ pub(super) struct Job {
     /// When its object was last modified before it was opened.
     pub(super) modified: (i64, u32),
     /// What it was read for; none where all of it was read.
-    pub(super) plan: Option<SamplePlan>,
+    pub(super) plans: Option<Plans>,
     /// Where it landed: with a device, to be decoded there, or not.
     pub(super) landing: Landing,
     /// Its bytes, ascending.
@@ -44,15 +44,15 @@ pub(super) struct Sample<'a> {
     pub(super) tray: &'a Tray,
     pub(super) index: usize,
     pub(super) modified: (i64, u32),
-    pub(super) plan: Option<&'a SamplePlan>,
+    pub(super) plans: Option<&'a Plans>,
     pub(super) first: &'a Landed,
     pub(super) more: &'a [Landed],
 }
 
-/// Where the output of a sample goes.
+/// Where the outputs of a sample go.
 pub(super) trait Place {
-    /// The memory of the output; the same when asked again.
-    fn output(&mut self, tray: &Tray, index: usize, plan: &SamplePlan) -> Result<&mut [u8]>;
+    /// The memory of each view's; the same when asked again.
+    fn outputs(&mut self, tray: &Tray, index: usize, plans: &Plans) -> Result<impl Iterator<Item = &mut [u8]>>;
 }
 
 /// A place in a slot that is being filled: claimed when it is first asked for.
@@ -73,14 +73,14 @@ impl Claim<'_> {
 }
 
 impl Place for Claim<'_> {
-    fn output(&mut self, tray: &Tray, index: usize, plan: &SamplePlan) -> Result<&mut [u8]> {
-        self.claim(tray, index, plan).map(|out| &mut **out)
+    fn outputs(&mut self, tray: &Tray, index: usize, plans: &Plans) -> Result<impl Iterator<Item = &mut [u8]>> {
+        self.claim(tray, index, &plans.first).map(SampleOut::views_mut)
     }
 }
 
 impl Place for FilledSlot {
-    fn output(&mut self, _tray: &Tray, index: usize, _plan: &SamplePlan) -> Result<&mut [u8]> {
-        Ok(self.sample_mut(index))
+    fn outputs(&mut self, _tray: &Tray, index: usize, _plans: &Plans) -> Result<impl Iterator<Item = &mut [u8]>> {
+        Ok(self.views_mut(index))
     }
 }
 
@@ -102,9 +102,9 @@ pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
             worker = Worker::new(shared);
             Err(Error::new(ErrorKind::Internal, "the decode thread panicked on this sample"))
         });
-        let Job { tray, slot, index, plan, first, more, .. } = job;
+        let Job { tray, slot, index, plans, first, more, .. } = job;
         match result {
-            Ok(Some(way)) => tray.keep(index, Kept { way, plan, first, more }),
+            Ok(Some(way)) => tray.keep(index, Kept { way, plans, first, more }),
             // The arena's space is free before the batch is handed over, for the reads that wait for it.
             _ => drop((first, more)),
         }
@@ -120,11 +120,11 @@ pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
     }
 }
 
-/// A thread's decoder and resizer, with their scratch.
+/// A thread's decoder and resizers, with their scratch.
 pub(super) struct Worker<'a> {
     shared: &'a Shared,
     decoder: Decoder,
-    resizer: Resizer,
+    resizers: Resizers,
     describer: Describer,
     /// Where an index is to be built.
     recording: Option<Recording>,
@@ -135,25 +135,27 @@ impl<'a> Worker<'a> {
         Self {
             shared,
             decoder: Decoder::new(shared.limits),
-            resizer: Resizer::new(&shared.augment),
+            resizers: Resizers::new(&shared.views),
             describer: Describer::default(),
             recording: shared.recorder.as_ref().map(|_| Recording::new(Grain::default())),
         }
     }
 
-    /// Makes one sample, in its place in the slot, which is left in `claimed`; or only describes it to the device, and
+    /// Makes one sample, in its places in the slot, which is left in `claimed`; or only describes it to the device, and
     /// says how it is decoded there.
     fn job(&mut self, job: &Job, claimed: &mut Option<SampleOut>) -> Result<Option<Way>> {
-        let Job { tray, slot, index, modified, plan, first, more, .. } = job;
-        let sample = Sample { tray, index: *index, modified: *modified, plan: plan.as_ref(), first, more };
+        let Job { tray, slot, index, modified, plans, first, more, .. } = job;
+        let sample = Sample { tray, index: *index, modified: *modified, plans: plans.as_ref(), first, more };
         let mut claim = Claim { slot, claimed };
         if job.landing != Landing::Host
             && let Some(cuda) = &self.shared.cuda
         {
             let upload = &cuda.uploads[slot.index()];
-            let way = match sample.plan {
-                Some(plan) if cuda.decodes_files() => self.describe_file(&sample, plan, cuda, upload, &mut claim)?,
-                Some(plan) => self.describe(&sample, plan, (upload, job.landing), &mut claim)?,
+            let way = match sample.plans {
+                Some(plans) if cuda.decodes_files() => {
+                    self.describe_file(&sample, &plans.first, cuda, upload, &mut claim)?
+                }
+                Some(plans) => self.describe(&sample, &plans.first, (upload, job.landing), &mut claim)?,
                 None => self.describe_whole(&sample, cuda, upload, &mut claim)?,
             };
             if way.is_some() {
@@ -197,7 +199,7 @@ impl<'a> Worker<'a> {
         let Ok(info) = self.inspect(sample, bytes) else { return Ok(None) };
         let Some(header) = self.decoder.jpeg_header().filter(|_| info.route == Route::Jpeg) else { return Ok(None) };
         let Ok(len_bytes) = nvjpeg::takes(header, bytes) else { return Ok(None) };
-        let plan = self.shared.plan(sample.tray, sample.index, &info)?;
+        let plan = self.shared.plan(sample.tray, sample.index, &info)?.first;
         let (width, height) = (info.width, info.height);
         let area = nvjpeg::area(plan.region(), width, height);
         let Ok((image, needs)) = samples_image(&plan, (width, height), area) else { return Ok(None) };
@@ -235,8 +237,8 @@ impl<'a> Worker<'a> {
 
     /// Decodes and augments one sample.
     pub(super) fn sample(&mut self, sample: &Sample<'_>, place: &mut impl Place) -> Result<()> {
-        match (sample.plan, sample.first.on_host()) {
-            (Some(plan), Some(_)) => self.planned(sample, plan, place),
+        match (sample.plans, sample.first.on_host()) {
+            (Some(plans), Some(_)) => self.planned(sample, plans, place),
             (None, Some(bytes)) => {
                 self.whole(sample, bytes, place)?;
                 self.record(sample, bytes)
@@ -245,13 +247,13 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// One of which the parts are here that its plan needs.
-    fn planned(&mut self, sample: &Sample<'_>, plan: &SamplePlan, place: &mut impl Place) -> Result<()> {
+    /// One of which the parts are here that its plans need.
+    fn planned(&mut self, sample: &Sample<'_>, plans: &Plans, place: &mut impl Place) -> Result<()> {
         let decoded = match sample.more {
-            [] => self.in_part(sample, plan, sample.first.piece().as_slice(), place),
+            [] => self.in_part(sample, plans, sample.first.piece().as_slice(), place),
             more => {
                 let pieces: Vec<_> = std::iter::once(sample.first).chain(more).filter_map(Landed::piece).collect();
-                self.in_part(sample, plan, &pieces, place)
+                self.in_part(sample, plans, &pieces, place)
             }
         };
         let error = match decoded {
@@ -269,8 +271,8 @@ impl<'a> Worker<'a> {
     fn read_again(&mut self, sample: &Sample<'_>, place: &mut impl Place) -> Result<()> {
         self.shared.refuse_indirect("the device does not decode it")?;
         let bytes = self.read_whole(sample)?;
-        let Some(plan) = sample.plan else { return self.whole(sample, &bytes, place) };
-        match self.in_part(sample, plan, &[Piece { offset: 0, bytes: &bytes }], place) {
+        let Some(plans) = sample.plans else { return self.whole(sample, &bytes, place) };
+        match self.in_part(sample, plans, &[Piece { offset: 0, bytes: &bytes }], place) {
             Err(error) if self.shared.index != IndexMode::Required => {
                 self.whole(sample, &bytes, place)?;
                 self.shared.count_index_fallback(sample.tray, sample.index, error);
@@ -286,20 +288,20 @@ impl<'a> Worker<'a> {
         Ok(bytes)
     }
 
-    /// From parts of it that hold what its plan needs.
+    /// From parts of it that hold what its plans need.
     fn in_part(
         &mut self,
         sample: &Sample<'_>,
-        plan: &SamplePlan,
+        plans: &Plans,
         pieces: &[Piece<'_>],
         place: &mut impl Place,
     ) -> Result<()> {
-        let Self { shared, decoder, resizer, .. } = self;
+        let Self { shared, decoder, resizers, .. } = self;
         let number = sample.tray.samples[sample.index];
         let image = shared.image(number)?;
-        let mut rows = resizer.begin(plan, place.output(sample.tray, sample.index, plan)?)?;
-        decoder.decode_indexed(pieces, &image, plan.view(), &mut rows)?;
-        rows.finish()?;
+        let outputs = place.outputs(sample.tray, sample.index, plans)?;
+        resizers
+            .make(plans, Passes::Few, outputs, |window, rows| decoder.decode_indexed(pieces, &image, window, rows))?;
         let route = image.info().route;
         // Pixels without a header are planned by their shape.
         if route == Route::Raw && shared.source.is_headerless(number)? {
@@ -313,12 +315,11 @@ impl<'a> Worker<'a> {
     /// From all of its bytes.
     fn whole(&mut self, sample: &Sample<'_>, bytes: &[u8], place: &mut impl Place) -> Result<()> {
         let info = self.inspect(sample, bytes)?;
-        let Self { shared, decoder, resizer, .. } = self;
+        let Self { shared, decoder, resizers, .. } = self;
         shared.counters.count_route(info.route);
-        let plan = shared.plan(sample.tray, sample.index, &info)?;
-        let mut rows = resizer.begin(&plan, place.output(sample.tray, sample.index, &plan)?)?;
-        decoder.decode(bytes, &info, plan.view(), &mut rows)?;
-        rows.finish()
+        let plans = shared.plan(sample.tray, sample.index, &info)?;
+        let outputs = place.outputs(sample.tray, sample.index, &plans)?;
+        resizers.make(&plans, Passes::One, outputs, |window, rows| decoder.decode(bytes, &info, window, rows))
     }
 
     /// What a sample is, by its bytes; of pixels without a header, by their shape.

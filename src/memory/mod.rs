@@ -21,6 +21,7 @@
 mod arena;
 mod device;
 mod file_map;
+mod layout;
 mod mapping;
 pub(crate) mod numa;
 mod plan;
@@ -33,6 +34,7 @@ pub use arena::{Arena, Region};
 pub(crate) use device::DeviceRegionTicket;
 pub use device::{DeviceArena, DeviceRegion};
 pub(crate) use file_map::FileMap;
+pub(crate) use layout::ViewLayout;
 pub use mapping::Pages;
 pub use plan::MemoryPlan;
 pub use ring::REGION_ALIGN_BYTES;

@@ -236,7 +236,13 @@ impl Pinned {
         let statuses = (0..slots).map(|_| Statuses { memory: outputs.split_off(status_bytes), places: upload.places });
         let statuses = statuses.collect();
         let parts = (0..slots).map(|_| outputs.split_off(output_bytes)).collect();
-        Ok(Self { arena, uploads, statuses, slots: super::SlotPool::of(parts, upload.places, sample_bytes)?, whole })
+        Ok(Self {
+            arena,
+            uploads,
+            statuses,
+            slots: super::SlotPool::of(parts, upload.places, super::ViewLayout::of_one(sample_bytes))?,
+            whole,
+        })
     }
 
     /// Start and length of all of it, for registering it with CUDA.

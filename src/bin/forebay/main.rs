@@ -5,6 +5,7 @@
 
 mod bench_decode;
 mod bench_io;
+mod crops;
 mod datagen;
 mod decode;
 mod demo;

@@ -14,7 +14,7 @@ use crate::loader::cuda::Built;
 use crate::loader::direct::CuFileChoice;
 use crate::loader::{Loader, Shared, state};
 use crate::order::EpochSteps;
-use crate::plan::{Augment, Geometry};
+use crate::plan::{Augment, Views};
 use crate::report::{Counters, Fallback};
 use crate::source::{IndexMode, Source};
 
@@ -36,9 +36,9 @@ impl LoaderBuilder {
             let allowed = "a rank sees its share of the data set only: build the index with `forebay index`";
             return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
-        let augment = match self.augment {
-            Some(augment) => augment,
-            None => Augment::imagenet_train(224).build()?,
+        let views = match self.views.take() {
+            Some(groups) => Views::new(groups)?,
+            None => Views::new([(Augment::imagenet_train(224).build()?, 1)])?,
         };
         if !(2..=1024).contains(&self.slots) {
             return Err(Error::invalid_parameter("slots", self.slots, "2 to 1024: one to fill and one to hand out"));
@@ -60,7 +60,7 @@ impl LoaderBuilder {
         self.check_decoder()?;
         self.check_path()?;
         let rate_limits = self.rate_limits.resolve()?;
-        let (gpu, fallback) = self.open_device(&augment)?;
+        let (gpu, fallback) = self.open_device(&views)?;
         let (source, recorder) = self.origin.open(&self.index)?;
         let source = match self.map_source.take() {
             Some(map) => map(source)?,
@@ -84,7 +84,7 @@ impl LoaderBuilder {
         };
         let mut device_fallbacks: Vec<_> = fallback.into_iter().collect();
         let (memory, arena, slots, cuda) = match gpu {
-            None => self.host_memory(&augment, &*source)?,
+            None => self.host_memory(&views, &*source)?,
             Some(gpu) => {
                 if self.decoder.needs_index() && !self.can_plan(&*source) {
                     return Err(no_index(self.decoder));
@@ -97,7 +97,7 @@ impl LoaderBuilder {
                     opened => opened.transpose()?,
                 };
                 let sample_bytes = data_set_bytes.unwrap_or(0) / source.len().max(1);
-                let (memory, built) = self.device_memory(gpu, nvjpeg, &augment, &*source, sample_bytes)?;
+                let (memory, built) = self.device_memory(gpu, nvjpeg, &views, &*source, sample_bytes)?;
                 let Built { cuda, arena, slots, fallbacks, .. } = built;
                 device_fallbacks.extend(fallbacks);
                 (memory, arena, slots, Some(cuda))
@@ -116,7 +116,7 @@ impl LoaderBuilder {
                 order,
                 data_set,
                 steps,
-                augment,
+                views: Arc::new(views),
                 orientation: self.orientation,
                 decoder: self.decoder,
                 cuda,
@@ -201,8 +201,12 @@ impl LoaderBuilder {
     }
 
     /// The device, if not the host, and why the host if it was left to us.
-    fn open_device(&self, augment: &Augment) -> Result<(Option<Gpu>, Option<Fallback>)> {
-        let has_own_sizes = matches!(augment.geometry(), Geometry::None);
+    fn open_device(&self, views: &Views) -> Result<(Option<Gpu>, Option<Fallback>)> {
+        let has_own_sizes = views.has_own_sizes();
+        if views.len() > 1 && self.device != DeviceChoice::Exactly(Device::Host) {
+            let allowed = "a CUDA device makes one view of a sample: use the device host";
+            return Err(Error::invalid_parameter("views", views.len(), allowed));
+        }
         let (gpu, fallback) = match self.device {
             DeviceChoice::Auto if has_own_sizes => (None, Some(Fallback::host_device(&own_sizes()))),
             DeviceChoice::Exactly(Device::Cuda(_)) if has_own_sizes => return Err(own_sizes()),

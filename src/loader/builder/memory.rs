@@ -9,8 +9,8 @@ use crate::decode::nvjpeg::{NvJpeg, NvJpegDevice};
 use crate::device::cuda::Gpu;
 use crate::error::{Error, ErrorKind, Result};
 use crate::loader::cuda::{Built, Cuda, Sizes};
-use crate::memory::{Arena, MemoryPlan, SlotPool, UploadLayout};
-use crate::plan::{Augment, Geometry};
+use crate::memory::{Arena, MemoryPlan, SlotPool, UploadLayout, ViewLayout};
+use crate::plan::Views;
 use crate::source::{IndexMode, Source};
 
 /// Bytes for encoded samples on their way to a device, a slot, unless told otherwise.
@@ -22,21 +22,20 @@ const LANDING_ROUNDING_BYTES: usize = 16 << 10;
 impl LoaderBuilder {
     pub(super) fn host_memory(
         &self,
-        augment: &Augment,
+        views: &Views,
         source: &dyn Source,
     ) -> Result<(MemoryPlan, Arena, SlotPool, Option<Cuda>)> {
         let batch_size = self.places();
-        let (memory, slots) = match augment.output_bytes() {
-            Some(sample_bytes) => (
-                MemoryPlan::new(self.arena_bytes, self.slots, batch_size, sample_bytes)?,
-                SlotPool::new(self.slots, batch_size, sample_bytes)?,
+        let (memory, slots) = match layout(views) {
+            Some(layout) => (
+                MemoryPlan::of_views(self.arena_bytes, self.slots, batch_size, &layout)?,
+                SlotPool::of_views(self.slots, batch_size, layout)?,
             ),
             None => (
                 MemoryPlan::new(self.arena_bytes, self.slots, 1, self.ragged_slot_bytes)?,
                 SlotPool::ragged(self.slots, batch_size, self.ragged_slot_bytes)?,
             ),
         };
-        debug_assert_eq!(augment.output_bytes().is_none(), matches!(augment.geometry(), Geometry::None));
         Ok((memory, Arena::on_node(self.arena_bytes, crate::loader::node_of(source, || None))?, slots, None))
     }
 
@@ -55,10 +54,11 @@ impl LoaderBuilder {
         &self,
         gpu: Gpu,
         nvjpeg: Option<NvJpeg>,
-        augment: &Augment,
+        views: &Views,
         source: &dyn Source,
         encoded_bytes: u64,
     ) -> Result<(MemoryPlan, Built)> {
+        let augment = &views.groups()[0].augment;
         let (Some(sample_bytes), Some(shape)) = (augment.output_bytes(), augment.output_shape()) else {
             return Err(Error::new(ErrorKind::Internal, "a device loader without an output size"));
         };
@@ -99,6 +99,12 @@ impl LoaderBuilder {
         let (BatchSize::OfRank(samples) | BatchSize::OfAll(samples)) = self.batch_size;
         usize::try_from(samples).unwrap_or(usize::MAX)
     }
+}
+
+/// Where the views of a sample lie; `None` where every image has its own size.
+fn layout(views: &Views) -> Option<ViewLayout> {
+    let groups = views.groups().iter().map(|group| Some((group.count, group.augment.output_bytes()?)));
+    Some(ViewLayout::new(groups.collect::<Option<Vec<_>>>()?))
 }
 
 /// A quarter more than a batch of samples of the size that the data set has on average.

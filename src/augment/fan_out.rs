@@ -1,0 +1,147 @@
+//! Several views of a sample from what is decoded once.
+
+use super::host::{Resizer, Rows};
+use crate::error::{Error, ErrorKind, Result};
+use crate::pixels::{ROW_PADDING_BYTES, RowSink, View};
+use crate::plan::views::window_of;
+use crate::plan::{Passes, Plans, Views};
+
+/// Makes all views of a sample; one per thread, reused for every sample.
+pub(crate) struct Resizers {
+    /// One a view.
+    resizers: Vec<Resizer>,
+    windows: Vec<View>,
+    /// A decoded row of a window, red, green and blue.
+    row: [Vec<u8>; 3],
+    /// Empty; its memory is that of the last sample.
+    takers: Vec<Taker<'static>>,
+}
+
+/// A view that takes its part of a window's rows.
+struct Taker<'a> {
+    rows: Rows<'a>,
+    view: View,
+    window: usize,
+}
+
+/// Where the rows of a window go.
+pub(crate) enum FanOut<'a, 'r> {
+    /// All of each to one view.
+    One(&'a mut Rows<'r>),
+    /// Parts of them to several.
+    Many(Many<'a, 'r>),
+}
+
+/// Rows on their way to several views.
+pub(crate) struct Many<'a, 'r> {
+    takers: &'a mut [Taker<'r>],
+    row: &'a mut [Vec<u8>; 3],
+    number: usize,
+    window: View,
+    /// The row that is next, in pixels of the image.
+    y: u32,
+}
+
+impl Resizers {
+    /// For the views of a loader.
+    pub(crate) fn new(views: &Views) -> Self {
+        Self {
+            resizers: views.augments().map(Resizer::new).collect(),
+            windows: Vec::new(),
+            row: Default::default(),
+            takers: Vec::new(),
+        }
+    }
+
+    /// Makes every view of a sample in its place of `outputs`. `decode` hands the rows of a window on, and is called for
+    /// as many windows as `passes` allows, top to bottom in each.
+    ///
+    /// # Errors
+    /// Those of `decode` and [`Resizer::begin`]. The outputs are then not to be used.
+    pub(crate) fn make<'a>(
+        &'a mut self,
+        plans: &Plans,
+        passes: Passes,
+        mut outputs: impl Iterator<Item = &'a mut [u8]>,
+        mut decode: impl FnMut(View, &mut FanOut<'_, 'a>) -> Result<()>,
+    ) -> Result<()> {
+        let Self { resizers, windows, row, takers } = self;
+        let mut views = resizers.iter_mut().zip(plans.iter());
+        let mut begin = || {
+            let Some((resizer, plan)) = views.next() else { return Ok(None) };
+            let output = outputs.next().ok_or_else(|| Error::new(ErrorKind::Internal, "a view has no place"))?;
+            Ok::<_, Error>(Some((resizer.begin(plan, output)?, plan.view())))
+        };
+        if plans.more.is_empty()
+            && let Some((mut rows, _)) = begin()?
+        {
+            decode(plans.first.view(), &mut FanOut::One(&mut rows))?;
+            return rows.finish();
+        }
+        plans.windows(passes, windows);
+        let mut all = recycled(std::mem::take(takers));
+        while let Some((rows, view)) = begin()? {
+            let window = window_of(&view, windows);
+            let window = window.ok_or_else(|| Error::new(ErrorKind::Internal, "a view lies in no window"))?;
+            all.push(Taker { rows, view, window });
+        }
+        for (number, &window) in windows.iter().enumerate() {
+            let mut takers = all.iter_mut().filter(|taker| taker.window == number);
+            match (takers.next(), takers.next()) {
+                (Some(taker), None) if taker.view == window => decode(window, &mut FanOut::One(&mut taker.rows))?,
+                _ => {
+                    for plane in row.iter_mut() {
+                        let len = window.region.width as usize + ROW_PADDING_BYTES;
+                        plane.resize(plane.len().max(len), 0);
+                    }
+                    let y = window.region.y;
+                    decode(window, &mut FanOut::Many(Many { takers: &mut all, row, number, window, y }))?;
+                }
+            }
+        }
+        all.drain(..).try_for_each(|taker| taker.rows.finish())?;
+        *takers = recycled(all);
+        Ok(())
+    }
+}
+
+/// The memory of a vector for values of another lifetime.
+fn recycled<'b>(mut takers: Vec<Taker<'_>>) -> Vec<Taker<'b>> {
+    takers.clear();
+    takers.into_iter().map(|_| unreachable!("it was cleared")).collect()
+}
+
+impl RowSink for FanOut<'_, '_> {
+    fn row(&mut self) -> [&mut [u8]; 3] {
+        match self {
+            Self::One(rows) => rows.row(),
+            Self::Many(many) => many.row.each_mut().map(|plane| &mut plane[..]),
+        }
+    }
+
+    fn commit(&mut self) {
+        match self {
+            Self::One(rows) => rows.commit(),
+            Self::Many(many) => many.commit(),
+        }
+    }
+}
+
+impl Many<'_, '_> {
+    /// Copies to each view what it wants of the row: a small part of what decoding it took.
+    fn commit(&mut self) {
+        let y = self.y;
+        self.y += 1;
+        for Taker { rows, view, window } in self.takers.iter_mut() {
+            let region = view.region;
+            if *window != self.number || !(region.y..region.y + region.height).contains(&y) {
+                continue;
+            }
+            let (from, len) = ((region.x - self.window.region.x) as usize, region.width as usize);
+            for (to, plane) in rows.row().into_iter().zip(&*self.row) {
+                to[..len].copy_from_slice(&plane[from..from + len]);
+            }
+            rows.commit();
+        }
+    }
+}
