@@ -256,3 +256,30 @@ fn views_are_read_together() {
     println!("4 crops read {ratio:.2} of the bytes of one; of all bytes {} of {}", four.bytes_read, four.bytes_data);
     assert!(ratio > 1.0 && ratio < 1.6 && four.bytes_read <= four.bytes_data, "{ratio}");
 }
+
+/// The same of photos of ImageNet's kind, for crops of its kind, and for the small ones of multi-crop.
+#[test]
+fn photos_are_read_once_for_all_views() {
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/photos");
+    if !photos.exists() {
+        println!("skipped: no photos at {}", photos.display());
+        return;
+    }
+    let source = Arc::new(Indexed::open(&photos, Grain::default()));
+    for (scale, bound) in [([0.08, 1.0], 1.5), ([0.05, 0.4], 2.5)] {
+        let augment = local(64, scale, DType::U8, Layout::Nhwc);
+        let cost = |count| {
+            let builder = Loader::of(Arc::clone(&source) as Arc<dyn forebay::source::Source>).views([(augment, count)]);
+            run(builder.batch_size(16).direct(Direct::Off)).1
+        };
+        let (one, four) = (cost(1), cost(4));
+        let ratio = four.bytes_read as f64 / one.bytes_read as f64;
+        let reads = four.reads as f64 / four.images as f64;
+        let [part_of_one, part] = [&one, &four].map(|report| report.bytes_read as f64 / report.bytes_data as f64);
+        println!(
+            "{scale:?}: 4 crops read {ratio:.2} of the bytes of one, {part:.2} of all and not {part_of_one:.2}, in {reads:.2} reads"
+        );
+        assert!(ratio < bound && part < 1.0, "{ratio}");
+        assert!(reads <= 1.05 * one.reads as f64 / one.images as f64, "{reads} reads an image");
+    }
+}

@@ -207,7 +207,8 @@ impl Batch {
         let copy = match (self.filled.slot.output(), self.form(0)) {
             (Some(output), Some(_)) => {
                 let mut copy = HostBytes::zeroed(self.filled.slot.len_bytes());
-                output.copy_to_host(copy.as_mut_slice())?;
+                let groups = (0..self.groups()).map(|group| self.filled.slot.group(group));
+                output.copy_to_host(groups, copy.as_mut_slice())?;
                 Some(copy)
             }
             (Some(_), None) => return Err(no_tensor()),

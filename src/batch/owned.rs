@@ -67,7 +67,7 @@ impl OwnedTensor {
     pub fn on(&self, stream: &Arc<CudaStream>) -> Result<CudaTensor<'_>> {
         match &self.memory {
             Memory::Host(_) => Err(on_the_host("tensor")),
-            Memory::Cuda(output) => CudaTensor::new(self.form, output, stream),
+            Memory::Cuda(output) => CudaTensor::new(self.form, output, 0..self.form.len_bytes(), stream),
         }
     }
 }

@@ -102,7 +102,12 @@ struct Mender<'a> {
 impl Mender<'_> {
     fn settle(&mut self, cuda: &Cuda, filled: &mut Filled) -> Result<()> {
         let mut bad = Vec::new();
-        cuda.settle(filled, |place, why| bad.push((place, why)))?;
+        cuda.settle(filled, |place, why| {
+            // Of a sample with several bad views the first says why.
+            if bad.iter().all(|(other, _)| *other != place) {
+                bad.push((place, why));
+            }
+        })?;
         self.count(filled, &bad);
         if bad.is_empty() || self.shared.stop.load(Relaxed) {
             filled.tray.let_go();

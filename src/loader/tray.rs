@@ -40,13 +40,15 @@ pub(crate) struct Tray {
 /// A sample that the device decodes: its bytes stay where they landed until they were copied there and decoded.
 pub(super) struct Kept {
     pub(super) way: Way,
+    /// What its further views need.
+    pub(super) more_needs: Vec<Needs>,
     /// What it was read for; none where all of it was read.
     pub(super) plans: Option<Plans>,
     pub(super) first: Landed,
     pub(super) more: Vec<Landed>,
 }
 
-/// How the device decodes a sample.
+/// How the device decodes a sample, and what its first view needs for that.
 #[derive(Clone, Copy)]
 pub(super) struct Way {
     pub(super) needs: Needs,
@@ -168,9 +170,11 @@ impl Tray {
         *lock(&self.kept[index]) = Some(kept);
     }
 
-    /// What a sample that was kept needs there.
-    pub(super) fn needs(&self, index: usize) -> Option<Needs> {
-        lock(&self.kept[index]).as_ref().map(|kept| kept.way.needs)
+    /// What a view of a sample needs there that was kept.
+    pub(super) fn needs(&self, view: usize, index: usize) -> Option<Needs> {
+        let kept = lock(&self.kept[index]);
+        let kept = kept.as_ref()?;
+        view.checked_sub(1).map_or(Some(kept.way.needs), |more| kept.more_needs.get(more).copied())
     }
 
     /// What was kept of each sample, in order.

@@ -14,7 +14,7 @@ use super::cuda::Cuda;
 use super::landed::{Landed, Landing};
 use super::tray::{By, DeviceJpeg, Exit, Kept, Tray, Way, WholeJpeg};
 use crate::augment::Resizers;
-use crate::decode::kernels::{Describer, Description, describe_pixels, samples_image};
+use crate::decode::kernels::{Describer, Description, Needs, describe_pixels, samples_image};
 use crate::decode::{Decoder, ImageInfo, Route, nvjpeg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{Grain, Piece};
@@ -103,13 +103,14 @@ pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
             Err(Error::new(ErrorKind::Internal, "the decode thread panicked on this sample"))
         });
         let Job { tray, slot, index, plans, first, more, .. } = job;
-        match result {
-            Ok(Some(way)) => tray.keep(index, Kept { way, plans, first, more }),
-            // The arena's space is free before the batch is handed over, for the reads that wait for it.
-            _ => drop((first, more)),
-        }
+        // Of what the device does not decode, the arena's space is free before the batch is handed over, for the reads that
+        // wait for it.
+        let result = result.map(|described| match described {
+            Some((way, more_needs)) => tray.keep(index, Kept { way, more_needs, plans, first, more }),
+            None => drop((first, more)),
+        });
         let filled = match result {
-            Ok(_) => claimed.and_then(SampleOut::finish),
+            Ok(()) => claimed.and_then(SampleOut::finish),
             Err(error) => {
                 let error = shared.name_sample(&tray, index, error);
                 tray.fail(&slot, index, claimed, error)
@@ -142,8 +143,8 @@ impl<'a> Worker<'a> {
     }
 
     /// Makes one sample, in its places in the slot, which is left in `claimed`; or only describes it to the device, and
-    /// says how it is decoded there.
-    fn job(&mut self, job: &Job, claimed: &mut Option<SampleOut>) -> Result<Option<Way>> {
+    /// says how it is decoded there, and what its further views need.
+    fn job(&mut self, job: &Job, claimed: &mut Option<SampleOut>) -> Result<Option<(Way, Vec<Needs>)>> {
         let Job { tray, slot, index, modified, plans, first, more, .. } = job;
         let sample = Sample { tray, index: *index, modified: *modified, plans: plans.as_ref(), first, more };
         let mut claim = Claim { slot, claimed };
@@ -151,40 +152,56 @@ impl<'a> Worker<'a> {
             && let Some(cuda) = &self.shared.cuda
         {
             let upload = &cuda.uploads[slot.index()];
-            let way = match sample.plans {
+            // nvJPEG is not there for more views than one.
+            let alone = |way| (way, Vec::new());
+            let described = match sample.plans {
                 Some(plans) if cuda.decodes_files() => {
-                    self.describe_file(&sample, &plans.first, cuda, upload, &mut claim)?
+                    self.describe_file(&sample, &plans.first, cuda, upload, &mut claim)?.map(alone)
                 }
-                Some(plans) => self.describe(&sample, &plans.first, (upload, job.landing), &mut claim)?,
-                None => self.describe_whole(&sample, cuda, upload, &mut claim)?,
+                Some(plans) => self.describe(&sample, plans, (upload, job.landing), &mut claim)?,
+                None => self.describe_whole(&sample, cuda, upload, &mut claim)?.map(alone),
             };
-            if way.is_some() {
-                return Ok(way);
+            if described.is_some() {
+                return Ok(described);
             }
         }
         self.sample(&sample, &mut claim).map(|()| None)
     }
 
-    /// Describes a sample to the kernels; `None` where it is to be decoded here, which finds out what is wrong with it.
+    /// Describes every view of a sample to the kernels; `None` where the sample is to be decoded here, which finds out what
+    /// is wrong with it.
     fn describe(
         &mut self,
         sample: &Sample<'_>,
-        plan: &SamplePlan,
+        plans: &Plans,
         (upload, landing): (&Upload, Landing),
         claim: &mut Claim<'_>,
-    ) -> Result<Option<Way>> {
+    ) -> Result<Option<(Way, Vec<Needs>)>> {
         let find = |range| sample.find(range, upload);
-        let described = match self.shared.image(sample.tray.samples[sample.index])? {
-            RecordedImage::Jpeg(jpeg) => self.describer.describe(&jpeg, plan, find),
-            RecordedImage::Raw(facts) => describe_pixels(&facts, plan, find),
-        };
-        let Ok(description) = described else { return Ok(None) };
-        let out = claim.claim(sample.tray, sample.index, plan)?;
-        if upload.put(out, &description) {
-            return Ok(Some(Way { needs: description.needs, by: By::Kernels }));
+        let image = self.shared.image(sample.tray.samples[sample.index])?;
+        let out = claim.claim(sample.tray, sample.index, &plans.first)?;
+        let (mut first, mut more_needs) = (None, Vec::new());
+        for (view, plan) in plans.iter().enumerate() {
+            let described = match &image {
+                RecordedImage::Jpeg(jpeg) => self.describer.describe(jpeg, plan, find),
+                RecordedImage::Raw(facts) => describe_pixels(facts, plan, find),
+            };
+            let is_described = described.is_ok();
+            match described {
+                Ok(description) if upload.put(out, view, &description) => match &first {
+                    None => first = Some(Way { needs: description.needs, by: By::Kernels }),
+                    Some(_) => more_needs.push(description.needs),
+                },
+                _ => {
+                    upload.take_back(out, view);
+                    if is_described {
+                        self.shared.leave_for_want_of_room(landing, "segments")?;
+                    }
+                    return Ok(None);
+                }
+            }
         }
-        self.shared.leave_for_want_of_room(landing, "segments")?;
-        Ok(None)
+        Ok(first.map(|way| (way, more_needs)))
     }
 
     /// The same of a file that nvJPEG decodes.
@@ -205,7 +222,7 @@ impl<'a> Worker<'a> {
         let Ok((image, needs)) = samples_image(&plan, (width, height), area) else { return Ok(None) };
         let out = claim.claim(sample.tray, sample.index, &plan)?;
         let description = Description { image, segments: &[], tables: &[], needs };
-        if !cuda.capacity.holds(&needs) || !upload.put(out, &description) {
+        if !cuda.capacity.holds(&needs) || !upload.put(out, 0, &description) {
             return Ok(None);
         }
         self.record(sample, bytes)?;
@@ -226,7 +243,7 @@ impl<'a> Worker<'a> {
         let Some(at) = sample.find(0..eligible.len_bytes, upload) else { return Ok(None) };
         let info = record.image.info();
         let out = claim.claim(sample.tray, sample.index, plan)?;
-        if !upload.put(out, &Description { image, segments: &[], tables: &[], needs }) {
+        if !upload.put(out, 0, &Description { image, segments: &[], tables: &[], needs }) {
             return Ok(None);
         }
         let nvjpeg::Eligible { kind, len_bytes } = eligible;

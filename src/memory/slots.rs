@@ -354,6 +354,11 @@ impl SampleOut {
         self.holder.index
     }
 
+    /// Samples of its batch.
+    pub(crate) fn samples(&self) -> usize {
+        self.holder.tray().samples.load(Ordering::Relaxed)
+    }
+
     /// Where each view of the sample lies in the slot, in order.
     pub(crate) fn places(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         self.holder.places(self.index, self.range.clone())
@@ -442,6 +447,11 @@ impl FilledSlot {
         &self.bytes()[..self.len_bytes()]
     }
 
+    /// Views of each sample.
+    pub(crate) fn views(&self) -> usize {
+        self.holder.shared.layout.as_ref().map_or(1, ViewLayout::views)
+    }
+
     /// Bytes of all samples.
     pub(crate) fn len_bytes(&self) -> usize {
         match &self.holder.shared.layout {
@@ -486,6 +496,12 @@ impl FilledSlot {
             // and `&mut self`; views do not overlap.
             unsafe { std::slice::from_raw_parts_mut(start.as_ptr().add(place.start), place.len()) }
         })
+    }
+
+    /// Where each view of some samples that follow each other lies, in order.
+    pub(crate) fn runs(&self, samples: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let last = samples.end.saturating_sub(1);
+        self.places(samples.start).zip(self.places(last)).map(|(first, last)| first.start..last.end)
     }
 
     /// The host memory of the whole batch, and its side on a device.

@@ -149,3 +149,72 @@ fn around(a: &Rect, b: &Rect) -> Rect {
     let (right, bottom) = ((a.x + a.width).max(b.x + b.width), (a.y + a.height).max(b.y + b.height));
     Rect { x, y, width: right - x, height: bottom - y }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::{Geometry, Size};
+
+    fn crops(scale: [f64; 2], count: usize) -> (Augment, usize) {
+        let geometry = Geometry::RandomResizedCrop { size: Size::square(20), scale, ratio: [0.75, 1.4] };
+        (Augment::builder(geometry).dct_scaling(true).build().unwrap(), count)
+    }
+
+    #[test]
+    fn windows_that_cost_less_together_are_one() {
+        let rect = |x, y, width, height| View::from(Rect { x, y, width, height });
+        let near = |a: View, b: View| are_near(&a, &b, Passes::Few);
+        // Side by side, nested, and overlapping by more than the corners that are left.
+        assert!(near(rect(0, 0, 10, 10), rect(10, 0, 5, 10)));
+        assert!(near(rect(0, 0, 10, 10), rect(2, 3, 4, 5)));
+        assert!(near(rect(0, 0, 10, 10), rect(3, 3, 10, 10)));
+        assert!(!near(rect(0, 0, 10, 10), rect(5, 5, 10, 10)));
+        assert!(!near(rect(0, 0, 10, 10), rect(11, 0, 5, 10)));
+        assert!(are_near(&rect(0, 0, 1, 1), &rect(99, 99, 1, 1), Passes::One));
+        let half = View { scale: crate::Scale::Half, ..rect(0, 0, 10, 10) };
+        assert!(!are_near(&half, &rect(0, 0, 10, 10), Passes::One));
+    }
+
+    proptest! {
+        /// Every view lies in a window of its scale; no two windows are to be one; together they have no more pixels.
+        #[test]
+        fn every_view_lies_in_a_window(sample: u64, width in 1_u32..3000, height in 1_u32..3000, large in 1_usize..5, small in 1_usize..9) {
+            let views = Views::new([crops([0.3, 1.0], large), crops([0.001, 0.1], small)]).unwrap();
+            let key = SampleKey { sample, ..SampleKey::default() };
+            let plans = views.plan(key, (width, height), Orientation::AS_STORED, true).unwrap();
+            prop_assert_eq!(plans.iter().count(), large + small);
+            let mut windows = vec![];
+            for passes in [Passes::Few, Passes::One] {
+                plans.windows(passes, &mut windows);
+                for plan in plans.iter() {
+                    prop_assert!(window_of(&plan.view(), &windows).is_some());
+                }
+                for (number, window) in windows.iter().enumerate() {
+                    prop_assert!(window.fits(width, height));
+                    prop_assert!(windows[..number].iter().all(|other| !are_near(window, other, passes)));
+                }
+                let area = |view: View| u64::from(view.region.width) * u64::from(view.region.height);
+                let apart = plans.iter().map(|plan| area(plan.view())).sum::<u64>();
+                let together = windows.iter().copied().map(area).sum::<u64>();
+                prop_assert!(passes == Passes::One || together <= apart);
+            }
+        }
+
+        /// A view has the plan of an augmentation alone with its key, whatever stands beside it.
+        #[test]
+        fn a_views_plan_is_that_of_its_key(sample: u64, draw: u32) {
+            let (large, small) = (crops([0.3, 1.0], 2), crops([0.05, 0.3], 3));
+            let views = Views::new([large, small]).unwrap();
+            let key = SampleKey { sample, view: draw.into(), ..SampleKey::default() };
+            let plans = views.plan(key, (640, 480), Orientation::AS_STORED, false).unwrap();
+            for (number, plan) in plans.iter().enumerate() {
+                let augment = if number < 2 { large.0 } else { small.0 };
+                let key = SampleKey { view: SampleKey::numbered(draw, number as u32), ..key };
+                prop_assert_eq!(*plan, augment.plan(key, 640, 480, Orientation::AS_STORED).unwrap());
+                prop_assert!(plans.iter().filter(|other| *other == plan).count() == 1);
+            }
+        }
+    }
+}

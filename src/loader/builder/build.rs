@@ -57,7 +57,7 @@ impl LoaderBuilder {
         if self.read_timeout.is_zero() {
             return Err(Error::invalid_parameter("read_timeout", "0", "a read takes some time"));
         }
-        self.check_decoder()?;
+        self.check_decoder(&views)?;
         self.check_path()?;
         let rate_limits = self.rate_limits.resolve()?;
         let (gpu, fallback) = self.open_device(&views)?;
@@ -89,7 +89,7 @@ impl LoaderBuilder {
                 if self.decoder.needs_index() && !self.can_plan(&*source) {
                     return Err(no_index(self.decoder));
                 }
-                let nvjpeg = match self.nvjpeg(&gpu, &*source, threads) {
+                let nvjpeg = match self.nvjpeg(&gpu, &views, &*source, threads) {
                     Some(Err(error)) if self.decoder == DecoderKind::Auto && error.kind() == ErrorKind::Unavailable => {
                         device_fallbacks.push(no_nvjpeg(&error));
                         None
@@ -145,7 +145,11 @@ impl LoaderBuilder {
     }
 
     /// Refuses a decoder that contradicts what else was asked for.
-    fn check_decoder(&self) -> Result<()> {
+    fn check_decoder(&self, views: &Views) -> Result<()> {
+        if views.len() > 1 && matches!(self.decoder, DecoderKind::NvJpeg | DecoderKind::NvJpegDevice) {
+            let allowed = "nvJPEG makes one view of a sample: use auto or kernels, with an index";
+            return Err(Error::invalid_parameter("decoder", self.decoder, allowed));
+        }
         let is_of_device =
             matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg | DecoderKind::NvJpegDevice);
         if is_of_device && self.device == DeviceChoice::Exactly(Device::Host) {
@@ -203,10 +207,6 @@ impl LoaderBuilder {
     /// The device, if not the host, and why the host if it was left to us.
     fn open_device(&self, views: &Views) -> Result<(Option<Gpu>, Option<Fallback>)> {
         let has_own_sizes = views.has_own_sizes();
-        if views.len() > 1 && self.device != DeviceChoice::Exactly(Device::Host) {
-            let allowed = "a CUDA device makes one view of a sample: use the device host";
-            return Err(Error::invalid_parameter("views", views.len(), allowed));
-        }
         let (gpu, fallback) = match self.device {
             DeviceChoice::Auto if has_own_sizes => (None, Some(Fallback::host_device(&own_sizes()))),
             DeviceChoice::Exactly(Device::Cuda(_)) if has_own_sizes => return Err(own_sizes()),

@@ -40,13 +40,24 @@ impl LoaderBuilder {
     }
 
     /// nvJPEG, where it was asked for or there are samples for it.
-    pub(super) fn nvjpeg(&self, gpu: &Gpu, source: &dyn Source, threads: usize) -> Option<Result<NvJpeg>> {
+    pub(super) fn nvjpeg(
+        &self,
+        gpu: &Gpu,
+        views: &Views,
+        source: &dyn Source,
+        threads: usize,
+    ) -> Option<Result<NvJpeg>> {
         let is_wanted = match self.decoder {
             DecoderKind::NvJpeg => true,
             DecoderKind::Auto => self.index.mode == IndexMode::Off || indexed(source).any(|is_indexed| !is_indexed),
             DecoderKind::Kernels | DecoderKind::NvJpegDevice | DecoderKind::Host => false,
         };
-        is_wanted.then(|| NvJpeg::new(gpu, self.places(), threads))
+        is_wanted.then(|| {
+            if views.len() > 1 {
+                return Err(Error::new(ErrorKind::Unavailable, "nvJPEG makes one view of a sample"));
+            }
+            NvJpeg::new(gpu, self.places(), threads)
+        })
     }
 
     /// Memory on both sides, for samples of so many encoded bytes.
@@ -58,32 +69,34 @@ impl LoaderBuilder {
         source: &dyn Source,
         encoded_bytes: u64,
     ) -> Result<(MemoryPlan, Built)> {
-        let augment = &views.groups()[0].augment;
-        let (Some(sample_bytes), Some(shape)) = (augment.output_bytes(), augment.output_shape()) else {
+        let Some(layout) = layout(views) else {
             return Err(Error::new(ErrorKind::Internal, "a device loader without an output size"));
         };
-        let places = self.places();
-        let memory = MemoryPlan::new(self.arena_bytes, self.slots, places, sample_bytes)?;
+        let samples = self.places();
+        let memory = MemoryPlan::of_views(self.arena_bytes, self.slots, samples, &layout)?;
         let landing_bytes = match self.landing_bytes {
-            0 => landing_bytes(places, encoded_bytes),
+            0 => landing_bytes(samples, encoded_bytes),
             bytes => bytes,
         };
-        let upload = UploadLayout::new(places, landing_bytes).ok_or_else(|| {
+        let upload = UploadLayout::new(samples, views.len(), landing_bytes).ok_or_else(|| {
             let allowed = "what a batch uploads is below 2 GiB: use a smaller batch or fewer landing_bytes";
             Error::invalid_parameter("landing_bytes", landing_bytes, allowed)
         })?;
-        let side = shape.into_iter().max().unwrap_or(1);
+        let outputs = views.groups().iter().map(|group| {
+            let side = group.augment.output_shape().into_iter().flatten().max().unwrap_or(1);
+            (samples * group.count, side)
+        });
         let sizes = Sizes {
-            augment,
+            views,
             arena_bytes: self.arena_bytes,
             slots: self.slots,
-            places,
-            sample_bytes,
+            samples,
+            layout,
             upload,
-            capacity: Capacity::new(self.scratch_bytes, places, side, upload.words()),
+            capacity: Capacity::new(self.scratch_bytes, outputs, upload.words()),
             may_have_fewer_slots: self.fewer_slots,
             nvjpeg_device: match self.decoder {
-                DecoderKind::NvJpegDevice => Some(NvJpegDevice::new(&gpu, places)?),
+                DecoderKind::NvJpegDevice => Some(NvJpegDevice::new(&gpu, samples)?),
                 _ => None,
             },
             nvjpeg,
