@@ -15,6 +15,9 @@
 //! the root with the fewest operations in flight. So all roots are read at once, and a limit on one
 //! ([`limit_mbps`](LoaderBuilder::limit_mbps)) holds up no other before the slots do.
 //!
+//! All [views](LoaderBuilder::views) of a sample are planned together: what they need is read once, those that share much
+//! are decoded as one window, whose rows go to the resizer of each, and a sample is done when all of them are.
+//!
 //! On a CUDA device two threads lie between the decode threads and the consumer:
 //!
 //! ```text
