@@ -125,9 +125,9 @@ fn what_the_kernels_find_is_mended_in_every_view() {
     let report = same(DecoderKind::Kernels, || {
         let mut source = loader_index_support::Indexed::open(&folder, Grain::Bits(400));
         // As in tests/cuda_load.rs: a lie that only decoding finds.
-        let row = source.row(1);
+        let row = source.row(4);
         let head = 1 + usize::from(row.entries[0]);
-        row.entries[head + 2] ^= 2;
+        row.entries[head + 4] ^= 2;
         small(Loader::of(std::sync::Arc::new(source))).views(whole)
     });
     let mended =

@@ -36,7 +36,8 @@ impl Resampler {
         Ok(Self { taps, groups: groups.collect() })
     }
 
-    /// Makes the tensors of a wave, of a batch of `batch` samples, from its samples of components, or pixels in the upload.
+    /// Makes the tensors of a wave, of a batch of `batch` samples, from the first address, its samples of components, or
+    /// pixels in the upload, to the second.
     ///
     /// # Safety
     /// As for [`Scratch::entropy`](crate::decode::kernels::cuda::Scratch::entropy); the samples, or the
@@ -49,8 +50,7 @@ impl Resampler {
         images: Images,
         wave: &Wave,
         batch: usize,
-        mut samples: u64,
-        mut output: u64,
+        (mut samples, mut output): (u64, u64),
     ) -> Result<()> {
         let Images { mut upload, mut first } = images;
         let (mut taps, count) = (address(&mut self.taps, stream), wave.places.len() as u32);

@@ -367,7 +367,7 @@ impl DeviceSlot {
                 }
                 self.scratch.transform(gpu, &self.stream, images, wave)?;
                 let from = self.scratch.samples(&self.stream);
-                self.resampler.resample(gpu, &self.stream, images, wave, samples, from, to)?;
+                self.resampler.resample(gpu, &self.stream, images, wave, samples, (from, to))?;
             }
         }
         if waves.is_empty() {

@@ -180,7 +180,11 @@ mod tests {
     proptest! {
         /// Every view lies in a window of its scale; no two windows are to be one; together they have no more pixels.
         #[test]
-        fn every_view_lies_in_a_window(sample: u64, width in 1_u32..3000, height in 1_u32..3000, large in 1_usize..5, small in 1_usize..9) {
+        fn every_view_lies_in_a_window(
+            sample: u64,
+            (width, height) in (1_u32..3000, 1_u32..3000),
+            (large, small) in (1_usize..5, 1_usize..9),
+        ) {
             let views = Views::new([crops([0.3, 1.0], large), crops([0.001, 0.1], small)]).unwrap();
             let key = SampleKey { sample, ..SampleKey::default() };
             let plans = views.plan(key, (width, height), Orientation::AS_STORED, true).unwrap();
