@@ -122,6 +122,7 @@ fn small_files(folder: &Path, count: usize, rounds: usize) {
         pool(8),
         pool(16),
         pool(32),
+        pool(64),
         engine(EngineKind::Uring, 32),
         engine(EngineKind::Uring, 128),
         engine(EngineKind::Pread, 32),

@@ -33,6 +33,8 @@ pub enum ErrorKind {
     Unsupported,
     /// An input asks for more than the configured [`Limits`](crate::Limits).
     LimitExceeded,
+    /// More samples were bad than the [`ErrorBudget`](crate::ErrorBudget) allows, or none is left to stand in for one.
+    BudgetExceeded,
     /// The consumer holds every batch, so none can be filled.
     BatchesHeld,
     /// Something was required by name and is not available.
@@ -62,6 +64,7 @@ impl ErrorKind {
             Self::Corrupt => "Corrupt",
             Self::Unsupported => "Unsupported",
             Self::LimitExceeded => "LimitExceeded",
+            Self::BudgetExceeded => "BudgetExceeded",
             Self::BatchesHeld => "BatchesHeld",
             Self::Unavailable => "Unavailable",
             Self::OutOfMemory => "OutOfMemory",
@@ -83,6 +86,8 @@ struct Inner {
     message: String,
     remedy: Option<String>,
     sample: Option<String>,
+    /// No fault of the sample: whatever stood in its place would have failed too.
+    is_of_batch: bool,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -90,7 +95,8 @@ impl Error {
     /// An error of a kind. `message` names the thing and the cause. Public so that a
     /// [`Source`](crate::source::Source) of your own can report.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), remedy: None, sample: None, source: None }))
+        let message = message.into();
+        Self(Box::new(Inner { kind, message, remedy: None, sample: None, is_of_batch: false, source: None }))
     }
 
     /// [`ErrorKind::InvalidParameter`]: names the parameter, its value and what is allowed.
@@ -117,6 +123,12 @@ impl Error {
     /// Names the sample: its key, and where its bytes lie.
     pub fn with_sample(mut self, sample: impl Into<String>) -> Self {
         self.0.sample = Some(sample.into());
+        self
+    }
+
+    /// Says that it is no fault of the sample, but of what its batch shares.
+    pub(crate) fn of_batch(mut self) -> Self {
+        self.0.is_of_batch = true;
         self
     }
 
@@ -147,6 +159,16 @@ impl Error {
             Some(sample) => format!("sample {sample}: {}", self.0.message),
             None => self.0.message.clone(),
         }
+    }
+
+    /// The message alone.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Whether it is the sample's own fault, which a policy can pass over.
+    pub(crate) fn is_of_sample(&self) -> bool {
+        !self.0.is_of_batch && !matches!(self.0.kind, ErrorKind::DeviceLost | ErrorKind::OutOfMemory)
     }
 
     /// Whether the same operation may succeed when tried again with nothing changed.

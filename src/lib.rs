@@ -63,12 +63,19 @@
 //! - **Ranks and resuming.** Several processes share an epoch ([`LoaderBuilder::shard`]), disjoint and complete, in equal
 //!   steps. A run that ends anywhere is continued with exactly the batches that would have come
 //!   ([`LoaderBuilder::resume`]), on any number of ranks.
+//! - **Bad samples.** One of them ends a run, or is replaced or skipped, as [`OnError`] says: counted, named and within
+//!   an [`ErrorBudget`]; never a hang, and what is delivered stays a function of data and seed.
 //! - **Bounded memory.** Everything is allocated when the loader is built; [`Loader::memory`] says how
 //!   much. A sample that does not fit is refused by name.
 //! - **No silent degradation.** What could not be had is in [`Report::fallbacks`](report::Report::fallbacks),
 //!   logged once, and an error where it was asked for by name.
 //! - **Hostile input.** Bytes from storage lead to an [`Error`] that names the sample, the cause and
 //!   the remedy; never to a panic, an unbounded allocation or a wrong pixel.
+//!
+//! # Several loaders
+//!
+//! Loaders of one process, for several GPUs or for training and validation, share decode threads and reads in flight
+//! through a [`Pool`]: evenly or by weight, and what one does not use is the others'.
 //!
 //! # Features
 //!
@@ -91,6 +98,7 @@ pub mod augment;
 pub mod batch;
 pub mod device;
 pub mod loader;
+pub mod pool;
 pub mod report;
 
 // What every stage uses.
@@ -102,8 +110,9 @@ pub mod pixels;
 pub use batch::Batch;
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
-pub use loader::{Epochs, Loader, LoaderBuilder, State};
+pub use loader::{Epochs, ErrorBudget, Loader, LoaderBuilder, OnError, Refreshed, State};
 pub use order::Shard;
 pub use pixels::{Rect, Scale, View};
 pub use plan::{Augment, DType, Geometry, Layout};
+pub use pool::{Pool, PoolOptions};
 pub use report::Report;

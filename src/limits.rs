@@ -3,6 +3,12 @@
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bounds that are checked before anything is allocated from a number that an input declares.
+///
+/// What decoding takes of memory follows from them: baseline JPEG takes rows, but the other formats whole images, up to 28
+/// bytes a pixel and 4 an encoded byte. A loader's threads share a budget of as much as the largest image takes
+/// ([`MemoryPlan::decode_bytes`](crate::memory::MemoryPlan::decode_bytes); 3 GB by default), or of what
+/// [`memory_mib`](crate::LoaderBuilder::memory_mib) leaves: so that several such images wait for each other, and one that is
+/// beyond the budget is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Pixels of one image. Default 100 million.

@@ -108,6 +108,8 @@ fn sizes_and_depths_are_swept() {
     assert!(rows.iter().all(|row| row["direct"] == false));
     assert!(json["bytes_per_second"].is_null(), "several results have no place at the outermost level");
     assert!(text.contains("4KiB") && text.contains("5000") && text.contains("through the page cache"), "{text}");
+    let (_, json) = bench.run(&file, &["--small-pages", "--block", "4KiB"]);
+    check(&json["results"][0]);
     let (_, json) = bench.run(&file, &["--seconds", "0.01", "--sweep", "--block", "16k"]);
     assert!(json["results"].as_array().unwrap().len() >= 5);
 }
@@ -286,6 +288,30 @@ fn a_limit_is_held_within_five_percent_and_told_apart_from_slow_storage() {
     for bad in ["0", "many", "5,6", "/no/such/place=5"] {
         let stderr = fails(forebay().args(["bench", "io", "--limit-mbps", bad]).arg(&file), 2);
         assert!(stderr.contains("limit-mbps"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_root_that_has_to_wait_holds_up_no_other() {
+    use std::os::unix::fs::MetadataExt;
+    let bench = Bench::new();
+    let device = |path: &Path| path.metadata().map(|file| file.dev()).ok();
+    let places = ["/dev/shm", "/run", "/tmp"].map(Path::new);
+    let other =
+        places.into_iter().find(|place| device(place).is_some_and(|other| Some(other) != device(bench.0.path())));
+    let Some(elsewhere) = other.and_then(|place| tempfile::tempdir_in(place).ok()) else {
+        return println!("skipped: there is one file system only");
+    };
+    let samples = common::samples(40, 2);
+    let slow = common::folder(bench.0.path(), &samples[..20]);
+    let fast = common::folder(elsewhere.path(), &samples[20..]);
+    let limit = format!("{}=0.02", slow.display());
+    for engine in ["auto", "pread"] {
+        let arguments = [fast.to_str().unwrap(), "--engine", engine, "--seconds", "1", "--direct", "off"];
+        let (text, json) = bench.run(&slow, &[&arguments[..], &["--limit-mbps", &limit, "--depth", "4"]].concat());
+        let bytes_per_second = json["bytes_per_second"].as_f64().unwrap();
+        // In turns it would be twice the limit.
+        assert!(bytes_per_second > 40.0 * 0.02e6, "{bytes_per_second} by {engine}: {text}");
     }
 }
 

@@ -111,6 +111,57 @@ fn an_index_is_built_by_one_run_and_used_by_the_next() {
 }
 
 #[test]
+fn data_sets_are_mixed_by_weights() {
+    let root = tempfile::tempdir().expect("folder");
+    let parts = [data_set(root.path()), common::shards(root.path(), &common::samples(6, 2), 6)];
+    let result = root.path().join("result.json").display().to_string();
+    let run = |more: &[&str]| -> Value {
+        let common = [parts[1].as_str(), "--mix", "0.75,0.25", "--mix-epoch", "64", "--digest", "--json", &result];
+        let output = load(&parts[0], &[&common, more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(&format!("part          48, 75.0 %, of {}", parts[0])), "{text}");
+        serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON")
+    };
+    let json = run(&[]);
+    assert_eq!((json["images"].as_u64(), json["parts"][1]["images"].as_u64()), (Some(64), Some(16)));
+    assert_eq!(run(&["--engine", "pread", "--threads", "1"])["digest"], json["digest"]);
+    let refused = |more: &[&str], code, words: &[&str]| {
+        assert_refused(&load(&parts[0], &[&[parts[1].as_str()], more].concat()), code, words);
+    };
+    refused(&["--mix", "1"], 2, &["--mix is 1", "each of the 2 data sets"]);
+    refused(&["--mix", "1,0.0001"], 2, &["7 of 65536 places", "6.8 % off", "help:"]);
+    refused(&["--mix", "1,1", "--balanced"], 2, &["--balanced"]);
+    refused(&["--mix-epoch", "9"], 2, &["--mix"]);
+    refused(&["--mix", "1,1", "--refresh"], 2, &["--refresh"]);
+}
+
+#[test]
+fn what_was_added_since_joins_a_run_that_is_resumed() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let paths = ["state.json", "result.json"].map(|name| root.path().join(name).display().to_string());
+    let run = |more: &[&str]| -> Value {
+        let output = load(&data_set, &[&["--refresh", "--partial", "--digest", "--json", &paths[1]], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&std::fs::read(&paths[1]).expect("result")).expect("JSON")
+    };
+    let whole = run(&["--epochs", "2"]);
+    assert_eq!(whole["images"].as_u64(), Some(20), "nothing new");
+    let first = run(&["--epochs", "2", "--steps", "4", "--save-state", &paths[0]]);
+    assert_eq!((first["images"].as_u64(), first["state"]["epoch"].as_u64()), (Some(14), Some(1)));
+    std::fs::write(Path::new(&data_set).join("class1/x.jpg"), common::jpeg(4)).expect("sample");
+    // What is left of the epoch that was begun, without it, and an epoch with it.
+    let rest = run(&["--epochs", "3", "--resume", &paths[0]]);
+    assert_eq!(rest["images"].as_u64(), Some(6 + 11));
+    assert_eq!((rest["samples_at_first"].as_u64(), rest["samples_at_last"].as_u64()), (Some(10), Some(11)));
+    std::fs::write(Path::new(&data_set).join("class0/x.jpg"), common::jpeg(4)).expect("sample");
+    let output = load(&data_set, &["--refresh", "--resume", &paths[0]]);
+    assert_refused(&output, 2, &["other keys"]);
+    assert_refused(&load(&data_set, &["--refresh", "--rank", "0", "--world", "2"]), 2, &["--refresh"]);
+}
+
+#[test]
 fn ranks_and_parts_of_a_run_add_up_to_the_whole() {
     let root = tempfile::tempdir().expect("folder");
     let data_set = data_set(root.path());
@@ -320,6 +371,89 @@ fn data_sets_are_loaded_as_one_within_a_limit() {
     let output = load(&first, &["--limit-mbps", "0"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("limit-mbps"));
+}
+
+#[test]
+fn bad_samples_are_passed_over_within_a_budget_and_named() {
+    let root = tempfile::tempdir().expect("folder");
+    let folder = data_set(root.path());
+    std::fs::write(Path::new(&folder).join("class0/00003.jpg"), "no picture").expect("bad sample");
+    let [result, bad] = ["result.json", "bad.jsonl"].map(|name| root.path().join(name).display().to_string());
+    assert_refused(&load(&folder, &["--partial"]), 1, &["class0/00003", "no JPEG"]);
+    for (policy, images) in [("replace", 20), ("skip", 18)] {
+        let more = ["--partial", "--epochs", "2", "--on-error", policy, "--error-budget", "1", "--bad-samples", &bad];
+        let output = load(&folder, &[&more[..], &["--json", &result]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("bad samples   2 (2 NotAnImage)") && text.contains("class0/00003"), "{text}");
+        let json: Value = serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON");
+        assert_eq!((json["images"].as_u64(), &json["on_error"]), (Some(images), &Value::from(policy)), "{json}");
+        assert_eq!((json["bad"]["NotAnImage"].as_u64(), json["error_budget"].as_str()), (Some(2), Some("1")), "{json}");
+        let counts = if policy == "skip" { [0, 2] } else { [2, 0] };
+        assert_eq!(["replaced", "skipped"].map(|key| json[key].as_u64()), counts.map(Some), "{json}");
+        assert_eq!(json["bad_samples"][1]["sample"], 3, "{json}");
+    }
+    // Of both runs, two epochs each.
+    let lines = std::fs::read_to_string(&bad).expect("a file");
+    assert_eq!(lines.lines().filter(|line| line.contains("class0/00003")).count(), 4, "{lines}");
+    let none = ["--partial", "--on-error", "skip", "--error-budget", "0%"];
+    assert_refused(&load(&folder, &none), 1, &["error budget 0% allows 0", "class0/00003"]);
+    assert_refused(&load(&folder, &["--error-budget", "2"]), 2, &["on_error"]);
+    assert_refused(&load(&folder, &["--on-error", "skip", "--error-budget", "lots"]), 2, &["error-budget"]);
+}
+
+#[test]
+fn a_load_beside_another_is_measured_with_it() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let result = root.path().join("result.json").display().to_string();
+    let run = |more: &[&str]| -> (String, Value) {
+        let common = ["--beside", &data_set, "--seconds", "0.5", "--epochs", "100000", "--digest", "--json", &result];
+        let output = load(&data_set, &[&common, more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let json = serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), json)
+    };
+    let (text, json) = run(&["--threads", "1", "--depth", "6", "--pool-weight", "2"]);
+    assert!(text.contains("together") && text.contains("1 decode threads and 6 reads shared"), "{text}");
+    let beside = &json["beside"];
+    assert!(beside["images"].as_u64() > Some(0) && beside["images_per_second"].as_f64() > Some(0.0), "{json}");
+    assert_eq!((&beside["pool"]["threads"], &beside["pool"]["depth"]), (&1.into(), &6.into()));
+    let share = beside["decode_share_of_first"].as_f64().expect("a share");
+    assert!((share + beside["decode_share"].as_f64().expect("a share") - 1.0).abs() < 1e-9 && share > 0.0, "{json}");
+    assert!(json["stages"][1]["shared_s"].as_f64() > Some(0.0), "{json}");
+    let (text, json) = run(&["--no-pool", "--beside-augment", "imagenet-train", "--pin", "off"]);
+    assert!(text.contains("nothing shared") && json["beside"]["pool"].is_null() && json["pinned"].is_null(), "{text}");
+    assert_refused(&load(&data_set, &["--pool-weight", "2"]), 2, &["--beside"]);
+    assert_refused(&load(&data_set, &["--beside", &data_set, "--pool-weight", "0"]), 2, &["pool_weight"]);
+    assert_refused(&load(&data_set, &["--pin", "everywhere"]), 2, &["pin"]);
+    assert_refused(&load(&data_set, &["--pin", "255"]), 1, &["node 255"]);
+}
+
+#[test]
+fn a_limit_of_memory_is_planned_for_kept_and_refused_with_numbers() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let path = root.path().join("result.json");
+    let path = path.to_str().expect("a name");
+    let digest_of = |more: &[&str]| {
+        let output = load(&data_set, &[&["--threads", "2", "--digest", "--json", path], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let json: Value = serde_json::from_slice(&std::fs::read(path).expect("result")).expect("JSON");
+        let number = |key: &str| json["memory"][key].as_u64();
+        (json["digest"].clone(), number("limit_bytes"), number("total_bytes").expect("a sum"), number("slots"))
+    };
+    let (digest, limit, ..) = digest_of(&[]);
+    assert_eq!(limit, None);
+    let (limited, limit, total, slots) = digest_of(&["--memory-mib", "64"]);
+    assert_eq!((&limited, limit), (&digest, Some(64 << 20)));
+    assert!(total <= 64 << 20, "{total}");
+    assert!(slots == Some(2) || slots == Some(3));
+    assert_eq!(digest_of(&["--memory-mib", "100", "--slots", "5"]).3, Some(5));
+    let refused = load(&data_set, &["--memory-mib", "10"]);
+    assert_refused(&refused, 1, &["10 MiB are too few", "2 slots of", "MiB of arena", "--memory-mib "]);
+    let refused = load(&data_set, &["--memory-mib", "64", "--index", "build"]);
+    assert_refused(&refused, 2, &["forebay index"]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use forebay::engine::{CuFileApi, EngineKind, RequirePath};
 use forebay::raw::Shape;
 use forebay::report::Fallback;
 use forebay::source::IndexMode;
-use forebay::{ErrorKind, LoaderBuilder, Report, Result};
+use forebay::{ErrorBudget, ErrorKind, LoaderBuilder, OnError, Report, Result};
 use raw_support::Stored;
 
 /// A shard of fixtures.
@@ -190,6 +190,45 @@ fn reads_that_fail_come_from_the_host_and_are_counted_or_are_errors_where_direct
                 let error = run_with(RequirePath::Direct).map(drop).expect_err("a read that fails");
                 assert!(error.sample().is_some() || fault.starts_with('0'), "{api} {fault}: {error}");
             }
+        }
+    }
+}
+
+/// Under a required path a bad sample is the kernels' to find, and what stands in for it comes by the same path.
+#[test]
+fn bad_samples_are_replaced_and_skipped_by_the_path_that_is_required() {
+    let root = tempfile::tempdir().expect("folder");
+    let shard = indexed_shard(root.path(), &FIXTURES);
+    let modified = std::fs::metadata(&shard).and_then(|shard| shard.modified()).expect("a time");
+    let mut bytes = std::fs::read(&shard).expect("shard");
+    for name in ["422_131x97", "420_131x97", "411_131x97"] {
+        let sample = cuda_load_support::fixture(name);
+        let at = bytes.windows(sample.len()).position(|window| window == sample).expect("it is there");
+        // Ones only: no code of any table.
+        bytes[at + sample.len() / 2..at + sample.len() - 2].fill(0xFE);
+    }
+    std::fs::write(&shard, &bytes).expect("shard");
+    let file = std::fs::File::options().write(true).open(&shard).expect("shard");
+    file.set_modified(modified).expect("a time");
+    let stand = stand(1);
+    for policy in [OnError::Replace, OnError::Skip] {
+        let load = || load(&shard).on_error(policy).error_budget(ErrorBudget::count(u64::MAX));
+        let (expected, on_host) = run(load()).expect("the host's");
+        assert!(on_host.replaced + on_host.skipped > 2, "{on_host}");
+        for seed in 0..6 {
+            stand.restart(seed);
+            let api = [CuFileApi::Batch, CuFileApi::Stream, CuFileApi::Threads][seed as usize % 3];
+            let direct = by_cufile(load()).cufile_api(api).require_path(RequirePath::Direct);
+            let (found, report) = run(direct).expect("tensors");
+            assert_eq!(stand.reports(), Vec::<String>::new(), "{policy}, seed {seed}");
+            assert!(found == expected, "{policy}, seed {seed}: {report}");
+            assert_eq!((report.replaced, report.skipped), (on_host.replaced, on_host.skipped), "{policy}");
+            assert_eq!(
+                (routed(&report, Route::Kernels), report.receipts.bounced_reads),
+                (report.images, 0),
+                "{policy}"
+            );
+            assert_eq!(report.receipts.taken().map(|(path, _)| path).collect::<Vec<_>>(), [ReadPath::Nvfs]);
         }
     }
 }

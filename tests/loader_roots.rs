@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use forebay::batch::Digest;
-use forebay::engine::{Direct, EngineKind};
+use forebay::engine::{
+    Completion, Direct, Engine, EngineKind, EngineOptions, Outcome, SimFault, SimFaults, SimOptions,
+};
+use forebay::memory::Arena;
 use forebay::report::Stage;
 use forebay::source::IndexMode;
 use forebay::storage::RateLimits;
-use forebay::{Augment, Loader, LoaderBuilder};
+use forebay::{Augment, ErrorKind, Loader, LoaderBuilder};
 
 /// Two folders with half of the samples each, on two file systems if this machine has as many.
 struct Spread {
@@ -22,6 +25,11 @@ struct Spread {
 
 impl Spread {
     fn new(samples: usize) -> Self {
+        let all = common::samples(samples, 2);
+        Self::of([&all[..samples / 2], &all[samples / 2..]])
+    }
+
+    fn of(samples: [&[(String, usize, Vec<u8>)]; 2]) -> Self {
         use std::os::unix::fs::MetadataExt;
         let here = tempfile::tempdir().expect("folder");
         let device = |path: &Path| path.metadata().map(|file| file.dev()).ok();
@@ -31,9 +39,7 @@ impl Spread {
         });
         let is_spread = elsewhere.is_some();
         let there = elsewhere.unwrap_or_else(|| tempfile::tempdir().expect("folder"));
-        let all = common::samples(samples, 2);
-        let parts = [&here, &there].map(|dir| dir.path().to_owned());
-        let parts = [common::folder(&parts[0], &all[..samples / 2]), common::folder(&parts[1], &all[samples / 2..])];
+        let parts = [common::folder(here.path(), samples[0]), common::folder(there.path(), samples[1])];
         if !is_spread {
             println!("one file system only: what tells roots apart is skipped");
         }
@@ -171,4 +177,110 @@ fn a_slow_root_keeps_no_other_from_reading_ahead() {
     };
     let (held, free) = (reads(&spread.parts[0]), reads(&spread.parts[1]));
     assert!(free >= held + 10, "{held} of the slow root, {free} of the other\n{report}");
+}
+
+/// A storage whose opens and reads hang, half of them.
+fn hanging() -> SimOptions {
+    SimOptions { seed: 1, faults: SimFaults::NONE.with(SimFault::Hang), one_in: 2 }
+}
+
+/// Samples of which none can be opened there, and such that can be opened and read.
+fn hung_and_sound(count: usize) -> [Vec<(String, usize, Vec<u8>)>; 2] {
+    let images: Vec<_> = (0..8).map(common::jpeg).collect();
+    let sample = |n: usize| (format!("class{}/{n:05}", n % 2), n % 2, images[n % images.len()].clone());
+    let options = EngineOptions { sim: hanging(), read_timeout: Duration::from_secs(1), ..EngineOptions::default() };
+    let arena = Arena::new(8 << 20).expect("memory");
+    let (mut engine, _) = Engine::new(EngineKind::Sim, &arena, 4096, options).expect("an engine");
+    let root = tempfile::tempdir().expect("folder");
+    let mut found = [vec![], vec![]];
+    for n in 0.. {
+        let sample = sample(n);
+        let path = common::folder(root.path(), std::slice::from_ref(&sample)).join(&sample.0).with_extension("jpg");
+        let mut completed = |begin: &dyn Fn(&mut Engine)| {
+            let mut completions = vec![];
+            begin(&mut engine);
+            engine.reap(1, Duration::from_secs(60), &mut completions).expect("an engine");
+            completions.pop().map(|Completion { result, .. }| result.ok())
+        };
+        let kind = match completed(&|engine| engine.open(0, &path)) {
+            Some(Some(Outcome::Opened(file))) => {
+                let region = || arena.alloc(sample.2.len()).expect("small").expect("room");
+                let read = completed(&|engine| engine.read(0, &file, 0, sample.2.len(), region()));
+                if matches!(read, Some(Some(_))) { 1 } else { continue }
+            }
+            _ => 0,
+        };
+        if found[kind].len() < count {
+            found[kind].push(sample);
+        }
+        if found.iter().all(|found| found.len() == count) {
+            break;
+        }
+    }
+    found
+}
+
+#[test]
+fn a_root_that_hangs_leaves_the_others_all_that_pay_them() {
+    let [hung, sound] = hung_and_sound(256);
+    let spread = Spread::of([&hung, &sound]);
+    if !spread.is_spread {
+        return;
+    }
+    let begin = Instant::now();
+    // Room for all of them, so that decoding, which takes real time, holds nothing up.
+    let builder = spread.open().batch_size(32).slots(16).depth(64).arena_bytes(8 << 20);
+    let mut loader = builder.engine(EngineKind::Sim).sim(hanging()).build().expect("loader");
+    let error = loader.epoch(0).find_map(Result::err).expect("no batch is without a sample that hangs");
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    let report = loader.report();
+    let [root] = &report.roots[..] else { panic!("nothing was read of the other\n{report}") };
+    assert!(spread.parts[1].starts_with(&root.name), "{report}");
+    // All that the slots have room for, and more in flight than it began with: so many for itself, not shared with what hangs.
+    assert!(root.reads >= 240 && root.depth_max >= 16, "{report}");
+    assert!(begin.elapsed() < Duration::from_secs(60), "no one sleeps");
+}
+
+#[test]
+fn what_is_asked_again_is_held_to_the_limit_too() {
+    let root = tempfile::tempdir().expect("folder");
+    let folder = common::folder(root.path(), &common::samples(48, 2));
+    let run = |faults| {
+        let augment = Augment::imagenet_train(16).build().expect("augmentation");
+        let sim = SimOptions { faults, one_in: 1, ..SimOptions::default() };
+        let builder = Loader::open(&folder).augment(augment).batch_size(8).threads(2).direct(Direct::Off);
+        let builder = builder.engine(EngineKind::Sim).sim(sim).limit_mbps(limits("0.3"));
+        let mut loader = builder.build().expect("loader");
+        let begin = Instant::now();
+        assert_eq!(loader.epoch(0).filter(Result::is_ok).count(), 6);
+        let seconds_at_the_limit = loader.report().bytes_read as f64 / 0.3e6;
+        begin.elapsed().as_secs_f64() / seconds_at_the_limit
+    };
+    // Every answer ends anywhere: on average as much is asked again as was asked.
+    let (once, again) = (run(SimFaults::NONE), run(SimFaults::NONE.with(SimFault::Short)));
+    assert!(once > 0.85 && again > 1.5, "{once} and {again} of the time that the limit takes");
+}
+
+/// A shard that cannot be opened fails the samples that wait for it, all at once and not one after the other.
+#[test]
+fn a_shard_that_hangs_when_it_is_opened_is_waited_for_once() {
+    let root = tempfile::tempdir().expect("folder");
+    let shards = common::shards(root.path(), &common::samples(24, 2), 24);
+    let augment = Augment::imagenet_train(16).build().expect("augmentation");
+    let seeds = 0..64;
+    let mut hung = 0;
+    for seed in seeds {
+        let sim = SimOptions { seed, faults: SimFaults::NONE.with(SimFault::Hang), one_in: 2 };
+        let builder = Loader::open(&shards).augment(augment).batch_size(24).engine(EngineKind::Sim).sim(sim);
+        let mut loader = builder.build().expect("loader");
+        let error = loader.epoch(0).find_map(Result::err).expect("one of the reads hangs, if not the open");
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        if error.to_string().contains("opening it") {
+            hung += 1;
+            // Eight samples at once begin.
+            assert_eq!(loader.report().timeouts, 3, "{error}");
+            assert!(error.sample().is_some_and(|name| name.contains("train-000.tar")), "{error}");
+        }
+    }
+    assert!((16..48).contains(&hung), "{hung}");
 }

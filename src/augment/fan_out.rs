@@ -1,16 +1,16 @@
 //! Several views of a sample from what is decoded once.
 
 use super::host::{Resizer, Rows};
+use super::taps::grow;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pixels::{ROW_PADDING_BYTES, RowSink, View};
 use crate::plan::views::window_of;
-use crate::plan::{Passes, Plans, Views};
+use crate::plan::{Plans, Views};
 
 /// Makes all views of a sample; one per thread, reused for every sample.
 pub(crate) struct Resizers {
     /// One a view.
     resizers: Vec<Resizer>,
-    windows: Vec<View>,
     /// A decoded row of a window, red, green and blue.
     row: [Vec<u8>; 3],
     /// Empty; its memory is that of the last sample.
@@ -45,27 +45,42 @@ pub(crate) struct Many<'a, 'r> {
 impl Resizers {
     /// For the views of a loader.
     pub(crate) fn new(views: &Views) -> Self {
-        Self {
-            resizers: views.augments().map(Resizer::new).collect(),
-            windows: Vec::new(),
-            row: Default::default(),
-            takers: Vec::new(),
-        }
+        Self { resizers: views.augments().map(Resizer::new).collect(), row: Default::default(), takers: Vec::new() }
     }
 
-    /// Makes every view of a sample in its place of `outputs`. `decode` hands the rows of a window on, and is called for
-    /// as many windows as `passes` allows, top to bottom in each.
+    /// Bytes of memory that a sample takes at most, of which `windows` are decoded: what [`held_bytes`](Self::held_bytes)
+    /// grows to at first.
+    pub(crate) fn memory_bytes(plans: &Plans, windows: &[View]) -> u64 {
+        let of_views = plans.iter().map(Resizer::memory_bytes).sum::<u64>();
+        let widest = windows.iter().map(|window| row_bytes(window) as u64).max().unwrap_or(0);
+        if plans.more.is_empty() { of_views } else { of_views + 3 * widest }
+    }
+
+    /// Bytes of memory that they hold, but for what has one size for all samples.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let row = self.row.iter().map(Vec::capacity).sum::<usize>();
+        self.resizers.iter().map(Resizer::held_bytes).sum::<usize>() + row
+    }
+
+    /// Gives it back.
+    pub(crate) fn release(&mut self) {
+        self.resizers.iter_mut().for_each(Resizer::release);
+        self.row = Default::default();
+    }
+
+    /// Makes every view of a sample in its place of `outputs`. `decode` hands the rows of a window on, top to bottom, and
+    /// is called for each of [`windows`](Plans::windows).
     ///
     /// # Errors
     /// Those of `decode` and [`Resizer::begin`]. The outputs are then not to be used.
     pub(crate) fn make<'a>(
         &'a mut self,
         plans: &Plans,
-        passes: Passes,
+        windows: &[View],
         mut outputs: impl Iterator<Item = &'a mut [u8]>,
         mut decode: impl FnMut(View, &mut FanOut<'_, 'a>) -> Result<()>,
     ) -> Result<()> {
-        let Self { resizers, windows, row, takers } = self;
+        let Self { resizers, row, takers } = self;
         let mut views = resizers.iter_mut().zip(plans.iter());
         let mut begin = || {
             let Some((resizer, plan)) = views.next() else { return Ok(None) };
@@ -78,7 +93,6 @@ impl Resizers {
             decode(plans.first.view(), &mut FanOut::One(&mut rows))?;
             return rows.finish();
         }
-        plans.windows(passes, windows);
         let mut all = recycled(std::mem::take(takers));
         while let Some((rows, view)) = begin()? {
             let window = window_of(&view, windows);
@@ -90,10 +104,7 @@ impl Resizers {
             match (takers.next(), takers.next()) {
                 (Some(taker), None) if taker.view == window => decode(window, &mut FanOut::One(&mut taker.rows))?,
                 _ => {
-                    for plane in row.iter_mut() {
-                        let len = window.region.width as usize + ROW_PADDING_BYTES;
-                        plane.resize(plane.len().max(len), 0);
-                    }
+                    row.iter_mut().for_each(|plane| grow(plane, row_bytes(&window)));
                     let y = window.region.y;
                     decode(window, &mut FanOut::Many(Many { takers: &mut all, row, number, window, y }))?;
                 }
@@ -103,6 +114,11 @@ impl Resizers {
         *takers = recycled(all);
         Ok(())
     }
+}
+
+/// Bytes of a plane of a row that is decoded.
+fn row_bytes(window: &View) -> usize {
+    window.region.width as usize + ROW_PADDING_BYTES
 }
 
 /// The memory of a vector for values of another lifetime.

@@ -10,7 +10,7 @@ mod avx512;
 pub use isa::Isa;
 
 use super::store::{Frame, Output};
-use super::taps::Taps;
+use super::taps::{LANES, Taps, grow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pixels::{ROW_PADDING_BYTES, RowSink};
 use crate::plan::{Augment, DType, SamplePlan};
@@ -20,8 +20,8 @@ const SLACK: usize = ROW_PADDING_BYTES;
 
 /// Turns decoded rows into finished tensors; one per thread, reused for every sample.
 ///
-/// Its memory grows to what the largest image so far needed and then stays: as many rows of the decoded
-/// region as one output row has taps, and a few rows of the output.
+/// Its memory grows to what the largest image so far needed and then stays, until it is [released](Self::release): as many
+/// rows of the decoded region as one output row has taps, and a few rows of the output.
 #[derive(Debug)]
 pub struct Resizer {
     isa: Isa,
@@ -77,6 +77,39 @@ impl Resizer {
         self.isa
     }
 
+    /// Bytes of memory that a sample takes at most: what [`held_bytes`](Self::held_bytes) of a new resizer grows to.
+    pub fn memory_bytes(plan: &SamplePlan) -> u64 {
+        let width = u64::from(plan.region().width);
+        let slack = SLACK as u64;
+        let plane_stride = (width + slack).next_multiple_of(slack);
+        if is_copy(plan) {
+            return 3 * plane_stride + slack + 3 * width;
+        }
+        let (across, down) = (Taps::count_bound(plan.x()), Taps::count_bound(plan.y()));
+        let stride = u64::from(plan.x().output_len).next_multiple_of(LANES as u64);
+        let columns = width.next_multiple_of(slack) + across + slack;
+        let rows = 3 * (4 * columns + (4 + 2 + 1) * stride);
+        // A vector that is pushed to has up to twice the room that it needs, or four elements.
+        let taps = 2 * (down + 4) * size_of::<(usize, f32)>() as u64;
+        3 * plane_stride * down + slack + rows + taps + Taps::memory_bytes(plan.x()) + Taps::memory_bytes(plan.y())
+    }
+
+    /// Bytes of memory that it holds.
+    pub fn held_bytes(&self) -> usize {
+        let Scratch { taps, columns, finished, halves, bytes } = &self.scratch;
+        let words = columns.iter().chain(finished).map(Vec::capacity).sum::<usize>();
+        let halves = halves.iter().map(Vec::capacity).sum::<usize>();
+        let bytes = bytes.iter().map(Vec::capacity).sum::<usize>() + self.ring.capacity();
+        let tables = self.across.held_bytes() + self.down.held_bytes();
+        taps.capacity() * size_of::<(usize, f32)>() + 4 * words + 2 * halves + bytes + tables
+    }
+
+    /// Gives it back.
+    pub fn release(&mut self) {
+        (self.across, self.down, self.scratch) = Default::default();
+        (self.ring, self.ring_start) = (Vec::new(), 0);
+    }
+
     /// Starts a sample: the rows of `plan.view()` are to follow, then [`Rows::finish`]. `plan` is one of
     /// the augmentation that the resizer was made for, and `output` the sample's place in the batch.
     ///
@@ -88,8 +121,7 @@ impl Resizer {
         let frame = Frame::new(plan);
         let output = Output::new(output, plan)?;
         let region = plan.region();
-        // A plain copy of bytes needs no arithmetic: the rows are stored as they come.
-        let is_copy = plan.dtype() == DType::U8 && plan.x().is_copy() && plan.y().is_copy();
+        let is_copy = is_copy(plan);
         if is_copy {
             self.scratch.bytes.iter_mut().for_each(|bytes| grow(bytes, region.width as usize));
         } else {
@@ -135,6 +167,11 @@ impl Scratch {
             grow(&mut self.bytes[plane], across.stride);
         }
     }
+}
+
+/// Whether a plan is a plain copy of bytes, which needs no arithmetic: the rows are stored as they come.
+fn is_copy(plan: &SamplePlan) -> bool {
+    plan.dtype() == DType::U8 && plan.x().is_copy() && plan.y().is_copy()
 }
 
 /// Takes the rows of one sample's region; see [`RowSink`].
@@ -262,12 +299,5 @@ impl Rows<'_> {
             self.frame.store(*isa, planes, output, row);
         }
         self.emitted += 1;
-    }
-}
-
-/// Makes a vector at least this long.
-fn grow<T: Copy + Default>(vector: &mut Vec<T>, len: usize) {
-    if vector.len() < len {
-        vector.resize(len, T::default());
     }
 }

@@ -57,6 +57,27 @@ impl Taps {
         }
     }
 
+    /// Bytes that the tables of an axis take, at most.
+    pub(super) fn memory_bytes(axis: &Axis) -> u64 {
+        let stride = u64::from(axis.output_len).next_multiple_of(LANES as u64);
+        let of_output = 2 * size_of::<u32>() + 2 * size_of::<f64>();
+        let of_tap = size_of::<f32>() + size_of::<f64>();
+        stride * (of_output as u64 + Self::count_bound(axis) * of_tap as u64)
+    }
+
+    /// Taps that an output of an axis has, at most.
+    pub(super) fn count_bound(axis: &Axis) -> u64 {
+        let filter = axis.filter();
+        (2.0 * filter.support + 2.0).min(filter.len.max(1.0)) as u64
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn held_bytes(&self) -> usize {
+        let Self { first, end, weights, centers, sums, raw, .. } = self;
+        let words = first.capacity() + end.capacity() + weights.capacity();
+        words * size_of::<u32>() + (centers.capacity() + sums.capacity() + raw.capacity()) * size_of::<f64>()
+    }
+
     /// Fills the weights from the tap positions, each output's summing to 1.
     #[inline(always)]
     fn weigh(&mut self, raw_weight: impl Fn(u32, f64) -> f64) {
@@ -94,10 +115,23 @@ impl Taps {
 /// Changes the length without filling what is about to be overwritten.
 fn resize<T: Copy + Default>(vector: &mut Vec<T>, len: usize) {
     if vector.len() < len {
-        vector.resize(len, T::default());
+        grow(vector, len);
     } else {
         vector.truncate(len);
     }
+}
+
+/// Makes a vector at least this long, whose content is then anything that was written there or 0. Not longer, and never both
+/// the old and the new at once, so that it takes what was planned for it.
+pub(super) fn grow<T: Copy + Default>(vector: &mut Vec<T>, len: usize) {
+    if vector.len() >= len {
+        return;
+    }
+    if vector.capacity() < len {
+        *vector = Vec::new();
+        vector.reserve_exact(len);
+    }
+    vector.resize(len, T::default());
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 ///
 /// - Two runs that agree in seed, epochs and augmentation have the same digest, whatever the engine, the number of threads,
 ///   the device or the form of the data set, and whatever the batch size if it drops the same samples.
+/// - A sample that stands in for a bad one counts at the place of that, and one that was skipped is missing.
 /// - Digests of ranks, and of the parts of a run that was resumed, add up to that of the undisturbed run of a single
 ///   process. A sample that is missing, comes twice or stands elsewhere shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl Digest {
     pub fn update(&mut self, batch: &Batch) -> Result<()> {
         let images = batch.to_host()?;
         let mut hash = Xxh3::new();
-        for (index, position) in (0..batch.len()).zip(batch.position()..) {
+        for (index, position) in batch.positions().enumerate() {
             hash.reset();
             hash.update(&batch.epoch().to_le_bytes());
             hash.update(&position.to_le_bytes());

@@ -61,11 +61,14 @@ mod digest;
 pub mod dlpack;
 mod owned;
 mod tensor;
+mod verdict;
 
 pub use cuda::{CudaTensor, RawTensor};
 pub use digest::Digest;
 pub use owned::OwnedTensor;
 pub use tensor::{Element, Image, Tensor};
+pub(crate) use verdict::Delivered;
+pub use verdict::{BadSample, Replacement, Verdict};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -94,14 +97,15 @@ impl Batch {
         Self { filled, state, held: Arc::clone(held) }
     }
 
-    /// The number of samples: the batch size, or fewer in a partial last batch.
+    /// The number of samples: the batch size, or fewer in a partial last batch and where bad ones were
+    /// [skipped](crate::OnError::Skip).
     pub fn len(&self) -> usize {
-        self.filled.tray.samples.len()
+        self.samples().len()
     }
 
-    /// Whether it holds no sample; never true of a batch that a loader gave out.
+    /// Whether it holds no sample: all of them were skipped.
     pub fn is_empty(&self) -> bool {
-        self.filled.tray.samples.is_empty()
+        self.samples().is_empty()
     }
 
     /// The epoch it belongs to.
@@ -114,16 +118,40 @@ impl Batch {
         self.filled.tray.step.number()
     }
 
-    /// Where the first of its samples stands in the epoch's order; the others follow. The batches of all ranks at one
-    /// step follow each other too, by rank.
+    /// Where the first of the samples that it was to hold stands in the epoch's order; the others follow. The batches of
+    /// all ranks at one step follow each other too, by rank.
     pub fn position(&self) -> u64 {
         self.filled.tray.step.first()
+    }
+
+    /// The place of each of its samples in the epoch's order, from [`position`](Self::position) on. A sample that stands in
+    /// for a bad one has the place of that; places of samples that were skipped are missing.
+    pub fn positions(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
+        (0..self.len()).map(|index| self.position() + self.place(index) as u64)
+    }
+
+    /// What became of each of the samples that it was to hold, in order: as many as it holds, and those that were skipped.
+    pub fn verdicts(&self) -> impl ExactSizeIterator<Item = Verdict<'_>> + '_ {
+        let Filled { tray, delivered, .. } = &self.filled;
+        tray.samples.iter().enumerate().map(move |(place, &sample)| {
+            let bad = delivered.as_ref().and_then(|delivered| delivered.bad_at(place));
+            match bad.map(|bad| (bad, &bad.replacement)) {
+                None => Verdict::Delivered { sample },
+                Some((bad, Some(by))) => Verdict::Replaced { bad, by },
+                Some((bad, None)) => Verdict::Skipped { bad },
+            }
+        })
     }
 
     /// How many of its samples, at its end, were delivered in this epoch before, and fill it up here
     /// ([`LastBatch::Pad`](crate::order::LastBatch::Pad)). A metric over every sample leaves them out.
     pub fn repeats(&self) -> usize {
-        self.filled.tray.step.repeats() as usize
+        let repeats = self.filled.tray.step.repeats() as usize;
+        let first = self.filled.tray.samples.len() - repeats;
+        match &self.filled.delivered {
+            None => repeats,
+            Some(delivered) => delivered.places.iter().filter(|&&place| place >= first).count(),
+        }
     }
 
     /// How far the run has come with this batch: a run that is resumed there begins with the batch after it.
@@ -219,12 +247,22 @@ impl Batch {
 
     /// The labels, [`UNLABELLED`](crate::source::UNLABELLED) where a sample has none.
     pub fn labels(&self) -> &[i64] {
-        &self.filled.tray.labels
+        self.filled.delivered.as_ref().map_or(&self.filled.tray.labels, |delivered| &delivered.labels)
     }
 
     /// The samples' numbers within the source.
     pub fn samples(&self) -> &[u64] {
-        &self.filled.tray.samples
+        self.filled.delivered.as_ref().map_or(&self.filled.tray.samples, |delivered| &delivered.samples)
+    }
+
+    /// Which data set of a [mixture](crate::Loader::mixture) one sample is from, by its place among them; 0 where there is
+    /// only one.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below [`len`](Self::len).
+    pub fn part(&self, index: usize) -> usize {
+        self.filled.tray.part_of(self.samples()[index])
     }
 
     /// The key of one sample: its name within the data set.
@@ -233,7 +271,15 @@ impl Batch {
     ///
     /// If `index` is not below [`len`](Self::len).
     pub fn key(&self, index: usize) -> &str {
-        self.filled.tray.key(index)
+        let place = self.place(index);
+        let bad = self.filled.delivered.as_ref().and_then(|delivered| delivered.bad_at(place));
+        let by = bad.and_then(|bad| bad.replacement.as_ref());
+        by.map_or_else(|| self.filled.tray.key(place), |by| &by.key)
+    }
+
+    /// Which of the samples that it was to hold stands, or is replaced, at an index.
+    fn place(&self, index: usize) -> usize {
+        self.filled.delivered.as_ref().map_or(index, |delivered| delivered.places[index])
     }
 
     fn form(&self, group: usize) -> Option<Form> {
@@ -248,7 +294,7 @@ impl Batch {
     }
 
     fn image_of<'a>(&self, group: usize, index: usize, bytes: &'a [u8]) -> Image<'a> {
-        let size = self.filled.tray.size(group, index);
+        let size = self.filled.tray.size(group, self.place(index));
         Image { height: size.height, width: size.width, bytes }
     }
 }

@@ -4,6 +4,7 @@
 //! library that decodes the whole image, from which the region's rows are taken. Raw pixels are copied. The format is told
 //! by its first bytes, never by a file's name; pixels without a header alone have no such bytes.
 
+mod footprint;
 pub(crate) mod kernels;
 pub(crate) mod nvjpeg;
 mod other;
@@ -181,7 +182,10 @@ impl Decoder {
         let info = match bytes {
             [] => return Err(Error::new(ErrorKind::NotAnImage, "the sample is empty")),
             [0xFF, 0xD8, ..] => self.inspect_jpeg(bytes)?,
-            [0x89, b'P', b'N', b'G', ..] => whole_image(Route::Png, other::png_dimensions(bytes)?),
+            [0x89, b'P', b'N', b'G', ..] => {
+                let header = other::PngHeader::parse(bytes)?;
+                whole_image(Route::Png, (header.width, header.height))
+            }
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => {
                 whole_image(Route::WebP, other::webp_dimensions(bytes)?)
             }
@@ -248,6 +252,45 @@ impl Decoder {
             (Route::WebP, _) => other::webp(bytes)?,
         };
         pixels.copy_rows(region, sink)
+    }
+
+    /// Bytes of memory that [`decode`](Self::decode) takes at most for an image that [`inspect`](Self::inspect) saw last,
+    /// scratch that it keeps included.
+    ///
+    /// Baseline JPEG grows with the region's width. The libraries take whole images: a byte of PNG per byte of its pixels,
+    /// and three more a pixel if it is not 8-bit RGB; WebP 5 to 17 bytes a pixel, and up to 350 for each encoded byte that
+    /// is lossless; other JPEG 8 to 35 bytes a pixel.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt) for a WebP whose frame is larger than the image.
+    pub fn memory_bytes(&self, bytes: &[u8], info: &ImageInfo, view: impl Into<View>) -> Result<u64> {
+        let size = (info.width, info.height);
+        Ok(match (info.route, &self.header) {
+            (Route::Raw, _) => 0,
+            (Route::Png, _) => footprint::png(&other::PngHeader::parse(bytes)?),
+            (Route::WebP, _) => footprint::webp(&other::WebpFacts::parse(bytes, size)?, size, bytes.len()),
+            (Route::Jpeg, Some(header)) => jpeg::Decoder::memory_bytes(header, view.into()),
+            (_, Some(header)) => footprint::jpeg(header, bytes.len()),
+            (_, None) => 0,
+        })
+    }
+
+    /// The same of [`decode_indexed`](Self::decode_indexed), where no header is looked at.
+    pub(crate) fn memory_bytes_indexed(route: Route, view: View) -> u64 {
+        match route {
+            Route::Raw => 0,
+            _ => jpeg::Decoder::memory_bytes_streamed(view.region.width),
+        }
+    }
+
+    /// Scratch that it holds between two images.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.jpeg.held_bytes()
+    }
+
+    /// Gives that back.
+    pub(crate) fn release(&mut self) {
+        self.jpeg.release();
     }
 
     /// Decodes a region from the pieces of a sample that its record names for that region; what a header would say comes

@@ -27,27 +27,160 @@ pub(super) struct Pixels {
     rgb: Vec<u8>,
 }
 
-/// A PNG, its dimensions checked before anything is allocated for its pixels.
-pub(super) fn png_dimensions(bytes: &[u8]) -> Result<(u32, u32)> {
-    dimensions(Route::Png, PngDecoder::new(Cursor::new(bytes)))
+/// What the first chunks of a PNG say, read without allocating anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PngHeader {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    bit_depth: u8,
+    colour_type: u8,
+    /// Whether a colour is transparent, or the palette's are in part.
+    has_transparency: bool,
+    /// Bytes of the chunks before the pixels.
+    ancillary_bytes: u64,
+    has_profile: bool,
 }
 
-/// A WebP, likewise.
+impl PngHeader {
+    /// The length of signature and IHDR, with its checksum.
+    const LEN: usize = 33;
+
+    /// What a colour profile may unpack to. Those of printers have about 2 MB.
+    const PROFILE_BYTES_MAX: u64 = 4 << 20;
+
+    /// Reads it. Whether the rest is right shows when it is decoded.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
+        let corrupt = |what: &str| Error::new(ErrorKind::Corrupt, format!("{}: {what}", Route::Png.name()));
+        if bytes.len() < Self::LEN {
+            let message = format!("{}: ends after {} bytes, within its header", Route::Png.name(), bytes.len());
+            return Err(Error::new(ErrorKind::Truncated, message));
+        }
+        let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        if number(8) != 13 || &bytes[12..16] != b"IHDR" {
+            return Err(corrupt("does not begin with its header"));
+        }
+        let (width, height) = (number(16), number(20));
+        if width == 0 || height == 0 {
+            return Err(corrupt("has no pixels"));
+        }
+        let mut header = Self {
+            width,
+            height,
+            bit_depth: bytes[24],
+            colour_type: bytes[25],
+            has_transparency: false,
+            ancillary_bytes: 0,
+            has_profile: false,
+        };
+        let mut at = Self::LEN;
+        while let Some(head) = bytes.get(at..at + 8) {
+            let len_bytes = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+            match &head[4..] {
+                b"IDAT" => break,
+                b"tRNS" => header.has_transparency = true,
+                b"iCCP" => header.has_profile = true,
+                _ => {}
+            }
+            let held = len_bytes.min(bytes.len() - at);
+            header.ancillary_bytes += held as u64;
+            at += held + 12;
+        }
+        Ok(header)
+    }
+
+    /// Bytes of a pixel as the library gives it.
+    pub(super) fn bytes_per_pixel(&self) -> u64 {
+        let channels = match self.colour_type {
+            0 => 1,
+            4 => 2,
+            6 => 4,
+            _ => 3,
+        };
+        (channels + u64::from(self.has_transparency)) * if self.bit_depth == 16 { 2 } else { 1 }
+    }
+
+    /// Whether the library gives pixels as they are wanted.
+    pub(super) fn is_rgb8(&self) -> bool {
+        self.bytes_per_pixel() == 3 && self.bit_depth != 16
+    }
+
+    /// What the library may allocate for chunks beside the pixels: texts are held twice.
+    pub(super) fn chunk_bytes_max(&self) -> u64 {
+        let profile = if self.has_profile { Self::PROFILE_BYTES_MAX } else { 0 };
+        4 * self.ancillary_bytes + profile + (128 << 10)
+    }
+}
+
+/// A WebP's dimensions, checked before anything is allocated for its pixels.
 pub(super) fn webp_dimensions(bytes: &[u8]) -> Result<(u32, u32)> {
-    dimensions(Route::WebP, WebPDecoder::new(Cursor::new(bytes)))
+    let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|error| from_image(Route::WebP, error))?;
+    Ok(decoder.dimensions())
 }
 
-fn dimensions(route: Route, decoder: ImageResult<impl ImageDecoder>) -> Result<(u32, u32)> {
-    decoder.map(|decoder| decoder.dimensions()).map_err(|error| from_image(route, error))
+/// What decides how much memory a WebP takes, by its chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct WebpFacts {
+    pub(super) is_animated: bool,
+    pub(super) has_alpha: bool,
+    /// Bytes of bit streams that name their own Huffman codes.
+    pub(super) lossless_bytes: u64,
+}
+
+impl WebpFacts {
+    /// Looks through the chunks of a file whose dimensions were found to be these.
+    ///
+    /// # Errors
+    /// `Corrupt` where a frame says that it is larger: the library would allocate it before it compares.
+    pub(super) fn parse(bytes: &[u8], (width, height): (u32, u32)) -> Result<Self> {
+        let mut facts = Self::default();
+        facts.chunks(bytes.get(12..).unwrap_or_default(), (width, height))?;
+        Ok(facts)
+    }
+
+    fn chunks(&mut self, mut rest: &[u8], canvas: (u32, u32)) -> Result<()> {
+        while let Some(head) = rest.get(..8) {
+            let len_bytes = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+            let body = &rest[8..];
+            let (name, body) = (&head[..4], &body[..len_bytes.min(body.len())]);
+            match name {
+                b"VP8L" => self.lossless_bytes += body.len() as u64,
+                b"ALPH" => {
+                    self.has_alpha = true;
+                    self.lossless_bytes += body.len() as u64;
+                }
+                b"VP8X" => self.has_alpha |= body.first().is_some_and(|flags| flags & 0x10 != 0),
+                b"ANMF" => {
+                    self.is_animated = true;
+                    self.chunks(body.get(16..).unwrap_or_default(), canvas)?;
+                }
+                _ => {}
+            }
+            // Whatever its name says: what follows alpha is taken for a frame.
+            if let Some([_, _, _, 0x9D, 0x01, 0x2A, w0, w1, h0, h1]) = body.get(..10) {
+                let side = |low: u8, high: u8| u32::from(u16::from_le_bytes([low, high]) & 0x3FFF);
+                let (width, height) = (side(*w0, *w1), side(*h0, *h1));
+                if width > canvas.0 || height > canvas.1 {
+                    let message = format!("{}: has a frame of {width}x{height} in {canvas:?}", Route::WebP.name());
+                    return Err(Error::new(ErrorKind::Corrupt, message));
+                }
+            }
+            rest = rest.get(8 + len_bytes + len_bytes % 2..).unwrap_or_default();
+        }
+        Ok(())
+    }
 }
 
 /// Alpha is dropped, grey repeated, 16-bit samples rounded to 8, as PIL's `convert("RGB")` does.
 pub(super) fn png(bytes: &[u8]) -> Result<Pixels> {
-    pixels(Route::Png, PngDecoder::new(Cursor::new(bytes)))
+    let mut limits = image::Limits::no_limits();
+    limits.max_alloc = Some(PngHeader::parse(bytes)?.chunk_bytes_max());
+    pixels(Route::Png, PngDecoder::with_limits(Cursor::new(bytes), limits))
 }
 
 /// Alpha is dropped; of an animation, the first picture is taken.
 pub(super) fn webp(bytes: &[u8]) -> Result<Pixels> {
+    // The library compares a frame with the image only when it is decoded.
+    WebpFacts::parse(bytes, webp_dimensions(bytes)?)?;
     pixels(Route::WebP, WebPDecoder::new(Cursor::new(bytes)))
 }
 

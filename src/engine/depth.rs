@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::options::Depth;
+
 /// Where the search starts.
 const START: usize = 8;
 /// A depth is judged by the rate of at least so many rounds of it, for at least so long: bursts and caches of a
@@ -25,7 +27,7 @@ const QUEUED: f64 = 1.1;
 
 /// Finds the knee. Knows no clock of its own.
 #[derive(Debug)]
-pub(super) struct DepthControl {
+pub(crate) struct DepthControl {
     max: usize,
     latency_max: Duration,
     depth: usize,
@@ -74,21 +76,29 @@ impl Window {
 }
 
 impl DepthControl {
+    /// The search that `depth` asks for, if it does, among at most `max` in flight.
+    pub(crate) fn of(depth: Depth, max: usize) -> Option<Self> {
+        match depth {
+            Depth::Fixed => None,
+            Depth::Adaptive { latency_max } => Some(Self::new(max, latency_max)),
+        }
+    }
+
     /// A search for at most `max` in flight.
-    pub(super) fn new(max: usize, latency_max: Duration) -> Self {
+    pub(crate) fn new(max: usize, latency_max: Duration) -> Self {
         let depth = START.min(max);
         let phase = if depth < max { Phase::Growing } else { Phase::Holding { windows: HOLD_WINDOWS } };
         Self { max, latency_max, depth, phase, held: None, window: None, next_probe: Probe::Fewer }
     }
 
     /// How many operations in flight pay.
-    pub(super) fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         self.depth
     }
 
     /// Takes note of operations that completed. `was_full` says whether as many as pay were in flight before: without, it is
     /// not the storage that sets the rate, and nothing is learned.
-    pub(super) fn completed(&mut self, now: Instant, operations: usize, was_full: bool) {
+    pub(crate) fn completed(&mut self, now: Instant, operations: usize, was_full: bool) {
         let Some(started) = self.window.as_mut().filter(|_| was_full) else {
             self.window = was_full.then_some(Started { at: now, operations: 0 });
             return;
@@ -179,7 +189,6 @@ impl DepthControl {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Depth;
     use super::*;
 
     /// Storage that does up to `knee` operations at once, each in `service`.

@@ -131,7 +131,7 @@ impl OpenFile {
     }
 
     /// It is kept open for many samples.
-    pub(super) fn keep_open(&self) {
+    pub(crate) fn keep_open(&self) {
         self.stays_open.store(true, Ordering::Relaxed);
     }
 

@@ -19,6 +19,7 @@ pub mod cufile;
 mod depth;
 mod fallbacks;
 mod files;
+mod now;
 mod options;
 mod page_cache;
 mod pending;
@@ -33,8 +34,8 @@ use std::ffi::CString;
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub use cufile::CuFile;
@@ -43,10 +44,12 @@ pub use options::{CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, 
 pub use page_cache::{budget_bytes as page_cache_budget_bytes, estimate_data_set_bytes, resident_share};
 pub use sim::{SimFault, SimFaults, SimOptions};
 
+pub(crate) use depth::DepthControl;
+pub(crate) use now::read_now;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Arena, DeviceRegion, Region};
-use crate::report::Fallback;
-use depth::DepthControl;
+use crate::report::{Fallback, lock};
 use fallbacks::Fallbacks;
 use pending::{Pending, What};
 use polling::IoPolling;
@@ -133,6 +136,7 @@ struct Common {
     fallbacks: Fallbacks,
     polling: IoPolling,
     counters: Counters,
+    again: Again,
     /// By their numbers, operations that no one waits for any more: to be ended at the first occasion.
     abandoned: Box<[AtomicBool]>,
 }
@@ -145,6 +149,27 @@ struct Counters {
     bytes_read: AtomicU64,
     retries: AtomicU64,
     timeouts: AtomicU64,
+}
+
+/// Bytes that were asked of storage again, since they had not come.
+#[derive(Default)]
+struct Again {
+    any: AtomicBool,
+    /// By the devices of their files.
+    bytes: Mutex<Vec<(u64, u64)>>,
+}
+
+impl Again {
+    /// Counts some of a file on a device.
+    fn add(&self, device: u64, len_bytes: u64) {
+        let mut bytes = lock(&self.bytes);
+        match bytes.iter_mut().find(|(known, _)| *known == device) {
+            Some((_, known)) => *known += len_bytes,
+            None => bytes.push((device, len_bytes)),
+        }
+        // Under the lock, as it is cleared.
+        self.any.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Counters {
@@ -177,6 +202,7 @@ impl Common {
             fallbacks: Fallbacks::default(),
             polling: IoPolling::new(options.iopoll),
             counters: Counters::default(),
+            again: Again::default(),
             abandoned: (0..depth).map(|_| AtomicBool::new(false)).collect(),
         })
     }
@@ -269,10 +295,7 @@ impl Engine {
         let fallbacks = common.fallbacks.snapshot();
         let (arena, ready) = (arena.clone(), Vec::with_capacity(depth));
         let (pending, expired) = (Pending::new(depth, options.read_timeout), Vec::new());
-        let control = match options.depth {
-            Depth::Fixed => None,
-            Depth::Adaptive { latency_max } => Some(DepthControl::new(depth, latency_max)),
-        };
+        let control = DepthControl::of(options.depth, depth);
         let bound_to_thread = PhantomData;
         (Self { driver, common, arena, ready, pending, expired, depth, control, bound_to_thread }, fallbacks)
     }
@@ -297,13 +320,20 @@ impl Engine {
         }
     }
 
-    /// Opens a file at once, on this thread: for objects that stay open, which are opened rarely.
+    /// Opens a file and waits for it: for objects that stay open, which are opened rarely.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open); `TimedOut` after [`read_timeout`](EngineOptions::read_timeout).
     pub fn open_now(&self, path: &Path) -> Result<Arc<OpenFile>> {
         let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| nul_in(path))?;
-        let file = match &self.driver {
-            Driver::Sim(sim) => sim.open_now(name)?,
-            _ => self.common.open(name)?,
+        let opened = match &self.driver {
+            Driver::Sim(sim) => sim.open_now(name.clone()),
+            _ => {
+                let (common, name) = (Arc::clone(&self.common), name.clone());
+                now::within(self.pending.timeout(), || false, move || common.open(name))?
+            }
         };
+        let file = opened.unwrap_or_else(|| Err(self.pending.give_up(&self.common, &What::Open(name))))?;
         file.keep_open();
         Ok(file)
     }
@@ -481,7 +511,7 @@ impl Engine {
     }
 
     /// The driver's clock.
-    fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         match &self.driver {
             Driver::Sim(sim) => sim.now(),
             _ => Instant::now(),
@@ -523,6 +553,17 @@ impl Engine {
     /// Every fallback taken so far.
     pub fn fallbacks(&self) -> Vec<Fallback> {
         self.common.fallbacks.snapshot()
+    }
+
+    /// Hands out, once, the bytes that were asked of each device again since an answer was short or none: for whoever holds
+    /// devices to a rate, and has counted each read when it began. `put` gets a device number (st_dev) and bytes.
+    pub fn take_asked_again(&mut self, mut put: impl FnMut(u64, u64)) {
+        let Again { any, bytes } = &self.common.again;
+        if any.load(Ordering::Relaxed) {
+            let mut bytes = lock(bytes);
+            any.store(false, Ordering::Relaxed);
+            bytes.drain(..).for_each(|(device, len_bytes)| put(device, len_bytes));
+        }
     }
 
     /// What it has done so far.

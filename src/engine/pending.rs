@@ -93,6 +93,16 @@ impl Pending {
         }
     }
 
+    /// How long each may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Gives up something that was not among them, and took as long.
+    pub(super) fn give_up(&self, common: &Common, what: &What) -> Error {
+        give_up(common, what, self.timeout)
+    }
+
     /// Operations that the driver has.
     pub(super) fn len(&self) -> usize {
         self.operations.len() - self.vacant.len()
@@ -150,9 +160,7 @@ impl Pending {
                     operation.is_overdue = true;
                     self.overdue += 1;
                     common.abandoned[number].store(true, Ordering::Relaxed);
-                    common.counters.timeouts.fetch_add(1, Ordering::Relaxed);
-                    let error = operation.what.give_up(self.timeout);
-                    log::error!("{error}");
+                    let error = give_up(common, &operation.what, self.timeout);
                     ended.push(Completion { token: operation.token, result: Err(error) });
                     expired.push(number as u64);
                 }
@@ -206,7 +214,15 @@ impl Drop for Pending {
     }
 }
 
-const REMEDY: &str = "see what the storage hangs on (dmesg, nfsstat, lctl), or allow more time: LoaderBuilder::read_timeout, \
+/// Counts and tells what has not come in time.
+fn give_up(common: &Common, what: &What, timeout: Duration) -> Error {
+    common.counters.timeouts.fetch_add(1, Ordering::Relaxed);
+    let error = what.give_up(timeout);
+    log::error!("{error}");
+    error
+}
+
+pub(super) const REMEDY: &str = "see what the storage hangs on (dmesg, nfsstat, lctl), or allow more time: LoaderBuilder::read_timeout, \
                       --read-timeout";
 
 impl What {

@@ -86,6 +86,8 @@ pub(super) struct Transfer<T = Region> {
     span: Span,
     /// Bytes of the span that have arrived, from its start.
     filled: usize,
+    /// Bytes of the span that were asked for, from its start.
+    asked: usize,
     /// Reads go through the page cache from here on.
     buffered: bool,
     retried: bool,
@@ -152,16 +154,21 @@ impl<T: Target> Transfer<T> {
         let room = region.len_bytes();
         assert!(room >= span.len_bytes, "a region of {room} bytes for {} bytes", span.len_bytes);
         let buffered = T::IS_ON_HOST && !file.is_direct() && file.open_buffered().is_ok();
-        Ok(Self { file, region, offset, len_bytes, span, filled: 0, buffered, retried: false, stalls: 0 })
+        Ok(Self { file, region, offset, len_bytes, span, filled: 0, asked: 0, buffered, retried: false, stalls: 0 })
     }
 
     /// The next request. A direct one starts and ends on multiples of the alignment: after an answer that ended
-    /// between two, it reads the part before once more.
-    pub(super) fn request(&self, common: &Common) -> Request {
+    /// between two, it reads the part before once more. What is asked for a second time is counted.
+    pub(super) fn request(&mut self, common: &Common) -> Request {
         let align = if self.buffered { 1 } else { self.file.align_bytes() };
         let at = self.filled / align * align;
         let end = if self.buffered { self.needed() } else { self.span.len_bytes };
         let len_bytes = (end - at).min((common.read_bytes_max / align * align).max(align));
+        let again = self.asked.saturating_sub(at).min(len_bytes);
+        if again > 0 {
+            common.again.add(self.file.identity().inode.0, again as u64);
+        }
+        self.asked = self.asked.max(at + len_bytes);
         Request { offset: self.span.start + at as u64, at, len_bytes }
     }
 

@@ -2,7 +2,7 @@
 
 use super::compact::{EntryIter, EntryWriter};
 use super::entry::{EntryPoints, Facts, Grain, Grid, Piece, SCAN_BYTES_MAX, stale};
-use super::geometry::{Geometry, Layout};
+use super::geometry::{BLOCK_SIDE, Geometry, Layout};
 use super::guide::Guide;
 use super::header::{Decodability, Header, Scan, restart_interval};
 use super::huffman::TableCache;
@@ -16,6 +16,9 @@ use super::tables::{QuantTable, Tables};
 use super::window::Window;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pixels::{Rect, RowSink, View};
+
+/// What the derived tables of recent images take.
+const TABLES_BYTES: usize = 256 << 10;
 
 /// Decodes sequential JPEG of 8 bits; see the [module](super) for what exactly and how exactly.
 ///
@@ -88,6 +91,37 @@ impl Decoder {
             Decodability::WholePlanes => self.decode_planes(bytes, header, &geometry, sink),
             other => Err(unsupported(other.name())),
         }
+    }
+
+    /// Bytes of scratch that [`decode`](Self::decode) grows to for a region, at most.
+    pub(crate) fn memory_bytes(header: &Header, view: View) -> u64 {
+        let geometry = Geometry::new(header, view);
+        let is_streamed = header.support() == Decodability::Streamed;
+        let planes = geometry.planes().iter().map(|plane| {
+            let (columns, rows) = (plane.h * plane.side, plane.v * plane.side);
+            let rows = if is_streamed { rows + 1 } else { plane.rows.len() + 2 * rows };
+            // Whole MCUs, as many as the widest plane needs.
+            Samples::len_bytes(plane.columns.len() + 4 * columns, rows)
+        });
+        (TABLES_BYTES + planes.sum::<usize>() + 3 * Output::row_bytes(view.region.width)) as u64
+    }
+
+    /// The same of any file that is decoded an MCU row at a time, for a region of a width.
+    pub(crate) fn memory_bytes_streamed(width: u32) -> u64 {
+        const SIDE_MAX: usize = 4 * BLOCK_SIDE;
+        let plane = Samples::len_bytes(width as usize + 4 * SIDE_MAX, SIDE_MAX + 1);
+        (TABLES_BYTES + 3 * (plane + Output::row_bytes(width))) as u64
+    }
+
+    /// Bytes of scratch that it holds, but for what has one size for every image.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.samples.iter().map(Samples::held_bytes).sum::<usize>() + self.output.held_bytes()
+    }
+
+    /// Gives them back.
+    pub(crate) fn release(&mut self) {
+        self.samples = Default::default();
+        self.output = Output::new(self.simd);
     }
 
     /// Passes over the whole scan of `bytes` and appends its entry points to `entries`, in their compact form.

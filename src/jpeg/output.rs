@@ -27,10 +27,17 @@ impl Samples {
     pub fn reset(&mut self, columns: Range<usize>, rows: usize) {
         self.stride = columns.len() + 2 * MARGIN;
         self.first_column = columns.start;
-        let len = self.stride * rows + MARGIN;
-        if self.bytes.len() < len {
-            self.bytes.resize(len, 0);
-        }
+        make_room(&mut self.bytes, self.stride * rows + MARGIN);
+    }
+
+    /// Bytes for `rows` rows of `columns` columns.
+    pub fn len_bytes(columns: usize, rows: usize) -> usize {
+        (columns + 2 * MARGIN) * rows + MARGIN
+    }
+
+    /// Bytes that it holds.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Distance of rows.
@@ -84,6 +91,15 @@ impl Samples {
     }
 }
 
+/// Makes a vector at least this long, whose content is then anything: never longer, and never both the old and the new at
+/// once, so that it takes what was planned for it.
+fn make_room(bytes: &mut Vec<u8>, len: usize) {
+    if bytes.len() < len {
+        *bytes = Vec::new();
+        *bytes = vec![0; len];
+    }
+}
+
 /// Upsamples and converts rows.
 pub struct Output {
     simd: Simd,
@@ -98,12 +114,18 @@ impl Output {
 
     /// Makes room for rows of the region.
     pub fn reset(&mut self, geometry: &Geometry) {
-        let len = geometry.region.width as usize + 4 * MARGIN;
-        for row in &mut self.rows {
-            if row.len() < len {
-                row.resize(len, 0);
-            }
-        }
+        let len = Self::row_bytes(geometry.region.width);
+        self.rows.iter_mut().for_each(|row| make_room(row, len));
+    }
+
+    /// Bytes of each of three rows, for a region of a width.
+    pub fn row_bytes(width: u32) -> usize {
+        width as usize + 4 * MARGIN
+    }
+
+    /// Bytes that it holds.
+    pub fn held_bytes(&self) -> usize {
+        self.rows.iter().map(Vec::capacity).sum()
     }
 
     /// Hands the rows `rows` of the image to the sink.

@@ -15,10 +15,10 @@ use crate::decode::kernels::cuda::{Images, Scratch, address};
 use crate::decode::kernels::{Capacity, Needs, Wave, cut, samples_image};
 use crate::decode::nvjpeg::{self, Eligible, Kinds, NvJpeg, NvJpegDevice, Refusal};
 use crate::device::Device;
-use crate::device::cuda::{DeviceMemory, Gpu, Output, Registered, error, upload};
+use crate::device::cuda::{DeviceMemory, Gpu, Output, Registered, error, move_down, upload};
 use crate::engine::CuFile;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{Arena, DeviceArena, Pinned, SlotPool, Statuses, Upload, UploadLayout, ViewLayout};
+use crate::memory::{Arena, DeviceArena, FilledSlot, Pinned, SlotPool, Statuses, Upload, UploadLayout, ViewLayout};
 use crate::pixels::Rect;
 use crate::plan::{SamplePlan, Views};
 use crate::report::{Fallback, lock};
@@ -214,8 +214,9 @@ impl Cuda {
         Ok(takes_all.then(|| self.landing()))
     }
 
-    /// Empties a slot's upload for the next batch. What is to land on the device waits for no stream, so the last batch's
-    /// kernels have to be done with what landed there: by now they mostly are.
+    /// Empties a slot's upload for the next batch, or for another round of one that has settled. What is to land on the
+    /// device waits for no stream, so the last batch's kernels have to be done with what landed there: by now they mostly
+    /// are.
     pub(super) fn start_round(&self, index: usize) -> Result<()> {
         self.uploads[index].start_round();
         if self.cufile.is_some() {
@@ -251,7 +252,7 @@ impl Cuda {
     /// # Errors
     /// `DeviceLost` and the like. The device may then still work on the batch: see [`drain`](Self::drain).
     pub(super) fn launch(&self, filled: &mut Filled) -> Result<u64> {
-        let Filled { tray, slot: filled } = filled;
+        let Filled { tray, slot: filled, .. } = filled;
         let mut guard = lock(&self.slots[filled.index()]);
         let slot = &mut *guard;
         let (host, statuses) = (&self.uploads[filled.index()], &self.statuses[filled.index()]);
@@ -274,7 +275,7 @@ impl Cuda {
                 slot.upload.upload(&slot.stream, start, bytes)?;
                 copied += bytes.len();
             }
-            output.upload_labels(&tray.labels)?;
+            output.upload_labels(&tray.made_labels())?;
             for range in made_on_host {
                 copied += range.len();
                 upload(&slot.stream, output.bytes_mut(), range.start, &tensors[range])?;
@@ -320,6 +321,26 @@ impl Cuda {
         output.end()?;
         slot.stream.synchronize().map_err(|code| error("cuStreamSynchronize", code))?;
         Ok(copied as u64)
+    }
+
+    /// Moves the tensors of the places that a batch of `samples` holds, ascending, and their labels to where a batch of so
+    /// many has them, in the stream's order.
+    pub(super) fn close_gaps(
+        &self,
+        filled: &mut FilledSlot,
+        (places, samples): (&[usize], usize),
+        labels: &[i64],
+    ) -> Result<()> {
+        let slot = lock(&self.slots[filled.index()]);
+        let moves: Vec<_> = filled.moves(places, samples).collect();
+        let Some(output) = filled.output_mut() else { return Err(no_output()) };
+        for (from, to) in moves {
+            // SAFETY: this is the stream that writes the tensors.
+            unsafe { move_down(&slot.stream, output.bytes_mut(), from, to)? };
+        }
+        // SAFETY: CUDA takes a copy of what is not page-locked, and the order is the stream's.
+        unsafe { output.upload_labels(labels)? };
+        output.end()
     }
 
     /// Waits until the device does nothing more for a batch, whatever became of it.

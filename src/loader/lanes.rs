@@ -4,12 +4,16 @@
 //! line for each root, and whatever can be done is done for the root with the fewest operations in flight. So roots of one
 //! speed have as many in flight each, and a slow one takes what the others leave it, but never the last operation that another
 //! may need.
+//!
+//! How many operations in flight pay is found for each root on its own. One that hangs keeps as many as it had, and the others
+//! go on as if it were not there.
 
 use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::seat::Waiting;
+use crate::engine::{Depth, DepthControl};
 use crate::report::{CountedRoot, Counters, RootCounters, lock, merge_root};
 use crate::source::Source;
 use crate::storage::{Bucket, ResolvedLimits, Roots};
@@ -19,8 +23,10 @@ pub(super) struct Lanes {
     lanes: Vec<Lane>,
     roots: Roots,
     limits: ResolvedLimits,
-    /// Operations in flight that the engine may have.
+    /// Operations in flight that the engine may have, how many of them there may be now, and how many pay a root.
+    depth_max: usize,
     depth: usize,
+    control: Depth,
     /// Up to when operations in flight were counted.
     counted: Instant,
 }
@@ -36,30 +42,58 @@ struct Lane {
     is_stuck: bool,
     seats: usize,
     in_flight: usize,
+    /// Whether one of its files was open. Before, it may be a root that there is none of.
+    is_met: bool,
+    /// How many operations in flight pay, where that is looked for; whether as many were when the engine was last waited for,
+    /// and how many have ended since.
+    control: Option<DepthControl>,
+    was_full: bool,
+    ended: usize,
     bucket: Option<Bucket>,
     counters: RootCounters,
 }
 
 impl Lanes {
-    pub(super) fn new(depth: usize, limits: ResolvedLimits) -> Self {
-        Self { lanes: Vec::new(), roots: Roots::default(), limits, depth, counted: Instant::now() }
+    /// Lines of roots that share `depth` operations.
+    pub(super) fn new(depth: usize, control: Depth, limits: ResolvedLimits) -> Self {
+        Self {
+            lanes: Vec::new(),
+            roots: Roots::new(),
+            limits,
+            depth_max: depth,
+            depth,
+            control,
+            counted: Instant::now(),
+        }
+    }
+
+    /// Sets how many operations in flight there may be in all for now, where others have a share of them.
+    pub(super) fn allow(&mut self, depth: usize) {
+        self.depth = depth;
     }
 
     /// Puts a sample of a batch into its line.
     pub(super) fn push(&mut self, source: &dyn Source, waiting: Waiting) {
-        let lane = self.roots.of_sample(source, waiting.tray.samples[waiting.index]);
-        self.make(lane);
+        let lane = self.lane_of(source, &waiting);
         self.lanes[lane].waiting.push_back(waiting);
+    }
+
+    /// Puts a sample that stands in for another before all that wait: its batch may lack nothing else.
+    pub(super) fn push_first(&mut self, source: &dyn Source, waiting: Waiting) {
+        let lane = self.lane_of(source, &waiting);
+        self.lanes[lane].waiting.push_front(waiting);
+    }
+
+    fn lane_of(&mut self, source: &dyn Source, waiting: &Waiting) -> usize {
+        let lane = self.roots.of_sample(source, waiting.tray.sample(waiting.index));
+        self.make(lane);
+        lane
     }
 
     /// Whether a root has nothing to read, so that a further batch is to be looked at.
     pub(super) fn is_hungry(&self) -> bool {
-        self.lanes.is_empty() || !self.lanes.iter().all(Lane::has_work)
-    }
-
-    /// Whether there is one root, as far as is known.
-    pub(super) fn is_single(&self) -> bool {
-        self.lanes.len() < 2
+        let mut used = self.lanes.iter().filter(|lane| lane.is_used()).peekable();
+        used.peek().is_none() || !used.all(Lane::has_work)
     }
 
     /// Whether nothing waits to be admitted or started.
@@ -68,13 +102,13 @@ impl Lanes {
     }
 
     /// The sample that is admitted next, and its lane: one of the root with the fewest operations in flight, and of several
-    /// such the one that comes first in the order. Of `depth` operations, which may be fewer than the engine can have, each
-    /// other root keeps one.
-    pub(super) fn next_to_admit(&mut self, depth: usize, now: Instant) -> Option<(usize, Waiting)> {
-        let most = self.most_of(depth);
+    /// such the one that comes first in the order. None of a root that has as many in flight as pay.
+    pub(super) fn next_to_admit(&mut self, now: Instant) -> Option<(usize, Waiting)> {
+        let most = self.most();
         let ready = self.lanes.iter_mut().enumerate().filter_map(|(number, lane)| {
             let first = lane.waiting.front()?;
             let turn = (lane.in_flight, first.tray.sequence, first.index);
+            let most = lane.control.as_ref().map_or(most, |control| control.depth().min(most));
             let may = lane.starting.is_empty() && lane.seats < most && lane.in_flight < most;
             (may && lane.is_within_limit(now)).then_some((turn, number))
         });
@@ -89,13 +123,24 @@ impl Lanes {
         self.lanes[lane].seats -= 1;
     }
 
-    /// The lane of a file that is open. A sample of which it was not known so far moves there.
-    pub(super) fn settle(&mut self, lane: usize, device: u64, path: &Path) -> usize {
+    /// The lane of a sample whose file is open, on a device and at a path. One that was taken for another root's moves there.
+    pub(super) fn settle(
+        &mut self,
+        source: &dyn Source,
+        sample: u64,
+        lane: usize,
+        (device, path): (u64, &Path),
+    ) -> usize {
         let found = self.roots.of_device(device, path);
         if found != lane {
             self.make(found);
+            self.roots.learn(source, sample, path, found);
             self.lanes[lane].seats -= 1;
             self.lanes[found].seats += 1;
+        }
+        if !self.lanes[found].is_met {
+            // Its device may have been taken for another.
+            (self.lanes[found].is_met, self.lanes[found].bucket) = (true, self.bucket(found));
         }
         found
     }
@@ -154,9 +199,44 @@ impl Lanes {
         }
     }
 
+    /// Counts bytes that were asked of a device again.
+    pub(super) fn reads_again(&mut self, device: u64, len_bytes: u64, now: Instant) {
+        let number = self.roots.all().iter().position(|root| root.device == device);
+        if let Some(bucket) = number.and_then(|number| self.lanes.get_mut(number)?.bucket.as_mut()) {
+            bucket.take(len_bytes, now);
+        }
+    }
+
     /// Counts an operation that has ended.
     pub(super) fn ended(&mut self, lane: usize) {
-        self.lanes[lane].in_flight -= 1;
+        let lane = &mut self.lanes[lane];
+        lane.in_flight -= 1;
+        lane.ended += 1;
+    }
+
+    /// Takes note of what is in flight, before the engine is waited for.
+    pub(super) fn wait_begins(&mut self) {
+        for lane in &mut self.lanes {
+            lane.was_full = lane.control.as_ref().is_some_and(|control| lane.in_flight >= control.depth());
+        }
+    }
+
+    /// Learns from what has ended meanwhile, by the engine's clock, how many in flight pay.
+    pub(super) fn wait_ended(&mut self, now: Instant) {
+        for lane in &mut self.lanes {
+            let ended = std::mem::take(&mut lane.ended);
+            if let Some(control) = &mut lane.control {
+                control.completed(now, ended, lane.was_full);
+            }
+        }
+    }
+
+    /// Operations in flight that pay, of all roots together, as far as is known by now.
+    pub(super) fn depth(&self) -> usize {
+        let used = self.lanes.iter().filter(|lane| lane.is_used());
+        used.map(|lane| lane.control.as_ref().map_or(self.depth_max, DepthControl::depth))
+            .sum::<usize>()
+            .min(self.depth_max)
     }
 
     /// Counts a read that has ended with all its bytes.
@@ -202,7 +282,7 @@ impl Lanes {
                 &mut roots,
                 CountedRoot {
                     device: root.device,
-                    name: root.name.clone(),
+                    name: root.name.display().to_string(),
                     limit_bytes_per_second: self.limits.bytes_per_second(root.device),
                     counters: lane.counters.clone(),
                 },
@@ -213,28 +293,34 @@ impl Lanes {
     /// The most operations in flight that one root may have: all but one for each of the others, or its even share where
     /// there are too few for that.
     fn most(&self) -> usize {
-        self.most_of(self.depth)
-    }
-
-    fn most_of(&self, depth: usize) -> usize {
-        let count = self.lanes.len().max(1);
-        depth.saturating_sub(count - 1).max(depth / count).max(1)
+        let count = self.lanes.iter().filter(|lane| lane.is_used()).count().max(1);
+        self.depth.saturating_sub(count - 1).max(self.depth / count).max(1)
     }
 
     /// Makes the lanes up to that of a number.
     fn make(&mut self, number: usize) {
         while self.lanes.len() <= number {
-            let device = self.roots.all().get(self.lanes.len()).map(|root| root.device);
-            let limit = device.and_then(|device| self.limits.bytes_per_second(device));
-            let bucket = limit.map(|limit| Bucket::new(limit, Instant::now()));
-            self.lanes.push(Lane { bucket, ..Lane::default() });
+            let bucket = self.bucket(self.lanes.len());
+            let control = DepthControl::of(self.control, self.depth_max);
+            self.lanes.push(Lane { bucket, control, ..Lane::default() });
         }
+    }
+
+    /// What holds a root to its limit, if it has one.
+    fn bucket(&self, number: usize) -> Option<Bucket> {
+        let limit = self.limits.bytes_per_second(self.roots.all().get(number)?.device)?;
+        Some(Bucket::new(limit, Instant::now()))
     }
 }
 
 impl Lane {
     fn has_work(&self) -> bool {
         !self.starting.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// Whether there are samples on it, as far as is known.
+    fn is_used(&self) -> bool {
+        self.is_met || self.seats > 0 || self.has_work()
     }
 
     fn is_within_limit(&mut self, now: Instant) -> bool {
@@ -284,29 +370,35 @@ mod tests {
 
     /// Lanes in which these samples wait, as those of one batch.
     fn lanes(depth: usize, limits: &RateLimits, samples: impl Iterator<Item = u64>) -> Lanes {
+        let mut lanes = Lanes::new(depth, Depth::Fixed, limits.resolve().unwrap());
+        waiting(samples).for_each(|waiting| lanes.push(&TwoRoots, waiting));
+        lanes
+    }
+
+    fn waiting_of(sample: u64) -> Waiting {
+        waiting([sample].into_iter()).next().unwrap()
+    }
+
+    fn waiting(samples: impl Iterator<Item = u64>) -> impl Iterator<Item = Waiting> {
         let augment = Augment::imagenet_train(8).build().unwrap();
         let samples: Vec<u64> = samples.collect();
         let steps = EpochSteps::new(samples.len() as u64, samples.len() as u64, LastBatch::Drop).unwrap();
         let step = steps.step(Cursor::start_of(0)).unwrap();
         let mut tray = Tray::new(0, step, Arc::new(Views::new([(augment, 1)]).unwrap()));
-        tray.fill(&TwoRoots, samples.into_iter()).unwrap();
+        assert!(tray.fill(&TwoRoots, samples.into_iter()).is_empty());
         let tray = Arc::new(tray);
         let slot = SlotPool::new(2, tray.samples.len(), 1).unwrap().try_acquire(tray.samples.len()).unwrap();
-        let mut lanes = Lanes::new(depth, limits.resolve().unwrap());
-        for index in 0..tray.samples.len() {
-            lanes.push(&TwoRoots, Waiting { tray: Arc::clone(&tray), slot: slot.clone(), index });
-        }
-        lanes
+        (0..tray.samples.len()).map(move |index| Waiting { tray: Arc::clone(&tray), slot: slot.clone(), index })
     }
 
     /// Admits and opens as long as the engine has room: the samples, in that order.
     fn admit(lanes: &mut Lanes, depth: usize) -> Vec<u64> {
         let mut admitted = Vec::new();
         while in_flight(lanes).iter().sum::<usize>() < depth
-            && let Some((lane, waiting)) = lanes.next_to_admit(depth, Instant::now())
+            && let Some((lane, waiting)) = lanes.next_to_admit(Instant::now())
         {
             lanes.opens(lane);
-            admitted.push(waiting.tray.samples[waiting.index]);
+            admitted.push(waiting.tray.sample(waiting.index));
         }
         admitted
     }
@@ -327,11 +419,6 @@ mod tests {
         let mut lanes = lanes(8, &RateLimits::default(), order);
         assert_eq!(admit(&mut lanes, 8), [0, 1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(in_flight(&lanes), [4, 4]);
-        // Of fewer operations than the engine could have, one is kept too.
-        let mut lanes_of_fewer = super::tests::lanes(32, &RateLimits::default(), (0..20).map(|n| 2 * n).chain([1]));
-        assert_eq!(admit(&mut lanes_of_fewer, 8).len(), 8);
-        end(&mut lanes_of_fewer, 1);
-        assert_eq!((admit(&mut lanes_of_fewer, 8).len(), in_flight(&lanes_of_fewer)), (0, vec![7, 0]));
         // What one has done, it may do again.
         end(&mut lanes, 1);
         assert_eq!(admit(&mut lanes, 8), [9]);
@@ -340,6 +427,7 @@ mod tests {
     #[test]
     fn a_root_that_hangs_never_takes_the_last_operation_of_another() {
         let mut lanes = lanes(8, &RateLimits::default(), 0..100);
+        lanes.lanes.iter_mut().for_each(|lane| lane.is_met = true);
         admit(&mut lanes, 8);
         // The first root answers nothing any more, the second at once.
         for _ in 0..46 {
@@ -354,6 +442,77 @@ mod tests {
         }
         assert_eq!(in_flight(&lanes), [7, 0]);
         assert!(lanes.is_hungry() && !lanes.is_idle());
+    }
+
+    /// Both roots do up to `knee` operations at once in a millisecond each, but for one that hangs from the first on.
+    fn run_at_knees(lanes: &mut Lanes, depth: usize, knees: [usize; 2]) -> [usize; 2] {
+        lanes.lanes.iter_mut().for_each(|lane| {
+            lane.is_met = true;
+            lane.control = DepthControl::of(Depth::default(), depth);
+        });
+        let mut now = Instant::now();
+        let mut most = [0; 2];
+        while lanes.lanes.iter().zip(knees).any(|(lane, knee)| knee > 0 && !lane.waiting.is_empty()) {
+            admit(lanes, depth);
+            lanes.wait_begins();
+            now += Duration::from_millis(1);
+            for (lane, knee) in knees.into_iter().enumerate() {
+                most[lane] = most[lane].max(lanes.lanes[lane].in_flight);
+                (0..knee.min(lanes.lanes[lane].in_flight)).for_each(|_| end(lanes, lane));
+            }
+            lanes.wait_ended(now);
+        }
+        most
+    }
+
+    #[test]
+    fn each_root_has_as_many_operations_as_pay_it() {
+        let limits = RateLimits::default();
+        let mut lanes = lanes(256, &limits, 0..40_000);
+        let most = run_at_knees(&mut lanes, 256, [32, 16]);
+        // Twice as many as pay are tried, once.
+        assert!((32..=64).contains(&most[0]) && (16..=32).contains(&most[1]), "{most:?}");
+        assert!((48..=96).contains(&lanes.depth()), "{}", lanes.depth());
+        // One that hangs has what was begun before anything was known, and the other all that pay it.
+        let mut lanes = super::tests::lanes(256, &limits, 0..40_000);
+        let most = run_at_knees(&mut lanes, 256, [0, 64]);
+        assert!(most[0] == 8 && (64..=128).contains(&most[1]), "{most:?}");
+        // Also where that is all that the engine can have, but for what hangs.
+        let mut lanes = super::tests::lanes(32, &limits, 0..8000);
+        let most = run_at_knees(&mut lanes, 32, [0, 64]);
+        assert_eq!(most, [8, 24]);
+    }
+
+    /// The mount table says that there is a file system, and the files turn out to lie on another.
+    #[test]
+    fn a_root_that_there_is_none_of_keeps_nothing_from_the_others() {
+        use std::os::unix::fs::MetadataExt;
+        let mut lanes = lanes(8, &RateLimits::default(), (0..50).map(|n| 2 * n + 1));
+        assert_eq!(admit(&mut lanes, 1), [1]);
+        let sys = Path::new("/sys").metadata().unwrap().dev();
+        let found = lanes.settle(&TwoRoots, 1, 0, (sys, Path::new("/proc/sample")));
+        assert_eq!((found, lanes.lanes[0].seats, lanes.lanes[1].seats), (1, 0, 1));
+        assert_eq!(lanes.roots.of_sample(&TwoRoots, 3), 1, "later ones are known");
+        // Those that wait move when they are open, one after the other.
+        lanes.lanes[0].waiting.clear();
+        assert_eq!((lanes.most(), lanes.is_hungry()), (8, true));
+        lanes.push(&TwoRoots, waiting_of(3));
+        assert!(!lanes.is_hungry(), "the other has nothing to do");
+    }
+
+    #[test]
+    fn what_is_asked_again_counts_against_the_limit() {
+        use std::os::unix::fs::MetadataExt;
+        let limits = RateLimits::default().root("/proc", 1.0).unwrap();
+        let mut lanes = lanes(8, &limits, 0..40);
+        let now = Instant::now();
+        let device = |path: &str| Path::new(path).metadata().unwrap().dev();
+        lanes.reads_again(device("/sys"), 500_000, now);
+        assert!(lanes.may_read(0, now) && lanes.may_read(1, now), "no root of it");
+        lanes.reads_again(device("/proc"), 500_000, now);
+        assert!(lanes.may_read(0, now) && !lanes.may_read(1, now));
+        let wait = lanes.limited_for(now).unwrap().as_secs_f64();
+        assert!((0.49..=0.5).contains(&wait), "{wait}");
     }
 
     #[test]

@@ -35,20 +35,34 @@
 //! cannot decode, is read again for the host, unless [`RequirePath::Direct`](crate::engine::RequirePath::Direct) makes that
 //! an error.
 //!
+//! A sample that cannot be delivered is, as [`OnError`] says, the end of the run, left out, or replaced: then its place goes
+//! back to the feeding thread, which reads another sample for it the way that all go. Of a batch that has been launched
+//! already, the places whose samples the device refused go round once more.
+//!
+//! Several loaders of a process may share their threads and reads, in a [`pool`](crate::pool). On a machine of several nodes
+//! all threads of a run are bound to the node of the device, or of the storage ([`Pin`]).
+//!
 //! Threads live as long as an [`Epochs`] iterator; memory lives as long as the [`Loader`] and the batches taken
 //! from it.
 
 mod builder;
 mod cuda;
 mod direct;
+mod exit;
 mod feed;
+mod growth;
+mod judge;
 mod landed;
 mod lanes;
 mod launch;
+mod pin;
+mod policy;
 mod push_down;
 mod ready;
+mod room;
 mod run;
 mod seat;
+mod stand_ins;
 mod state;
 mod tray;
 mod work;
@@ -60,22 +74,30 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use builder::LoaderBuilder;
-use builder::Origin;
+use builder::{Choice, Found, Origin, Part};
+pub use growth::Refreshed;
+use judge::BadSamplesFile;
+pub use pin::Pin;
+use pin::Processors;
+pub use policy::{ErrorBudget, OnError};
 pub use run::Epochs;
+use state::DataSetId;
 pub use state::State;
 pub(crate) use tray::Filled;
 use tray::Tray;
 
+use crate::batch::{BadSample, Batch};
 use crate::decode::DecoderKind;
 use crate::device::Device;
-use crate::engine::{CuFile, Engine, EngineKind, EngineOptions};
+use crate::engine::{CuFile, Depth, Engine, EngineKind, EngineOptions};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::memory::{Arena, MemoryPlan, SlotPool, numa};
+use crate::memory::{Arena, Budget, MemoryPlan, Placement, SlotPool, numa};
 use crate::order::{Cursor, EpochSteps, Order, Shard};
 use crate::plan::Views;
+use crate::pool::{Share, Turn};
 use crate::raw::Shape;
-use crate::report::{Counters, Fallback, Report, Setting, lock};
+use crate::report::{Counters, Fallback, Report, Setting, StageClock, lock};
 use crate::source::index::Recorders;
 use crate::source::{Extent, IndexMode, Source};
 use crate::storage::ResolvedLimits;
@@ -102,6 +124,9 @@ use crate::storage::ResolvedLimits;
 /// ```
 pub struct Loader {
     shared: Arc<Shared>,
+    /// Which samples it takes, and what was found of them; `shared` has those that were taken on.
+    choice: Choice,
+    found: Found,
     /// Behind the last batch that was taken.
     taken: Cursor,
     /// Where the next run begins, if it was resumed.
@@ -111,9 +136,11 @@ pub struct Loader {
 /// What the threads of a run share with the loader.
 struct Shared {
     source: Arc<dyn Source>,
+    /// The names of the parts of a mixture.
+    parts: Vec<String>,
     order: Order,
     /// What tells the data set from others.
-    data_set: u64,
+    data_set: DataSetId,
     steps: EpochSteps,
     views: Arc<Views>,
     orientation: bool,
@@ -127,10 +154,19 @@ struct Shared {
     engine: EngineKind,
     engine_options: EngineOptions,
     depth: usize,
+    /// Of what several loaders share, if it is one of them.
+    share: Option<Share>,
+    /// The processors that its threads run on, if not any.
+    processors: Option<Processors>,
     rate_limits: ResolvedLimits,
     threads: usize,
     held_timeout: Duration,
+    on_error: OnError,
+    budget: ErrorBudget,
+    bad_samples_file: Option<BadSamplesFile>,
     memory: MemoryPlan,
+    /// For images that need more than a decode thread has.
+    decode_budget: Budget,
     arena: Arena,
     slots: SlotPool,
     /// The device that tensors are made on, if not the host.
@@ -171,6 +207,34 @@ impl Loader {
     /// Describes a loader of a source of your own.
     pub fn of(source: Arc<dyn Source>) -> LoaderBuilder {
         LoaderBuilder::new(Origin::Source(source))
+    }
+
+    /// Describes a loader that mixes data sets by weights, of which only the ratios count: data sets on a file system, each
+    /// as for [`open`](Self::open).
+    ///
+    /// An epoch has of each its share, near exactly in every batch, and as many samples as the data sets together, or as
+    /// [`mixture_epoch`](LoaderBuilder::mixture_epoch) says. Every part is gone through pass after pass, also across epochs:
+    /// see [`Mixture`](crate::order::Mixture). A sample that comes again in an epoch is augmented anew.
+    /// [`Batch::part`](crate::Batch::part) says where a sample is from, [`Report::parts`] how many came of each.
+    ///
+    /// Classes are united as those of [`open_all`](Self::open_all): a class that several folders have is one class, with its
+    /// place among the names of all as its label; labels of shards and lists are numbers already, and are taken as they are.
+    ///
+    /// ```no_run
+    /// # fn main() -> forebay::Result<()> {
+    /// let loader = forebay::Loader::mixture([("data/photos", 0.7), ("data/sketches", 0.3)]).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn mixture(parts: impl IntoIterator<Item = (impl AsRef<Path>, f64)>) -> LoaderBuilder {
+        let parts = parts.into_iter().map(|(path, weight)| (Part::Path(path.as_ref().to_owned()), weight));
+        LoaderBuilder::new(Origin::Mixture(parts.collect()))
+    }
+
+    /// As [`mixture`](Self::mixture), of sources of your own.
+    pub fn mixture_of(parts: impl IntoIterator<Item = (Arc<dyn Source>, f64)>) -> LoaderBuilder {
+        let parts = parts.into_iter().map(|(source, weight)| (Part::Source(source), weight));
+        LoaderBuilder::new(Origin::Mixture(parts.collect()))
     }
 
     /// The batches of some epochs, one after another without a pause between epochs.
@@ -214,17 +278,6 @@ impl Loader {
         self.shared.state(self.taken)
     }
 
-    /// Goes to where another run had come to, as [`LoaderBuilder::resume`] does.
-    ///
-    /// # Errors
-    /// Those of [`State`]: the loader is left as it was.
-    pub fn resume(&mut self, state: State) -> Result<()> {
-        let Shared { order, data_set, .. } = &*self.shared;
-        let resumed = state.check(order, *data_set)?;
-        (self.resumed, self.taken) = (Some(resumed), resumed);
-        Ok(())
-    }
-
     /// Which of several processes it loads for.
     pub fn shard(&self) -> Shard {
         self.shared.steps.shard()
@@ -245,8 +298,7 @@ impl Loader {
         self.shared.device()
     }
 
-    /// The memory it allocated: all that the data path takes, but for the bytes of a sample that is read a second time
-    /// since its index was wrong.
+    /// The memory that it takes, part by part.
     pub fn memory(&self) -> MemoryPlan {
         self.shared.memory
     }
@@ -255,6 +307,11 @@ impl Loader {
     /// whose reads have all ended.
     pub fn bytes_in_flight(&self) -> usize {
         self.shared.arena.used_bytes()
+    }
+
+    /// Where the memory that encoded samples land in lies just now. Asks the kernel, which takes milliseconds.
+    pub fn placement(&self) -> Placement {
+        self.shared.arena.placement()
     }
 
     /// What it has done since it was built.
@@ -269,9 +326,15 @@ impl Loader {
                 depth_max: shared.depth,
                 engine: *lock(&shared.engine_name),
                 device: shared.device(),
-                memory_bound_bytes: shared.memory.total_bytes() as u64,
-                device_bound_bytes: shared.memory.device_bytes as u64,
+                pinned: shared
+                    .processors
+                    .as_ref()
+                    .map(Processors::pinned)
+                    .filter(|_| !shared.counters.has_fallback(Fallback::PINNED)),
+                memory: shared.memory,
+                decode_high_water_bytes: shared.decode_budget.high_water_bytes() as u64,
                 fallbacks: [shared.source.index_fallbacks(), &shared.device_fallbacks].concat(),
+                parts: shared.parts.clone(),
                 notes: shared.source.notes().iter().cloned().chain(simulated).collect(),
             },
         )
@@ -299,9 +362,25 @@ impl Shared {
 
     /// The engine of a run, and what it could not have.
     fn start_engine(&self) -> Result<(Engine, Vec<Fallback>)> {
+        // How many operations pay is found for each root.
+        let options = EngineOptions { depth: Depth::Fixed, ..self.engine_options };
         match self.cufile() {
-            Some(cufile) => Engine::with_cufile(cufile, &self.arena, self.depth, self.engine_options),
-            None => Engine::new(self.engine, &self.arena, self.depth, self.engine_options),
+            Some(cufile) => Engine::with_cufile(cufile, &self.arena, self.depth, options),
+            None => Engine::new(self.engine, &self.arena, self.depth, options),
+        }
+    }
+
+    /// The turns of a thread that decodes, and counts by this clock.
+    fn turn<'a>(&'a self, clock: &'a StageClock) -> Turn<'a> {
+        Turn::new(self.share.as_ref(), &self.stop, clock)
+    }
+
+    /// Binds the thread that calls to the loader's processors; where that fails it runs on any.
+    fn pin_thread(&self) {
+        if let Some(processors) = &self.processors
+            && let Err(errno) = processors.pin_thread()
+        {
+            self.counters.set_fallback(Processors::unpinned(errno));
         }
     }
 
@@ -312,6 +391,16 @@ impl Shared {
 
     fn device(&self) -> Device {
         self.cuda.as_ref().map_or(Device::Host, cuda::Cuda::device)
+    }
+
+    /// Counts which parts of a mixture the samples of a batch are from.
+    fn count_parts(&self, batch: &Batch) {
+        if self.parts.is_empty() {
+            return;
+        }
+        let mut counts = lock(&self.counters.parts);
+        counts.resize(self.parts.len(), 0);
+        (0..batch.len()).for_each(|index| counts[batch.part(index)] += 1);
     }
 
     /// Writes the index that the epoch just loaded has shown to be missing.
@@ -332,19 +421,46 @@ impl Shared {
 
     /// Says which sample an error is about: its key and where its bytes lie.
     fn name_sample(&self, tray: &Tray, index: usize, error: Error) -> Error {
-        let key = tray.key(index);
+        let sample = tray.sample(index);
+        let mut key = String::new();
+        if self.source.key(sample, &mut key).is_err() {
+            key = format!("number {sample}");
+        }
+        let (path, offset) = self.place_of(sample);
+        error.with_sample(named(&key, path.as_deref(), offset))
+    }
+
+    /// A sample that is bad at its own place in a batch.
+    fn bad_sample(&self, tray: &Tray, index: usize, error: Error) -> BadSample {
+        let (sample, key) = (tray.samples[index], tray.key(index).to_owned());
+        let (path, offset) = self.place_of(sample);
+        let name = if key.is_empty() { format!("number {sample}") } else { key.clone() };
+        let error = error.with_sample(named(&name, path.as_deref(), offset));
+        let (epoch, position) = (tray.step.epoch(), tray.step.first() + index as u64);
+        let on_error = self.on_error;
+        BadSample { epoch, position, sample, key, path, offset, error, on_error, replacement: None }
+    }
+
+    /// The file that a sample lies in, and where in it if others do too; nothing where that cannot be learned.
+    fn place_of(&self, sample: u64) -> (Option<PathBuf>, Option<u64>) {
+        let Ok(extent) = self.source.extent(sample) else { return (None, None) };
+        let (object, offset) = match extent {
+            Extent::Object(object) => (object, None),
+            Extent::Range { object, offset, .. } => (object, Some(offset)),
+        };
         let mut path = PathBuf::new();
-        let place = self.source.extent(tray.samples[index]).and_then(|extent| {
-            let (object, offset) = match extent {
-                Extent::Object(object) => (object, None),
-                Extent::Range { object, offset, .. } => (object, Some(offset)),
-            };
-            self.source.object_path(object, &mut path).map(|()| offset)
-        });
-        error.with_sample(match place {
-            Ok(None) => format!("{key} ({})", path.display()),
-            Ok(Some(offset)) => format!("{key} ({} at byte {offset})", path.display()),
-            Err(_) => key.to_owned(),
-        })
+        match self.source.object_path(object, &mut path) {
+            Ok(()) => (Some(path), offset),
+            Err(_) => (None, None),
+        }
+    }
+}
+
+/// A sample as errors name it.
+fn named(key: &str, path: Option<&Path>, offset: Option<u64>) -> String {
+    match (path, offset) {
+        (Some(path), None) => format!("{key} ({})", path.display()),
+        (Some(path), Some(offset)) => format!("{key} ({} at byte {offset})", path.display()),
+        (None, _) => key.to_owned(),
     }
 }

@@ -1,19 +1,19 @@
 //! What an index allows: a sample planned before it is read, and only the bytes of its crop asked of storage.
 
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use super::Shared;
 use super::cuda::Cuda;
 use super::landed::{Bytes, Landing};
 use super::seat::Seat;
-use super::tray::Tray;
+use super::tray::{Candidate, Tray};
 use crate::decode::kernels::Needs;
 use crate::decode::{DecoderKind, ImageInfo};
-use crate::engine::{Engine, OpenFile, RequirePath};
+use crate::engine::{Engine, OpenFile, RequirePath, read_now};
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
 use crate::plan::{Orientation, Passes, Plans, SampleKey, ranges};
 use crate::raw;
 use crate::report::Fallback;
@@ -38,7 +38,7 @@ impl Shared {
     ) -> Result<Option<(Plans, Landing)>> {
         // Images of their own size are needed whole, and so are nvJPEG's.
         let is_whole = self.views.has_own_sizes() || self.decoder == DecoderKind::NvJpeg && self.cuda.is_some();
-        if self.source.is_headerless(tray.samples[index])? {
+        if self.source.is_headerless(tray.sample(index))? {
             let image = RecordedImage::Raw(raw::Facts::headerless(len_bytes, self.raw_shape)?);
             if is_whole {
                 return Ok(None);
@@ -50,7 +50,7 @@ impl Shared {
         if self.index == IndexMode::Off || is_whole {
             return Ok(None);
         }
-        let planned = self.source.record(tray.samples[index]).and_then(|record| {
+        let planned = self.source.record(tray.sample(index)).and_then(|record| {
             let Some(record) = record else { return Ok(None) };
             check_identity(&record, len_bytes, file)?;
             let plans = self.plan_ranges(tray, index, &record.image, ranges)?;
@@ -127,9 +127,12 @@ impl Shared {
     pub(super) fn plan(&self, tray: &Tray, index: usize, info: &ImageInfo) -> Result<Plans> {
         self.limits.check_dimensions(info.width, info.height)?;
         let orientation = if self.orientation { info.orientation } else { Orientation::AS_STORED };
-        // A sample that is drawn several times in an epoch is another view each time.
-        let view = self.order.view(tray.step.position(index as u64)).into();
-        let key = SampleKey { seed: self.order.seed(), epoch: tray.step.epoch(), sample: tray.samples[index], view };
+        // A sample that comes several times in an epoch is drawn anew each time, and so is one that stands in for others.
+        let Candidate { sample, position, is_stand_in } = tray.candidate(index);
+        let epoch = tray.step.epoch();
+        let draw =
+            if is_stand_in { self.order.stand_in_view(epoch, position) } else { self.order.view(epoch, position) };
+        let key = SampleKey { seed: self.order.seed(), epoch, sample, view: draw.into() };
         self.views.plan(key, (info.width, info.height), orientation, info.route.scales())
     }
 
@@ -178,7 +181,8 @@ impl Shared {
                 .with_remedy("raise the loader's landing_bytes (--landing-bytes), or use a smaller batch")
         };
         if landing == Landing::Device && self.requires_direct() {
-            return Err(why());
+            // Which sample of a batch comes last is chance.
+            return Err(why().of_batch());
         }
         self.counters.count_fallback(Fallback::UPLOAD, "host decoders", why);
         Ok(())
@@ -220,26 +224,22 @@ impl Shared {
     }
 
     /// The bytes of a sample whose record turned out to be wrong while it was decoded: so rare that they go through
-    /// the page cache, on the thread that wants them, into memory of their own.
+    /// the page cache, while the thread that wants them waits, into memory of their own.
+    ///
+    /// # Errors
+    /// `TimedOut` where they take too long, and when the run is ended meanwhile; `LimitExceeded` for more than there is memory
+    /// for.
     pub(super) fn read_whole(&self, sample: u64) -> Result<Vec<u8>> {
-        let extent = self.source.extent(sample)?;
-        let (Extent::Object(object) | Extent::Range { object, .. }) = extent;
+        let (object, range) = match self.source.extent(sample)? {
+            Extent::Object(object) => (object, None),
+            Extent::Range { object, offset, len_bytes } => (object, Some(offset..offset.saturating_add(len_bytes))),
+        };
         let mut path = PathBuf::new();
         self.source.object_path(object, &mut path)?;
-        let read = || {
-            let file = File::open(&path)?;
-            let (offset, len_bytes) = match extent {
-                Extent::Object(_) => (0, file.metadata()?.len()),
-                Extent::Range { offset, len_bytes, .. } => (offset, len_bytes),
-            };
-            Ok((file, offset, len_bytes))
-        };
-        let failed = |error| Error::io(path.display(), error);
-        let (file, offset, len_bytes) = read().map_err(failed)?;
-        self.limits.check_bytes(len_bytes)?;
-        let mut bytes = vec![0; len_bytes as usize];
-        file.read_exact_at(&mut bytes, offset).map_err(failed)?;
-        Ok(bytes)
+        let is_over = || self.stop.load(Ordering::Relaxed);
+        let bytes_max = self.limits.max_bytes.min(self.decode_budget.total_bytes() as u64);
+        let limits = Limits { max_bytes: bytes_max, ..self.limits };
+        read_now(self.engine, &self.engine_options, &path, range, limits, is_over)
     }
 }
 

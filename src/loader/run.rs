@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::exit::{End, Exit};
 use super::feed::Feed;
+use super::judge::Judge;
 use super::ready::{Next, Ready};
-use super::tray::Exit;
-use super::{Shared, State, launch, work};
+use super::{OnError, Shared, State, launch, work};
 use crate::batch::Batch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::order::{Cursor, Steps};
@@ -26,6 +27,7 @@ pub struct Epochs<'a> {
     ready: Arc<Ready>,
     threads: Vec<JoinHandle<()>>,
     started: Instant,
+    judge: Judge,
     is_over: bool,
 }
 
@@ -33,18 +35,23 @@ impl<'a> Epochs<'a> {
     pub(super) fn start(shared: &'a Arc<Shared>, steps: Steps, taken: &'a mut Cursor) -> Self {
         shared.stop.store(false, Relaxed);
         let ready = Arc::new(Ready::default());
-        let mut run = Self { shared, taken, ready, threads: Vec::new(), started: Instant::now(), is_over: false };
+        let (threads, started) = (Vec::new(), Instant::now());
+        let mut run = Self { shared, taken, ready, threads, started, judge: Judge::default(), is_over: false };
         // No more jobs exist than seats in slots, so sending one never waits.
         let seats = shared.slots.slots() * shared.steps.batch_size() as usize;
         let (sender, jobs) = crossbeam_channel::bounded(seats);
-        let exit = Arc::new(run.exit());
+        let (back_sender, back) = match shared.on_error {
+            OnError::Replace => Some(crossbeam_channel::bounded(2 * seats + shared.slots.slots())).unzip(),
+            OnError::Fail | OnError::Skip => (None, None),
+        };
+        let exit = Arc::new(run.exit(End::new(&run.ready, back_sender, &shared.slots)));
         for number in 0..shared.threads {
             let (shared, exit, jobs) = (Arc::clone(shared), Arc::clone(&exit), jobs.clone());
             run.spawn(format!("forebay-decode-{number}"), move || work::run(&shared, &exit, &jobs));
         }
         let ready = Arc::clone(&run.ready);
         let shared = Arc::clone(shared);
-        run.spawn_vital("feed", move || Feed::new(&shared, &ready, &exit, sender)?.run(steps));
+        run.spawn_vital("feed", move || Feed::new(&shared, &ready, &exit, sender, back)?.run(steps));
         run
     }
 
@@ -55,27 +62,27 @@ impl<'a> Epochs<'a> {
     }
 
     /// Where complete trays go, with the threads between there and the consumer.
-    fn exit(&mut self) -> Exit {
+    fn exit(&mut self, end: End) -> Exit {
         let shared = self.shared;
         if shared.cuda.is_none() {
-            return Exit::Ready(Arc::clone(&self.ready));
+            return Exit { end, device: None };
         }
         let slots = shared.slots.slots();
         let (launch_sender, filled) = crossbeam_channel::bounded(slots);
         let (settle_sender, launched) = crossbeam_channel::bounded(slots);
         let (launching, settling) = (Arc::clone(shared), Arc::clone(shared));
-        let (ready, ready_too) = (Arc::clone(&self.ready), Arc::clone(&self.ready));
+        let (launch_end, settle_end) = (end.clone(), end.clone());
         self.spawn_vital("launch", move || {
             let Some(cuda) = &launching.cuda else { return Ok(()) };
-            launch::launch(&launching, cuda, &ready, &filled, &settle_sender);
+            launch::launch(&launching, cuda, &launch_end, &filled, &settle_sender);
             Ok(())
         });
         self.spawn_vital("settle", move || {
             let Some(cuda) = &settling.cuda else { return Ok(()) };
-            launch::settle(&settling, cuda, &ready_too, &launched);
+            launch::settle(&settling, cuda, &settle_end, &launched);
             Ok(())
         });
-        Exit::Device(launch_sender)
+        Exit { end, device: Some(launch_sender) }
     }
 
     /// Starts a thread without which no batch comes: what ends it early ends the run.
@@ -93,6 +100,11 @@ impl<'a> Epochs<'a> {
     }
 
     fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) {
+        let shared = Arc::clone(self.shared);
+        let body = move || {
+            shared.pin_thread();
+            body();
+        };
         match std::thread::Builder::new().name(name).spawn(body) {
             Ok(thread) => self.threads.push(thread),
             Err(error) => self.ready.fail(Error::io("starting a thread", error)),
@@ -106,13 +118,10 @@ impl<'a> Epochs<'a> {
         loop {
             match self.ready.take(LOOK_EVERY) {
                 Next::Filled(filled) => {
-                    return Some(match filled.tray.take_failure() {
-                        Some(error) => Err(error),
-                        None => {
-                            let state = shared.state(filled.tray.step.next());
-                            Ok(Batch::new(filled, state, &shared.held))
-                        }
-                    });
+                    return Some(self.judge.take(shared, &filled).map(|()| {
+                        let state = shared.state(filled.tray.step.next());
+                        Batch::new(filled, state, &shared.held)
+                    }));
                 }
                 Next::Failed(error) => return Some(Err(error)),
                 Next::End => return None,
@@ -130,6 +139,9 @@ impl<'a> Epochs<'a> {
     fn finish(&mut self) {
         self.is_over = true;
         self.shared.stop.store(true, Relaxed);
+        if let Some(share) = &self.shared.share {
+            share.wake();
+        }
         for thread in self.threads.drain(..) {
             // A worker's panic was turned into an error of its sample or run already.
             let _ = thread.join();
@@ -141,7 +153,8 @@ impl<'a> Epochs<'a> {
 impl Iterator for Epochs<'_> {
     type Item = Result<Batch>;
 
-    /// The next batch, or the error of the first sample of it that failed, after which the run is over.
+    /// The next batch, or the error of the first sample of it that failed, after which the run is over; so it is where too
+    /// many samples were bad for their [budget](crate::ErrorBudget).
     /// Only [`BatchesHeld`](ErrorKind::BatchesHeld) leaves the run as it was.
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
@@ -156,6 +169,7 @@ impl Iterator for Epochs<'_> {
                 lock(&counters.batch_wait).record_us(waiting.elapsed().as_micros() as u64);
                 counters.images.fetch_add(batch.len() as u64, Relaxed);
                 counters.batches.fetch_add(1, Relaxed);
+                self.shared.count_parts(batch);
                 let first_ns = self.started.elapsed().as_nanos() as u64;
                 *self.taken = batch.state().cursor();
                 let _ = counters.first_batch_ns.compare_exchange(0, first_ns, Relaxed, Relaxed);

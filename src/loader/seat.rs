@@ -84,6 +84,11 @@ impl Seat {
         (self.waiting, self.lane) = (Some(waiting), lane);
     }
 
+    /// The sample's number, while it is here.
+    pub(super) fn sample(&self) -> Option<u64> {
+        self.waiting.as_ref().map(|Waiting { tray, index, .. }| tray.sample(*index))
+    }
+
     /// Settles what is read of the sample, the bytes `extent` of `file`: `ranges` of it where it is planned, else all.
     pub(super) fn choose_reads(
         &mut self,

@@ -5,21 +5,25 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
 use super::Shared;
 use super::cuda::Cuda;
+use super::exit::Exit;
 use super::landed::{Landed, Landing};
-use super::tray::{By, DeviceJpeg, Exit, Kept, Tray, Way, WholeJpeg};
+use super::seat::Waiting;
+use super::tray::{By, DeviceJpeg, Kept, Tray, Way, WholeJpeg};
 use crate::augment::Resizers;
 use crate::decode::kernels::{Describer, Description, Needs, describe_pixels, samples_image};
 use crate::decode::{Decoder, ImageInfo, Route, nvjpeg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{Grain, Piece};
 use crate::memory::{FilledSlot, SampleOut, Slot, Upload};
+use crate::pixels::View;
 use crate::plan::{Passes, Plans, SamplePlan};
+use crate::pool::Turn;
 use crate::source::index::{Describer as Recording, Origin};
 use crate::source::{Extent, IndexMode, RecordedImage};
 
@@ -87,11 +91,20 @@ impl Place for FilledSlot {
 /// Works until the feeding thread has hung up and no job is left.
 pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
     let clock = &shared.counters.decode;
-    let mut worker = Worker::new(shared);
+    let turn = shared.turn(clock);
+    let mut worker = Worker::new(shared, &turn);
     loop {
         let waiting = Instant::now();
-        let Ok(job) = jobs.recv() else { break };
+        let job = match jobs.try_recv() {
+            Ok(job) => job,
+            Err(_) => {
+                turn.end();
+                let Ok(job) = jobs.recv() else { break };
+                job
+            }
+        };
         clock.add_starved(waiting);
+        turn.begin();
         if shared.stop.load(Relaxed) {
             continue;
         }
@@ -99,47 +112,67 @@ pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
         let mut claimed = None;
         let result = catch_unwind(AssertUnwindSafe(|| worker.job(&job, &mut claimed))).unwrap_or_else(|_| {
             // The scratch may be half written; the sample is lost, the thread is not.
-            worker = Worker::new(shared);
+            worker = Worker::new(shared, &turn);
             Err(Error::new(ErrorKind::Internal, "the decode thread panicked on this sample"))
         });
         let Job { tray, slot, index, plans, first, more, .. } = job;
-        // Of what the device does not decode, the arena's space is free before the batch is handed over, for the reads that
-        // wait for it.
+        // Of what the device does not decode, and of what failed, the arena's space is free before the batch is handed over,
+        // for the reads that wait for it.
         let result = result.map(|described| match described {
             Some((way, more_needs)) => tray.keep(index, Kept { way, more_needs, plans, first, more }),
             None => drop((first, more)),
         });
-        let filled = match result {
-            Ok(()) => claimed.and_then(SampleOut::finish),
-            Err(error) => {
-                let error = shared.name_sample(&tray, index, error);
-                tray.fail(&slot, index, claimed, error)
-            }
-        };
-        clock.add_busy(working);
-        exit.put_if_filled(&tray, filled);
+        match result {
+            Ok(()) => exit.succeed(&tray, index, claimed),
+            Err(error) => exit.fail(shared, Waiting { tray, slot, index }, claimed, error),
+        }
+        clock.add_busy(working + std::mem::take(&mut worker.waited));
+        turn.goes_on();
     }
 }
 
 /// A thread's decoder and resizers, with their scratch.
 pub(super) struct Worker<'a> {
-    shared: &'a Shared,
+    pub(super) shared: &'a Shared,
+    pub(super) turn: &'a Turn<'a>,
     decoder: Decoder,
     resizers: Resizers,
+    /// What is decoded for the views of a sample.
+    windows: Vec<View>,
     describer: Describer,
     /// Where an index is to be built.
     recording: Option<Recording>,
+    /// What is left of the shared memory while it has all of it, for a sample that it reads a second time.
+    pub(super) reread_bytes: Option<usize>,
+    /// How long the sample waited for memory.
+    pub(super) waited: Duration,
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(shared: &'a Shared) -> Self {
+    pub(super) fn new(shared: &'a Shared, turn: &'a Turn<'a>) -> Self {
         Self {
             shared,
+            turn,
             decoder: Decoder::new(shared.limits),
             resizers: Resizers::new(&shared.views),
+            windows: Vec::new(),
             describer: Describer::default(),
             recording: shared.recorder.as_ref().map(|_| Recording::new(Grain::default())),
+            reread_bytes: None,
+            waited: Duration::ZERO,
         }
+    }
+
+    /// Scratch that it holds, but for what has one size for all samples.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.decoder.held_bytes() + self.resizers.held_bytes() + self.describer.held_bytes()
+    }
+
+    /// Gives that back.
+    pub(super) fn release(&mut self) {
+        self.decoder.release();
+        self.resizers.release();
+        self.describer = Describer::default();
     }
 
     /// Makes one sample, in its places in the slot, which is left in `claimed`; or only describes it to the device, and
@@ -178,7 +211,7 @@ impl<'a> Worker<'a> {
         claim: &mut Claim<'_>,
     ) -> Result<Option<(Way, Vec<Needs>)>> {
         let find = |range| sample.find(range, upload);
-        let image = self.shared.image(sample.tray.samples[sample.index])?;
+        let image = self.shared.image(sample.tray.sample(sample.index))?;
         let out = claim.claim(sample.tray, sample.index, &plans.first)?;
         let (mut first, mut more_needs) = (None, Vec::new());
         for (view, plan) in plans.iter().enumerate() {
@@ -220,12 +253,15 @@ impl<'a> Worker<'a> {
         let (width, height) = (info.width, info.height);
         let area = nvjpeg::area(plan.region(), width, height);
         let Ok((image, needs)) = samples_image(&plan, (width, height), area) else { return Ok(None) };
-        let out = claim.claim(sample.tray, sample.index, &plan)?;
         let description = Description { image, segments: &[], tables: &[], needs };
-        if !cuda.capacity.holds(&needs) || !upload.put(out, 0, &description) {
+        if !cuda.capacity.holds(&needs) {
             return Ok(None);
         }
+        // Before it is described: what fails then is not decoded.
         self.record(sample, bytes)?;
+        if !upload.put(claim.claim(sample.tray, sample.index, &plan)?, 0, &description) {
+            return Ok(None);
+        }
         Ok(Some(Way { needs, by: By::NvJpeg(WholeJpeg { len_bytes, width, height, area }) }))
     }
 
@@ -238,7 +274,7 @@ impl<'a> Worker<'a> {
         upload: &Upload,
         claim: &mut Claim<'_>,
     ) -> Result<Option<Way>> {
-        let Some(record) = self.shared.source.record(sample.tray.samples[sample.index])? else { return Ok(None) };
+        let Some(record) = self.shared.source.record(sample.tray.sample(sample.index))? else { return Ok(None) };
         let Some((eligible, needs, image)) = cuda.file_of(&record, plan)? else { return Ok(None) };
         let Some(at) = sample.find(0..eligible.len_bytes, upload) else { return Ok(None) };
         let info = record.image.info();
@@ -278,8 +314,7 @@ impl<'a> Worker<'a> {
             done => return done,
         };
         // The index or the file is at fault, and only the whole file tells which.
-        let bytes = self.read_whole(sample)?;
-        self.whole(sample, &bytes, place)?;
+        self.reread(sample, |worker, bytes| worker.whole(sample, bytes, place))?;
         self.shared.count_index_fallback(sample.tray, sample.index, error);
         Ok(())
     }
@@ -287,22 +322,30 @@ impl<'a> Worker<'a> {
     /// One that went straight to a device, which does not decode it.
     fn read_again(&mut self, sample: &Sample<'_>, place: &mut impl Place) -> Result<()> {
         self.shared.refuse_indirect("the device does not decode it")?;
-        let bytes = self.read_whole(sample)?;
-        let Some(plans) = sample.plans else { return self.whole(sample, &bytes, place) };
-        match self.in_part(sample, plans, &[Piece { offset: 0, bytes: &bytes }], place) {
-            Err(error) if self.shared.index != IndexMode::Required => {
-                self.whole(sample, &bytes, place)?;
-                self.shared.count_index_fallback(sample.tray, sample.index, error);
-                Ok(())
+        self.reread(sample, |worker, bytes| {
+            let Some(plans) = sample.plans else { return worker.whole(sample, bytes, place) };
+            match worker.in_part(sample, plans, &[Piece { offset: 0, bytes }], place) {
+                Err(error) if worker.shared.index != IndexMode::Required => {
+                    worker.whole(sample, bytes, place)?;
+                    worker.shared.count_index_fallback(sample.tray, sample.index, error);
+                    Ok(())
+                }
+                done => done,
             }
-            done => done,
-        }
+        })
     }
 
-    fn read_whole(&self, sample: &Sample<'_>) -> Result<Vec<u8>> {
-        let bytes = self.shared.read_whole(sample.tray.samples[sample.index])?;
-        self.shared.counters.count_reread(bytes.len() as u64);
-        Ok(bytes)
+    /// Reads all of a sample a second time, and decodes it.
+    fn reread(&mut self, sample: &Sample<'_>, decode: impl FnOnce(&mut Self, &[u8]) -> Result<()>) -> Result<()> {
+        let room = self.make_room_to_reread()?;
+        let read = self.turn.pause(|| self.shared.read_whole(sample.tray.sample(sample.index)));
+        let done = read.and_then(|bytes| {
+            self.shared.counters.count_reread(bytes.len() as u64);
+            self.has_reread(bytes.len());
+            decode(self, &bytes)
+        });
+        self.leave_reread(room);
+        done
     }
 
     /// From parts of it that hold what its plans need.
@@ -313,13 +356,18 @@ impl<'a> Worker<'a> {
         pieces: &[Piece<'_>],
         place: &mut impl Place,
     ) -> Result<()> {
-        let Self { shared, decoder, resizers, .. } = self;
-        let number = sample.tray.samples[sample.index];
+        let (shared, number) = (self.shared, sample.tray.sample(sample.index));
         let image = shared.image(number)?;
-        let outputs = place.outputs(sample.tray, sample.index, plans)?;
-        resizers
-            .make(plans, Passes::Few, outputs, |window, rows| decoder.decode_indexed(pieces, &image, window, rows))?;
-        let route = image.info().route;
+        let info = image.info();
+        plans.windows(Passes::Few, &mut self.windows);
+        // The decoder's scratch grows with a window's width alone.
+        let of_window = |window: &View| Decoder::memory_bytes_indexed(info.route, *window);
+        let of_decoder = self.windows.iter().map(of_window).max().unwrap_or(0);
+        let room = self.make_room(Resizers::memory_bytes(plans, &self.windows) + of_decoder, &info)?;
+        let done = self.decode_part(sample, plans, pieces, &image, place);
+        self.leave(room);
+        done?;
+        let route = info.route;
         // Pixels without a header are planned by their shape.
         if route == Route::Raw && shared.source.is_headerless(number)? {
             shared.counters.count_route(route);
@@ -329,19 +377,53 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
+    fn decode_part(
+        &mut self,
+        sample: &Sample<'_>,
+        plans: &Plans,
+        pieces: &[Piece<'_>],
+        image: &RecordedImage<'_>,
+        place: &mut impl Place,
+    ) -> Result<()> {
+        let Self { decoder, resizers, windows, .. } = self;
+        let outputs = place.outputs(sample.tray, sample.index, plans)?;
+        resizers.make(plans, windows, outputs, |window, rows| decoder.decode_indexed(pieces, image, window, rows))
+    }
+
     /// From all of its bytes.
     fn whole(&mut self, sample: &Sample<'_>, bytes: &[u8], place: &mut impl Place) -> Result<()> {
         let info = self.inspect(sample, bytes)?;
-        let Self { shared, decoder, resizers, .. } = self;
-        shared.counters.count_route(info.route);
+        let shared = self.shared;
         let plans = shared.plan(sample.tray, sample.index, &info)?;
-        let outputs = place.outputs(sample.tray, sample.index, &plans)?;
-        resizers.make(&plans, Passes::One, outputs, |window, rows| decoder.decode(bytes, &info, window, rows))
+        plans.windows(Passes::One, &mut self.windows);
+        // One window a scale, of which the decoder's scratch may grow part by part.
+        let of_window = |window: &View| self.decoder.memory_bytes(bytes, &info, *window);
+        let of_decoder = self.windows.iter().map(of_window).sum::<Result<u64>>()?;
+        let room = self.make_room(Resizers::memory_bytes(&plans, &self.windows) + of_decoder, &info)?;
+        let done = self.decode_whole(sample, bytes, &info, &plans, place);
+        self.leave(room);
+        if done.is_ok() {
+            shared.counters.count_route(info.route);
+        }
+        done
+    }
+
+    fn decode_whole(
+        &mut self,
+        sample: &Sample<'_>,
+        bytes: &[u8],
+        info: &ImageInfo,
+        plans: &Plans,
+        place: &mut impl Place,
+    ) -> Result<()> {
+        let Self { decoder, resizers, windows, .. } = self;
+        let outputs = place.outputs(sample.tray, sample.index, plans)?;
+        resizers.make(plans, windows, outputs, |window, rows| decoder.decode(bytes, info, window, rows))
     }
 
     /// What a sample is, by its bytes; of pixels without a header, by their shape.
     fn inspect(&mut self, sample: &Sample<'_>, bytes: &[u8]) -> Result<ImageInfo> {
-        if self.shared.source.is_headerless(sample.tray.samples[sample.index])? {
+        if self.shared.source.is_headerless(sample.tray.sample(sample.index))? {
             self.decoder.inspect_headerless(bytes, self.shared.raw_shape)
         } else {
             self.decoder.inspect(bytes)
@@ -351,7 +433,7 @@ impl<'a> Worker<'a> {
     /// Notes what an index says of a sample, if one is to be built and lacks it.
     fn record(&mut self, sample: &Sample<'_>, bytes: &[u8]) -> Result<()> {
         let Self { shared, recording, .. } = self;
-        let number = sample.tray.samples[sample.index];
+        let number = sample.tray.sample(sample.index);
         let (Some(recorder), Some(recording)) = (&shared.recorder, recording) else { return Ok(()) };
         if !recorder.wants(number) || matches!(shared.source.record(number), Ok(Some(_))) {
             return Ok(());

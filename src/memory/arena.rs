@@ -5,6 +5,8 @@ use std::ptr::NonNull;
 use std::time::Duration;
 
 use super::mapping::{Pages, Part};
+use super::placement::Placement;
+use super::poison::{poison, unpoison};
 use super::ring::{Piece, Ring, Ticket};
 use crate::error::Result;
 
@@ -35,6 +37,15 @@ impl Arena {
         Self::on_node(capacity_bytes, None)
     }
 
+    /// The same in the smallest pages, for measuring what huge ones are worth.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn in_small_pages(capacity_bytes: usize) -> Result<Self> {
+        let memory = Part::in_small_pages(capacity_bytes)?;
+        Ok(Self::of(memory.clone(), memory))
+    }
+
     /// The same with memory of a NUMA node, while that has some.
     pub(crate) fn on_node(capacity_bytes: usize, node: Option<u32>) -> Result<Self> {
         let memory = Part::for_reads(capacity_bytes, node)?;
@@ -44,6 +55,7 @@ impl Arena {
     /// An arena of memory that nobody else uses, a part of what reads may land in.
     pub(super) fn of(own: Part, reads: Part) -> Self {
         let capacity_bytes = own.len_bytes();
+        poison(own.start(), capacity_bytes);
         Self(Ring::new(Memory { own, reads }, capacity_bytes))
     }
 
@@ -71,7 +83,11 @@ impl Arena {
         lens_bytes: impl Iterator<Item = usize> + Clone,
         mut put: impl FnMut(Region),
     ) -> Result<bool> {
-        self.0.alloc_all(lens_bytes, |piece| put(Region(piece)))
+        self.0.alloc_all(lens_bytes, |piece| {
+            let region = Region(piece);
+            unpoison(region.start(), region.allocated_bytes());
+            put(region);
+        })
     }
 
     /// Sleeps until [`alloc_all`](Self::alloc_all) of `lens_bytes` would succeed; `false` if `timeout`
@@ -91,6 +107,12 @@ impl Arena {
     /// The pages that it consists of.
     pub fn pages(&self) -> Pages {
         self.0.memory().own.pages()
+    }
+
+    /// Where its memory lies just now.
+    pub fn placement(&self) -> Placement {
+        let own = &self.0.memory().own;
+        Placement::of(own.start(), own.len_bytes(), own.pages())
     }
 
     /// The most bytes that were ever out at once.
@@ -172,11 +194,25 @@ impl Region {
         self.0.narrow(range);
     }
 
+    /// The first byte that it holds, visible or not.
+    fn start(&self) -> NonNull<u8> {
+        let start = self.0.end() - self.0.allocated_bytes();
+        // SAFETY: as in `pointer`.
+        unsafe { self.0.memory().own.start().add(start) }
+    }
+
     /// The first visible byte. Inside the arena's memory, which the piece keeps mapped; initialised, since the
     /// kernel zeroes anonymous memory; and no other region overlaps it, as pieces of a ring do not.
     fn pointer(&self) -> NonNull<u8> {
         // SAFETY: the visible bytes lie within the ring's capacity, which is that of the memory.
         unsafe { self.0.memory().own.start().add(self.position()) }
+    }
+}
+
+impl Drop for Region {
+    /// Before the ring can give its bytes to another.
+    fn drop(&mut self) {
+        poison(self.start(), self.allocated_bytes());
     }
 }
 
@@ -365,6 +401,36 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::LimitExceeded);
         assert!(arena.wait_for_space([len].into_iter(), Duration::from_secs(60)).is_err(), "it does not wait for it");
         error.to_string()
+    }
+
+    /// What holds on to the bytes of a region that was dropped, or reaches beyond one, is ended by AddressSanitizer.
+    #[cfg(forebay_asan)]
+    #[test]
+    fn bytes_that_nobody_has_cannot_be_touched() {
+        let this = "memory::arena::tests::bytes_that_nobody_has_cannot_be_touched";
+        let touch = |pointer: NonNull<u8>| {
+            // SAFETY: none; the memory stays mapped, and the sanitizer ends the process.
+            std::hint::black_box(unsafe { pointer.read_volatile() });
+        };
+        if let Ok(place) = std::env::var("FOREBAY_TOUCHES") {
+            let arena = Arena::new(MIB).unwrap();
+            let mut region = alloc(&arena, 8192);
+            let start = region.as_ref().map_or(NonNull::dangling(), Region::pointer);
+            match place.as_str() {
+                "released" => drop(region.take()),
+                // SAFETY: within the arena.
+                "beyond" => return touch(unsafe { start.add(8192) }),
+                _ => {}
+            }
+            return touch(start);
+        }
+        for (place, is_ended) in [("held", false), ("released", true), ("beyond", true)] {
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = command.args(["--exact", this]).env("FOREBAY_TOUCHES", place).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(!output.status.success(), is_ended, "{place}: {text}");
+            assert_eq!(text.contains("use-after-poison"), is_ended, "{place}: {text}");
+        }
     }
 
     proptest! {

@@ -62,6 +62,21 @@ impl ViewLayout {
         panic!("no view {view} of {first}")
     }
 
+    /// How the samples `kept` of a batch come to follow each other, as a batch of their own: what is to be moved where, in
+    /// an order in which nothing is overwritten that is still to be moved. All of it moves down, by less than its own length
+    /// too.
+    pub(crate) fn moves(&self, kept: &[usize], samples: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let places = (0..self.views()).flat_map(move |view| {
+            let of_sample = move |(to, &from): (usize, &usize)| (view, from, to);
+            kept.iter().enumerate().map(of_sample)
+        });
+        let moves = places.map(move |(view, from, to)| {
+            let (from, to) = (self.place(view, from, samples), self.place(view, to, kept.len()));
+            (from, to.start)
+        });
+        moves.filter(|(from, to)| from.start != *to)
+    }
+
     /// Each group's views and bytes. A batch of as many samples as there are places was seen to be addressable.
     fn ranges(&self, samples: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
         self.groups.iter().scan(0_usize, move |end, &(views, sample_bytes)| {
@@ -98,5 +113,29 @@ mod tests {
         }
         assert_eq!((layout.views(), layout.len_bytes(usize::MAX / 100)), (6, None));
         assert_eq!(ViewLayout::of_one(75).len_bytes(3), Some(225));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_batch_becomes_one_of_its_own() {
+        let layout = ViewLayout::new([(2, 75), (3, 8), (1, 1000)]);
+        for samples in 1..6_usize {
+            for mask in 0..1_u32 << samples {
+                let kept: Vec<_> = (0..samples).filter(|index| mask >> index & 1 == 1).collect();
+                let fill = |view: usize, index: usize| (view * samples + index + 1) as u8;
+                let mut bytes = vec![0; layout.len_bytes(samples).unwrap()];
+                for (view, index) in (0..6).flat_map(|view| (0..samples).map(move |index| (view, index))) {
+                    bytes[layout.place(view, index, samples)].fill(fill(view, index));
+                }
+                for (from, to) in layout.moves(&kept, samples) {
+                    assert!(to < from.start);
+                    bytes.copy_within(from, to);
+                }
+                for (view, (index, &place)) in (0..6).flat_map(|view| kept.iter().enumerate().map(move |it| (view, it)))
+                {
+                    let moved = &bytes[layout.place(view, index, kept.len())];
+                    assert!(moved.iter().all(|byte| *byte == fill(view, place)), "view {view} of {place} in {kept:?}");
+                }
+            }
+        }
     }
 }

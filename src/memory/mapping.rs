@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::numa::NODES_MAX;
+use super::poison::unpoison;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The size of a huge page on x86-64 and (with 4 KiB pages) on aarch64.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Memory is taken from this node while it has some, else from others (set_mempolicy(2)).
 const MPOL_PREFERRED: libc::c_int = 1;
@@ -26,6 +28,12 @@ pub enum Pages {
     Transparent,
     /// Of the smallest size.
     Small,
+}
+
+/// Bytes that a mapping of so many takes: whole pages, huge ones from 2 MiB on. `None` beyond the address space.
+pub(super) fn mapped_bytes(len_bytes: usize) -> Option<usize> {
+    let unit = if len_bytes >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { super::REGION_ALIGN_BYTES };
+    len_bytes.checked_next_multiple_of(unit)
 }
 
 /// A private mapping, owned: unmapped when dropped.
@@ -98,7 +106,30 @@ impl Mapping {
         }
         let mapping = Self::new(len_bytes)?;
         mapping.prefer(node);
+        if lockable_bytes() < HUGE_PAGE_BYTES as u64 {
+            mapping.begin_small();
+        }
         Ok(mapping)
+    }
+
+    /// The same in the smallest pages, whatever the kernel has.
+    pub(super) fn in_small_pages(len_bytes: usize) -> Result<Self> {
+        let mut mapping = Self::new(len_bytes)?;
+        if mapping.pages == Pages::Transparent {
+            // SAFETY: the range is exactly our own mapping; this advice does not change contents.
+            let _ = unsafe { madvise(mapping.start.cast(), mapping.len_bytes, MmapAdvise::MADV_NOHUGEPAGE) };
+            mapping.pages = Pages::Small;
+        }
+        Ok(mapping)
+    }
+
+    /// Makes the first huge page small ones. The kernel counts whole huge pages against the limit on locked memory; of small
+    /// ones a part can be registered with io_uring where that is lower.
+    fn begin_small(&self) {
+        if self.pages == Pages::Transparent {
+            // SAFETY: the range is the start of our own mapping; this advice does not change contents.
+            let _ = unsafe { madvise(self.start.cast(), HUGE_PAGE_BYTES, MmapAdvise::MADV_NOHUGEPAGE) };
+        }
     }
 
     /// In pages that were set aside, all of them taken at once: one that is missing later, for a limit of the control group,
@@ -156,6 +187,11 @@ impl Mapping {
     }
 }
 
+/// The limit on locked memory, which some processes may exceed; no limit where the kernel does not tell.
+pub(crate) fn lockable_bytes() -> u64 {
+    getrlimit(Resource::RLIMIT_MEMLOCK).map_or(u64::MAX, |(soft, _)| soft)
+}
+
 /// Some bytes of a mapping, which stays mapped meanwhile. As a mapping, it hands out raw pointers only.
 #[derive(Clone)]
 pub(super) struct Part {
@@ -174,6 +210,12 @@ impl Part {
     /// The same for memory that reads land in, on a node of the machine if one is named.
     pub(super) fn for_reads(len_bytes: usize, node: Option<u32>) -> Result<Self> {
         let mapping = Arc::new(Mapping::for_reads(len_bytes, node)?);
+        Ok(Self { at: 0, len_bytes: mapping.len_bytes(), mapping })
+    }
+
+    /// A mapping of its own in the smallest pages.
+    pub(super) fn in_small_pages(len_bytes: usize) -> Result<Self> {
+        let mapping = Arc::new(Mapping::in_small_pages(len_bytes)?);
         Ok(Self { at: 0, len_bytes: mapping.len_bytes(), mapping })
     }
 
@@ -207,6 +249,8 @@ impl Part {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        // The addresses may be another's next.
+        unpoison(self.start, self.len_bytes);
         // SAFETY: exactly the range that `new` kept, and every borrower (region, slot, ring) holds the
         // owner of this mapping alive.
         let _ = unsafe { munmap(self.start.cast(), self.len_bytes) };

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-const SYS: &str = "/sys";
+/// Where the kernel tells of devices and nodes.
+pub(crate) const SYS: &str = "/sys";
 
 /// Nodes that are looked at: what a mask of four words holds.
 pub(super) const NODES_MAX: u32 = 256;
@@ -24,6 +25,12 @@ pub(crate) fn has_choice() -> bool {
     nodes_with_memory(Path::new(SYS)).len() > 1
 }
 
+/// The processors of a node, those below `count`; none where it has none or there is no such node.
+pub(crate) fn processors(sys: &Path, node: u32, count: u32) -> Vec<u32> {
+    let list = sys.join(format!("devices/system/node/node{node}/cpulist"));
+    fs::read_to_string(list).map_or_else(|_| Vec::new(), |text| parse_list(&text, count))
+}
+
 fn choose(nodes: &[u32], device: impl FnOnce() -> Option<u32>, storage: impl FnOnce() -> Option<u32>) -> Option<u32> {
     if nodes.len() < 2 {
         return None;
@@ -34,11 +41,13 @@ fn choose(nodes: &[u32], device: impl FnOnce() -> Option<u32>, storage: impl FnO
 
 /// The list that the kernel gives: `0-1,4`.
 fn nodes_with_memory(sys: &Path) -> Vec<u32> {
-    fs::read_to_string(sys.join("devices/system/node/has_memory")).map_or_else(|_| Vec::new(), |text| parse_list(&text))
+    fs::read_to_string(sys.join("devices/system/node/has_memory"))
+        .map_or_else(|_| Vec::new(), |text| parse_list(&text, NODES_MAX))
 }
 
-fn parse_list(text: &str) -> Vec<u32> {
-    let number = |text: &str| text.parse::<u32>().ok().filter(|node| *node < NODES_MAX);
+/// Of numbers and ranges, those below `count`.
+fn parse_list(text: &str, count: u32) -> Vec<u32> {
+    let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number < count);
     let ranges = text.trim().split(',').filter_map(|part| match part.split_once('-') {
         Some((first, last)) => Some(number(first)?..=number(last)?),
         None => number(part).map(|node| node..=node),
@@ -85,10 +94,21 @@ mod tests {
 
     #[test]
     fn lists_are_ranges_and_numbers() {
+        let parse_list = |text| super::parse_list(text, NODES_MAX);
         assert_eq!(parse_list("0\n"), [0]);
         assert_eq!(parse_list("0-2,8,10-11\n"), [0, 1, 2, 8, 10, 11]);
         assert_eq!(parse_list(""), [0; 0]);
         assert_eq!(parse_list("1-0,x,3-,-4,4294967296,0-4000000000,7"), [7], "what is no node is passed over");
+    }
+
+    #[test]
+    fn a_node_has_the_processors_of_its_list() {
+        let sys = tempfile::tempdir().unwrap();
+        let node = sys.path().join("devices/system/node/node1");
+        fs::create_dir_all(&node).unwrap();
+        fs::write(node.join("cpulist"), "2-3,300,1023-1025\n").unwrap();
+        assert_eq!(processors(sys.path(), 1, 1024), [2, 3, 300], "a range beyond the last is passed over");
+        assert_eq!(processors(sys.path(), 0, 1024), [0; 0]);
     }
 
     #[test]

@@ -33,6 +33,8 @@ struct Shared {
 struct Free {
     indices: Vec<usize>,
     closed: bool,
+    /// Whether somebody was to be woken and was not yet.
+    woken: bool,
 }
 
 /// One slot's memory and the state of its current round.
@@ -108,7 +110,7 @@ impl SlotPool {
                 })
             })
             .collect::<Result<_>>()?;
-        let free = Free { indices: (0..trays.len()).rev().collect(), closed: false };
+        let free = Free { indices: (0..trays.len()).rev().collect(), closed: false, woken: false };
         Ok(Self {
             shared: Arc::new(Shared {
                 slots: trays,
@@ -138,7 +140,7 @@ impl SlotPool {
     }
 
     /// Takes a free slot for a batch of `samples`, sleeping up to `timeout` for one to be returned. `None` when
-    /// the time has passed or the pool is closed.
+    /// the time has passed, the pool is closed, or somebody was to be [woken](Self::wake).
     ///
     /// # Panics
     /// As [`try_acquire`](Self::try_acquire).
@@ -151,7 +153,7 @@ impl SlotPool {
                 return Some(self.start_round(index, samples));
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if free.closed || left.is_zero() {
+            if free.closed || std::mem::take(&mut free.woken) || left.is_zero() {
                 return None;
             }
             free = self.shared.returned.wait_timeout(free, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -162,6 +164,12 @@ impl SlotPool {
     pub fn close(&self) {
         self.shared.lock().closed = true;
         self.shared.returned.notify_all();
+    }
+
+    /// Ends the wait of whoever sleeps for a slot, or of the next one to do so, without one: there is other work.
+    pub(crate) fn wake(&self) {
+        self.shared.lock().woken = true;
+        self.shared.returned.notify_one();
     }
 
     /// Slots in all.
@@ -189,6 +197,7 @@ impl SlotPool {
         tray.taken_bytes.store(0, Ordering::Relaxed);
         for seat in &tray.seats {
             seat.claimed.store(false, Ordering::Relaxed);
+            seat.len_bytes.store(0, Ordering::Relaxed);
         }
         tray.holders.store(1, Ordering::Relaxed);
         Slot(Holder { shared: Arc::clone(&self.shared), index })
@@ -295,6 +304,12 @@ impl Slot {
             return Ok(None);
         }
         let tray = self.0.tray();
+        // What was given up there before, if it is enough. The swap that took the seat acquired it.
+        let given_up = &tray.seats[index];
+        if given_up.len_bytes.load(Ordering::Relaxed) >= len_bytes.max(1) {
+            let start = given_up.start.load(Ordering::Relaxed);
+            return Ok(Some(self.seated(index, start..start + len_bytes)));
+        }
         let budget_bytes = self.0.shared.slot_bytes;
         let bump = |taken: usize| {
             let end = len_bytes.checked_next_multiple_of(RAGGED_ALIGN_BYTES)?.checked_add(taken)?;
@@ -306,13 +321,15 @@ impl Slot {
             Ok(start) => Ok(Some(self.seated(index, start..start + len_bytes))),
             Err(taken) => {
                 tray.seats[index].claimed.store(false, Ordering::Release);
-                Err(Error::new(
+                let error = Error::new(
                     ErrorKind::LimitExceeded,
                     format!(
                         "sample {index} of a batch takes {len_bytes} bytes, but {taken} of the slot's {budget_bytes} bytes are taken"
                     ),
                 )
-                .with_remedy("use a smaller batch, resize the samples, or raise the slot's byte budget"))
+                .with_remedy("use a smaller batch, resize the samples, or raise the slot's byte budget");
+                // Which sample of a batch comes last is chance, unless it would fit nowhere.
+                Err(if len_bytes > budget_bytes { error } else { error.of_batch() })
             }
         }
     }
@@ -352,6 +369,12 @@ impl SampleOut {
     /// The slot's number within the pool.
     pub(crate) fn slot(&self) -> usize {
         self.holder.index
+    }
+
+    /// Gives the place back unfinished, to be claimed again in this round.
+    pub(crate) fn give_up(self) {
+        // Release pairs with the next claim's acquire: our writes come before its own.
+        self.holder.tray().seats[self.index].claimed.store(false, Ordering::Release);
     }
 
     /// Samples of its batch.
@@ -502,6 +525,49 @@ impl FilledSlot {
     pub(crate) fn runs(&self, samples: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
         let last = samples.end.saturating_sub(1);
         self.places(samples.start).zip(self.places(last)).map(|(first, last)| first.start..last.end)
+    }
+
+    /// Leaves out all samples but those of the places `kept`, which ascend: they follow each other from the first place
+    /// on, in every view, in host memory too unless the batch lies on a device.
+    pub(crate) fn retain(&mut self, kept: &[usize]) {
+        let samples = self.samples();
+        assert!(kept.is_sorted_by(|a, b| a < b) && kept.last().is_none_or(|&last| last < samples));
+        let start = self.start();
+        let seats = &self.holder.tray().seats;
+        let layout = self.holder.shared.layout.as_ref();
+        if self.output.is_none() {
+            for (from, to) in self.moves(kept, samples) {
+                // SAFETY: both ranges lie inside the mapping, which is initialised, as the layout of a batch of no more
+                // samples than there are places says. Nobody else reaches it: see `views_mut`.
+                unsafe { std::ptr::copy(start.as_ptr().add(from.start), start.as_ptr().add(to), from.len()) };
+            }
+        }
+        for (to, &from) in kept.iter().enumerate() {
+            // Samples of various sizes lie anywhere and stay there.
+            let Range { start, end } = layout.map_or_else(|| self.range(from), |it| it.place(0, to, kept.len()));
+            seats[to].start.store(start, Ordering::Relaxed);
+            seats[to].len_bytes.store(end - start, Ordering::Relaxed);
+        }
+        self.holder.tray().samples.store(kept.len(), Ordering::Relaxed);
+    }
+
+    /// How the samples `kept` of a batch of `samples` come to follow each other in every view: see [`ViewLayout::moves`].
+    /// Nothing in a pool of various sizes.
+    pub(crate) fn moves(&self, kept: &[usize], samples: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
+        self.holder.shared.layout.iter().flat_map(move |layout| layout.moves(kept, samples))
+    }
+
+    /// Opens some places again, to be claimed and finished once more before the slot is complete. The others are as they
+    /// are.
+    pub(crate) fn reopen(self, places: &[usize]) -> Slot {
+        // Relaxed: nobody else knows the slot until the handle is passed on, when `self`, with its side on the device, has
+        // gone back.
+        let tray = self.holder.tray();
+        tray.remaining.store(places.len(), Ordering::Relaxed);
+        for &place in places {
+            tray.seats[place].claimed.store(false, Ordering::Relaxed);
+        }
+        Slot(self.holder.clone())
     }
 
     /// The host memory of the whole batch, and its side on a device.

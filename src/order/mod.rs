@@ -6,6 +6,7 @@
 //! batch of a step is the global batch, of which each rank ([`Shard`]) takes its share. So a [`Cursor`], an epoch and a
 //! position in it, says all about how far a run has come, on however many ranks.
 
+mod mixed;
 mod permutation;
 mod shard;
 mod steps;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::permutation::{Permutation, key};
 use crate::error::{Error, ErrorKind, Result};
 
+pub use mixed::Mixture;
 pub use shard::Shard;
 pub use steps::{Cursor, EpochSteps, LastBatch, Step, Steps};
 pub use weighted::Weights;
@@ -45,6 +47,14 @@ pub enum Shuffle {
         /// Of the weights.
         digest: u64,
     },
+    /// A mixture of several data sets by weights. It names an order and cannot make one: that is done by
+    /// [`Order::mixed`] and [`Loader::mixture`](crate::Loader::mixture).
+    Mixed {
+        /// Positions of an epoch.
+        samples: u64,
+        /// Of the parts, their weights and their order.
+        digest: u64,
+    },
 }
 
 impl fmt::Display for Shuffle {
@@ -54,14 +64,15 @@ impl fmt::Display for Shuffle {
             Self::Full => f.write_str("full"),
             Self::Block { samples_per_block } => write!(f, "in blocks of {samples_per_block}"),
             Self::Weighted { draws, .. } => write!(f, "{draws} drawn by weights"),
+            Self::Mixed { samples, .. } => write!(f, "a mixture, {samples} an epoch"),
         }
     }
 }
 
 /// Which sample stands at which position of which epoch, as a function of the seed alone.
 ///
-/// Takes some 50 bytes, no time to set up and tens of nanoseconds a look-up at any number of samples; [`Weights`] have a
-/// table.
+/// Takes some 50 bytes, no time to set up and tens of nanoseconds a look-up at any number of samples; [`Weights`] and a
+/// [`Mixture`] have a table.
 ///
 /// ```
 /// use forebay::order::{Order, Shuffle};
@@ -78,13 +89,16 @@ pub struct Order {
     shuffle: Shuffle,
     /// Of [`Shuffle::Weighted`], and of no other.
     weights: Option<Weights>,
+    /// Of [`Shuffle::Mixed`], and of no other.
+    mixture: Option<Mixture>,
 }
 
 impl Order {
     /// An order of the samples 0..`samples`.
     ///
     /// # Errors
-    /// `InvalidParameter` for blocks of 0 samples, and for [`Shuffle::Weighted`], which needs [`weighted`](Self::weighted).
+    /// `InvalidParameter` for blocks of 0 samples, and for [`Shuffle::Weighted`] and [`Shuffle::Mixed`], which need
+    /// [`weighted`](Self::weighted) and [`mixed`](Self::mixed).
     pub fn new(samples: u64, seed: u64, shuffle: Shuffle) -> Result<Self> {
         if shuffle == (Shuffle::Block { samples_per_block: 0 }) {
             return Err(Error::invalid_parameter("samples_per_block", 0, "a block has at least one sample"));
@@ -93,15 +107,31 @@ impl Order {
             let error = Error::new(ErrorKind::InvalidParameter, "shuffle is Weighted, and the weights are missing");
             return Err(error.with_remedy("give the weights themselves: Order::weighted, LoaderBuilder::weights"));
         }
-        Ok(Self { positions: samples, seed, shuffle, weights: None })
+        if let Shuffle::Mixed { .. } = shuffle {
+            let error = Error::new(ErrorKind::InvalidParameter, "shuffle is Mixed, and the mixture is missing");
+            return Err(error.with_remedy("give the mixture itself: Order::mixed, Loader::mixture"));
+        }
+        Ok(Self::unchecked(samples, seed, shuffle))
+    }
+
+    /// [`new`](Self::new) of a shuffle that it was found to take.
+    fn unchecked(samples: u64, seed: u64, shuffle: Shuffle) -> Self {
+        Self { positions: samples, seed, shuffle, weights: None, mixture: None }
     }
 
     /// An order that draws with replacement, by weights of the samples 0, 1, 2, ...
     pub fn weighted(weights: Weights, seed: u64) -> Self {
-        Self { positions: weights.draws(), seed, shuffle: weights.shuffle(), weights: Some(weights) }
+        let order = Self::unchecked(weights.draws(), seed, weights.shuffle());
+        Self { weights: Some(weights), ..order }
     }
 
-    /// Positions of an epoch: as many as there are samples, or draws by weights.
+    /// An order that mixes several data sets, whose samples are numbered one after the other.
+    pub fn mixed(mixture: Mixture, seed: u64) -> Self {
+        let order = Self::unchecked(mixture.samples(), seed, mixture.shuffle());
+        Self { mixture: Some(mixture), ..order }
+    }
+
+    /// Positions of an epoch: as many as there are samples, draws by weights, or as a mixture was told.
     pub fn samples(&self) -> u64 {
         self.positions
     }
@@ -114,6 +144,11 @@ impl Order {
     /// How samples are ordered.
     pub fn shuffle(&self) -> Shuffle {
         self.shuffle
+    }
+
+    /// The data sets that are mixed, if that is how samples are ordered.
+    pub fn mixture(&self) -> Option<&Mixture> {
+        self.mixture.as_ref()
     }
 
     /// The sample at a position of an epoch. To look up many positions of one epoch, keep
@@ -129,19 +164,40 @@ impl Order {
     pub fn epoch(&self, epoch: u64) -> EpochOrder<'_> {
         let key = key(self.seed, epoch);
         let samples = self.positions;
-        EpochOrder(match (self.shuffle, &self.weights) {
-            (_, Some(weights)) => Kind::Weighted { weights, key: weighted::epoch_key(self.seed, epoch) },
-            (Shuffle::Full, None) => Kind::Full(Permutation::new(samples, key)),
-            (Shuffle::Block { samples_per_block }, None) => Kind::Block(Blocks::new(samples, samples_per_block, key)),
-            (Shuffle::Sequential | Shuffle::Weighted { .. }, None) => Kind::Sequential { samples },
+        EpochOrder(match (self.shuffle, &self.weights, &self.mixture) {
+            (_, Some(weights), _) => Kind::Weighted { weights, key: weighted::epoch_key(self.seed, epoch) },
+            (_, _, Some(mixture)) => Kind::Mixed { mixture, seed: self.seed, epoch },
+            (Shuffle::Full, ..) => Kind::Full(Permutation::new(samples, key)),
+            (Shuffle::Block { samples_per_block }, ..) => Kind::Block(Blocks::new(samples, samples_per_block, key)),
+            (Shuffle::Sequential | Shuffle::Weighted { .. } | Shuffle::Mixed { .. }, ..) => {
+                Kind::Sequential { samples }
+            }
         })
     }
 
-    /// Which view of its sample stands at a position: 0, but for draws with replacement, where a sample that comes again
-    /// is another view of it, with random parameters of its own.
-    pub fn view(&self, position: u64) -> u32 {
-        // There are at most 2^32 draws.
-        if self.weights.is_some() { position as u32 } else { 0 }
+    /// Which view of its sample stands at a position of an epoch: 0 where a sample comes once an epoch. Where it can come
+    /// again, it is another view each time, with random parameters of its own: of draws with replacement the number is the
+    /// position, of a [`Mixture`] that of the pass through its part.
+    ///
+    /// # Panics
+    /// As [`at`](Self::at).
+    pub fn view(&self, epoch: u64, position: u64) -> u32 {
+        match (&self.weights, &self.mixture) {
+            // There are at most 2^32 draws.
+            (Some(_), _) => position as u32,
+            // They start again at 0 after 2^32, which no epoch has of one part.
+            (_, Some(mixture)) => mixture.pass(self.seed, epoch, position) as u32,
+            _ => 0,
+        }
+    }
+
+    /// Which view the sample at a position is where it stands in for a bad one
+    /// ([`OnError::Replace`](crate::OnError::Replace)): another than at its own place, so that it is augmented otherwise.
+    ///
+    /// # Panics
+    /// As [`at`](Self::at).
+    pub fn stand_in_view(&self, epoch: u64, position: u64) -> u32 {
+        self.view(epoch, position) ^ (1 << 31)
     }
 }
 
@@ -155,6 +211,7 @@ enum Kind<'a> {
     Full(Permutation),
     Block(Blocks),
     Weighted { weights: &'a Weights, key: u64 },
+    Mixed { mixture: &'a Mixture, seed: u64, epoch: u64 },
 }
 
 impl EpochOrder<'_> {
@@ -174,6 +231,7 @@ impl EpochOrder<'_> {
                 assert!(position < weights.draws(), "{position} is not below {}", weights.draws());
                 weights.draw(*key, position)
             }
+            Kind::Mixed { mixture, seed, epoch } => mixture.at(*seed, *epoch, position),
         }
     }
 }

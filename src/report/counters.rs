@@ -1,14 +1,18 @@
 //! What the stages count while they run: relaxed atomics, touched once or twice a sample.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::roots::CountedRoot;
 use super::{Fallback, Histogram};
+use crate::batch::BadSample;
 use crate::decode::Route;
 use crate::engine::cufile::Receipts;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+
+/// Bad samples that a report names.
+const BAD_SAMPLES_NAMED: usize = 16;
 
 /// How the threads of one stage spent their time.
 #[derive(Default)]
@@ -21,6 +25,8 @@ pub(crate) struct StageClock {
     blocked_ns: AtomicU64,
     /// Kept from working by a limit that was asked for.
     limited_ns: AtomicU64,
+    /// Kept from working by other loaders of the same pool.
+    shared_ns: AtomicU64,
 }
 
 impl StageClock {
@@ -40,6 +46,10 @@ impl StageClock {
         add(&self.limited_ns, since);
     }
 
+    pub(crate) fn add_shared(&self, since: Instant) {
+        add(&self.shared_ns, since);
+    }
+
     pub(crate) fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy_ns.load(Relaxed))
     }
@@ -54,6 +64,10 @@ impl StageClock {
 
     pub(crate) fn limited(&self) -> Duration {
         Duration::from_nanos(self.limited_ns.load(Relaxed))
+    }
+
+    pub(crate) fn shared(&self) -> Duration {
+        Duration::from_nanos(self.shared_ns.load(Relaxed))
     }
 }
 
@@ -85,6 +99,8 @@ pub(crate) struct Counters {
     pub(crate) routes: [AtomicU64; Route::ALL.len()],
     pub(crate) engine: StageClock,
     pub(crate) decode: StageClock,
+    /// Images that took of the memory that decode threads share.
+    pub(crate) large_images: AtomicU64,
     /// Of the thread that waits for a device, and what was copied there.
     pub(crate) device: StageClock,
     pub(crate) bytes_uploaded: AtomicU64,
@@ -94,14 +110,50 @@ pub(crate) struct Counters {
     /// From the start of the first epoch to its first batch; 0 until then.
     pub(crate) first_batch_ns: AtomicU64,
     pub(crate) batch_wait: Mutex<Histogram>,
+    /// Samples delivered by the part of a mixture that they are from; none before the first.
+    pub(crate) parts: Mutex<Vec<u64>>,
     pub(crate) fallbacks: Mutex<Vec<Fallback>>,
+    /// The bad samples of batches that were taken.
+    pub(crate) bad: Mutex<BadCounts>,
     /// What reads straight to the device took.
     pub(crate) receipts: Mutex<Receipts>,
     /// What was read of each root, in the order in which they were seen.
     pub(crate) roots: Mutex<Vec<CountedRoot>>,
 }
 
+/// Bad samples, and what was done about them.
+#[derive(Clone, Default)]
+pub(crate) struct BadCounts {
+    /// By the kind of their error, in the order in which the kinds were seen.
+    pub(crate) kinds: Vec<(ErrorKind, u64)>,
+    pub(crate) replaced: u64,
+    pub(crate) skipped: u64,
+    /// The first.
+    pub(crate) first: Vec<Arc<BadSample>>,
+}
+
 impl Counters {
+    /// Counts bad samples, and logs the first.
+    pub(crate) fn count_bad<'a>(&self, samples: impl Iterator<Item = &'a Arc<BadSample>>) {
+        let mut counts = lock(&self.bad);
+        for bad in samples {
+            let kind = bad.error.kind();
+            match counts.kinds.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, count)) => *count += 1,
+                None => counts.kinds.push((kind, 1)),
+            }
+            match bad.action() {
+                "replaced" => counts.replaced += 1,
+                "skipped" => counts.skipped += 1,
+                _ => {}
+            }
+            if counts.first.len() < BAD_SAMPLES_NAMED {
+                log::warn!("{}: {}", bad.action(), bad.error);
+                counts.first.push(Arc::clone(bad));
+            }
+        }
+    }
+
     pub(crate) fn count_route(&self, route: Route) {
         self.routes[route as usize].fetch_add(1, Relaxed);
     }
@@ -125,6 +177,11 @@ impl Counters {
             bytes.fetch_add(len_bytes, Relaxed);
         }
         self.reads.fetch_add(1, Relaxed);
+    }
+
+    /// Whether a fallback of this name was taken.
+    pub(crate) fn has_fallback(&self, what: &str) -> bool {
+        lock(&self.fallbacks).iter().any(|known| known.what == what)
     }
 
     /// Adds a fallback, or replaces what was known of the same one.

@@ -37,6 +37,9 @@ impl Fallback {
     /// The name of cuFile where it was not used, or could not read a sample.
     pub const CUFILE: &'static str = "cuFile";
 
+    /// The name of threads bound to a node's processors where they could not be.
+    pub const PINNED: &'static str = "pinned threads";
+
     /// The host in place of a device that was not asked for by name.
     pub(crate) fn host_device(why: &Error) -> Self {
         Self {

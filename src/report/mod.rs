@@ -6,6 +6,7 @@
 //! would be gained by removing it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -14,16 +15,18 @@ mod fallback;
 mod histogram;
 mod roots;
 
-use counters::StageClock;
-pub(crate) use counters::{Counters, lock};
+pub(crate) use counters::{Counters, StageClock, lock};
 pub use fallback::Fallback;
 pub use histogram::Histogram;
 pub use roots::RootReport;
 pub(crate) use roots::{CountedRoot, RootCounters, merge as merge_root};
 
+use crate::batch::BadSample;
 use crate::decode::Route;
 use crate::device::Device;
 use crate::engine::cufile::Receipts;
+use crate::error::ErrorKind;
+use crate::memory::MemoryPlan;
 
 /// A stage of the path that can be the bottleneck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub enum Stage {
     Storage,
     /// A limit that was asked for on what is read of storage in a second, where there is one.
     Limit,
+    /// The share of a [pool](crate::pool), where other loaders of it take the rest.
+    Share,
     /// The decode threads, which also augment.
     Decode,
     /// The CUDA device, where there is one.
@@ -46,6 +51,7 @@ impl Stage {
         match self {
             Self::Storage => "storage",
             Self::Limit => "rate limit",
+            Self::Share => "share of the pool",
             Self::Decode => "decode",
             Self::Device => "device",
             Self::Consumer => "consumer",
@@ -56,6 +62,7 @@ impl Stage {
         match self {
             Self::Storage => "faster or closer storage, more reads in flight, or tar shards instead of small files",
             Self::Limit => "a higher --limit-mbps, or none",
+            Self::Share => "another loader of this pool has the rest: fewer at once, a larger weight, or more for all",
             Self::Decode => "more decode threads or cores",
             Self::Device => "a faster device, more slots, or larger batches to fill it",
             Self::Consumer => "nothing here: the loader waits for the training step",
@@ -80,8 +87,20 @@ pub struct StageReport {
     /// For storage: time in which a [limit](crate::LoaderBuilder::limit_mbps) kept reads from starting, which is no fault of
     /// the storage and not in `starved`.
     pub limited: Duration,
+    /// Time in which other loaders of the same [pool](crate::pool) had its share: of decode threads waiting for their turn, and
+    /// of storage in which reads could have started.
+    pub shared: Duration,
     /// Images a second if nothing but this stage had held the run up; infinite for an idle stage.
     pub capacity_images_per_second: f64,
+}
+
+/// What came of one of several data sets that are [mixed](crate::Loader::mixture).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartReport {
+    /// Its path or pattern, or `part N`.
+    pub name: String,
+    /// Images delivered.
+    pub images: u64,
 }
 
 /// What a loader did since it was built.
@@ -91,6 +110,8 @@ pub struct Report {
     pub images: u64,
     /// Batches delivered.
     pub batches: u64,
+    /// Images delivered, by the data sets of a mixture; empty where there is none.
+    pub parts: Vec<PartReport>,
     /// Wall time spent inside epochs.
     pub elapsed: Duration,
     /// Bytes of the samples that were read, in whole or in part.
@@ -124,7 +145,15 @@ pub struct Report {
     pub indexed: u64,
     /// Images that were read whole because what an index says of them was wrong.
     pub index_fallbacks: u64,
-    /// Storage, decode, device where there is one, consumer.
+    /// Samples that could not be delivered, by the kind of their error: each place of a batch that was taken counts.
+    pub bad: Vec<(ErrorKind, u64)>,
+    /// Those of them that others stand in for.
+    pub replaced: u64,
+    /// Those of them that batches went without.
+    pub skipped: u64,
+    /// The first 16 of them.
+    pub bad_samples: Vec<Arc<BadSample>>,
+    /// Storage, decode, where there are such the limit, the share of a pool and the device, consumer.
     pub stages: Vec<StageReport>,
     /// Where the tensors were made.
     pub device: Device,
@@ -136,8 +165,16 @@ pub struct Report {
     pub receipts: Receipts,
     /// What was read of each root: each file system that samples lie on.
     pub roots: Vec<RootReport>,
+    /// Where its threads run, if they are bound to a node.
+    pub pinned: Option<Pinned>,
     /// Host memory for bytes in flight and finished batches, fixed when the loader was built.
     pub memory_bound_bytes: u64,
+    /// All of it, part by part.
+    pub memory: MemoryPlan,
+    /// Images that needed more memory than a decode thread has, and waited until as much was free.
+    pub large_images: u64,
+    /// The most memory that such images had together.
+    pub decode_high_water_bytes: u64,
     /// Device memory, fixed likewise.
     pub device_bound_bytes: u64,
     /// Everything that was done otherwise than asked for or best.
@@ -146,14 +183,26 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
+/// The processors that a loader's threads are bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// The node of the machine (NUMA).
+    pub node: u32,
+    /// Those of its processors that the process may use.
+    pub processors: usize,
+}
+
 /// What a loader knows besides its counters.
 pub(crate) struct Setting {
     pub(crate) decode_threads: usize,
     pub(crate) depth_max: usize,
     pub(crate) engine: &'static str,
     pub(crate) device: Device,
-    pub(crate) memory_bound_bytes: u64,
-    pub(crate) device_bound_bytes: u64,
+    pub(crate) pinned: Option<Pinned>,
+    pub(crate) memory: MemoryPlan,
+    pub(crate) decode_high_water_bytes: u64,
+    /// The names of the parts of a mixture.
+    pub(crate) parts: Vec<String>,
     /// Of the source.
     pub(crate) fallbacks: Vec<Fallback>,
     pub(crate) notes: Vec<String>,
@@ -177,16 +226,28 @@ impl Report {
                 starved: clock.starved(),
                 blocked: clock.blocked(),
                 limited: clock.limited(),
+                shared: clock.shared(),
                 capacity_images_per_second: images as f64 / own_seconds,
             }
         };
         let bytes_data = counters.bytes_data.load(Relaxed);
         let taken = lock(&counters.fallbacks).clone();
-        let decode_held = counters.decode.starved() + counters.decode.blocked();
+        let bad = lock(&counters.bad).clone();
+        let (engine, decode) = (&counters.engine, &counters.decode);
+        let engine_held = engine.blocked() + engine.limited();
+        let decode_held = decode.starved() + decode.blocked();
         let mut stages = vec![
-            stage(Stage::Storage, 1, &counters.engine, counters.engine.blocked() + counters.engine.limited()),
-            stage(Stage::Decode, setting.decode_threads, &counters.decode, decode_held),
+            stage(Stage::Storage, 1, engine, engine_held + engine.shared()),
+            stage(Stage::Decode, setting.decode_threads, decode, decode_held + decode.shared()),
         ];
+        // With their waits for the pool these stages do what the share allows.
+        let of_storage = stage(Stage::Share, 1, engine, engine_held);
+        let of_decode = stage(Stage::Share, setting.decode_threads, decode, decode_held);
+        let shares =
+            [of_storage, of_decode].into_iter().filter(|share| share.shared > (share.busy + share.shared) / 20);
+        stages.extend(shares.min_by(|a, b| a.capacity_images_per_second.total_cmp(&b.capacity_images_per_second)).map(
+            |share| StageReport { busy: Duration::ZERO, starved: Duration::ZERO, blocked: Duration::ZERO, ..share },
+        ));
         let roots: Vec<_> = lock(&counters.roots).iter().map(|root| RootReport::new(root, elapsed)).collect();
         let limits = roots.iter().filter_map(|root| root.limit_images_per_second(images));
         if let Some(capacity_images_per_second) = limits.min_by(f64::total_cmp) {
@@ -202,8 +263,11 @@ impl Report {
             busy: elapsed.saturating_sub(counters.consumer.starved()),
             ..stage(Stage::Consumer, 1, &counters.consumer, counters.consumer.starved())
         });
+        let counts = lock(&counters.parts).clone().into_iter().chain(std::iter::repeat(0));
+        let parts = setting.parts.into_iter().zip(counts).map(|(name, images)| PartReport { name, images });
         Self {
             images,
+            parts: parts.collect(),
             batches: counters.batches.load(Relaxed),
             elapsed,
             bytes_data,
@@ -219,14 +283,22 @@ impl Report {
             batch_wait_p50_us: p50,
             batch_wait_p99_us: p99,
             routes: Route::ALL.iter().map(|&route| (route, counters.routes[route as usize].load(Relaxed))).collect(),
+            bad: bad.kinds,
+            replaced: bad.replaced,
+            skipped: bad.skipped,
+            bad_samples: bad.first,
             stages,
             device: setting.device,
+            pinned: setting.pinned,
             bytes_uploaded: counters.bytes_uploaded.load(Relaxed),
             engine: setting.engine,
             receipts: *lock(&counters.receipts),
             roots,
-            memory_bound_bytes: setting.memory_bound_bytes,
-            device_bound_bytes: setting.device_bound_bytes,
+            memory_bound_bytes: setting.memory.fixed_bytes() as u64,
+            memory: setting.memory,
+            large_images: counters.large_images.load(Relaxed),
+            decode_high_water_bytes: setting.decode_high_water_bytes,
+            device_bound_bytes: setting.memory.device_bytes as u64,
             indexed: counters.indexed.load(Relaxed),
             index_fallbacks: taken.iter().find(|taken| taken.what == Fallback::INDEX).map_or(0, |taken| taken.count),
             fallbacks: [setting.fallbacks, taken].concat(),
@@ -294,12 +366,20 @@ fn rate(images_per_second: f64) -> String {
     }
 }
 
+/// Bytes as people read them.
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.elapsed.as_secs_f64();
         writeln!(f, "images        {} in {} batches, {seconds:.2} s", self.images, self.batches)?;
+        for PartReport { name, images } in &self.parts {
+            let share = 100.0 * *images as f64 / self.images.max(1) as f64;
+            writeln!(f, "part          {images}, {share:.1} %, of {name}")?;
+        }
         writeln!(f, "speed         {:.0} images/s", self.images_per_second())?;
-        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let speed = mebibytes(self.bytes_read) / seconds.max(f64::MIN_POSITIVE);
         writeln!(
             f,
@@ -357,6 +437,11 @@ impl fmt::Display for Report {
                 writeln!(f, "{:<13} held reads back for {held:.2} s; allows {rate} images/s", stage.stage.name())?;
                 continue;
             }
+            if stage.stage == Stage::Share {
+                let (held, rate) = (stage.shared.as_secs_f64(), rate(stage.capacity_images_per_second));
+                writeln!(f, "pool          others had its share for {held:.2} s; allows {rate} images/s")?;
+                continue;
+            }
             writeln!(
                 f,
                 "{:<13} busy {:.2} s, starved {:.2} s, blocked {:.2} s on {} thread{}; could do {} images/s",
@@ -369,10 +454,26 @@ impl fmt::Display for Report {
                 rate(stage.capacity_images_per_second),
             )?;
         }
+        if let Some(Pinned { node, processors }) = self.pinned {
+            writeln!(f, "threads       pinned to the {processors} processors of node {node}")?;
+        }
         write!(f, "memory        {:.0} MiB fixed", mebibytes(self.memory_bound_bytes))?;
         match self.device {
             Device::Host => writeln!(f)?,
             device => writeln!(f, ", {:.0} MiB on {device}", mebibytes(self.device_bound_bytes))?,
+        }
+        if !self.bad.is_empty() {
+            let kinds: Vec<_> = self.bad.iter().map(|(kind, count)| format!("{count} {}", kind.name())).collect();
+            let (all, kinds) = (self.bad.iter().map(|(_, count)| count).sum::<u64>(), kinds.join(", "));
+            writeln!(f, "bad samples   {all} ({kinds}): {} replaced, {} skipped", self.replaced, self.skipped)?;
+        }
+        for bad in &self.bad_samples {
+            writeln!(f, "{:<13} {}", bad.action(), bad.error)?;
+        }
+        writeln!(f, "at most       {}", self.memory)?;
+        if self.large_images > 0 {
+            let high_water = mebibytes(self.decode_high_water_bytes);
+            writeln!(f, "large images  {}, which had up to {high_water:.0} MiB together", self.large_images)?;
         }
         for fallback in &self.fallbacks {
             let times = if fallback.count == 1 { "time" } else { "times" };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::subset::{Subset, unknown_classes};
-use super::{Columns, Extent, Record, Source, UNLABELLED};
+use super::{Columns, Extent, Record, Source, StoredShard, UNLABELLED};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Fallback;
 
@@ -229,6 +229,10 @@ impl Source for Relabelled {
 
     fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    fn shards(&self) -> Vec<StoredShard> {
+        self.source.shards()
     }
 
     fn notes(&self) -> &[String] {

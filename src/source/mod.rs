@@ -9,6 +9,7 @@
 
 mod class_map;
 mod folder;
+mod growth;
 pub mod index;
 mod join;
 mod labels;
@@ -29,6 +30,8 @@ use std::path::PathBuf;
 
 pub use class_map::{ClassMap, Relabelled};
 pub use folder::Folder;
+pub use growth::StoredShard;
+pub(crate) use growth::{First, check_grown, has_same_shards};
 pub use index::{Columns, IndexMode, IndexOptions, Record, RecordedImage, RecordedJpeg};
 pub use join::{Joined, LabelTable, Mismatch};
 pub use list::List;
@@ -162,6 +165,12 @@ pub trait Source: Send + Sync {
     /// The names of the classes, by label, where the source knows them.
     fn classes(&self) -> &[String] {
         &[]
+    }
+
+    /// The objects that hold the samples, one after another, where they are known by more than their samples' keys; none
+    /// where they are not. By them it is told in a moment whether a data set has [grown](crate::Loader::refresh).
+    fn shards(&self) -> Vec<StoredShard> {
+        Vec::new()
     }
 
     /// What was seen and left out while listing, such as links or files of other kinds: a line each.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::names::out_of_range;
-use super::{Extent, Record, Source};
+use super::{Columns, Extent, Record, Source, StoredShard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Fallback;
 
@@ -122,8 +122,19 @@ impl Source for Several {
         part.source.record(sample)
     }
 
+    fn columns(&self, sample: u64) -> Result<Option<Columns<'_>>> {
+        let (_, part, sample) = self.find(sample)?;
+        part.source.columns(sample)
+    }
+
     fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    fn shards(&self) -> Vec<StoredShard> {
+        let shards: Vec<_> = self.parts.iter().map(|part| part.source.shards()).collect();
+        // One part without any makes the whole one of keys.
+        if shards.iter().any(Vec::is_empty) { Vec::new() } else { shards.concat() }
     }
 
     fn notes(&self) -> &[String] {

@@ -22,10 +22,26 @@ pub struct Mount {
 impl Mount {
     /// The mount that a path lies in, which has to be a canonical one; none where the mount table does not say.
     pub fn of(machine: &Machine, path: &Path) -> Option<Self> {
+        let table = Self::all(machine);
+        Self::above(&table, path).cloned()
+    }
+
+    /// The mount table; empty where there is none. No file system is asked anything.
+    pub(super) fn all(machine: &Machine) -> Vec<Self> {
         let table = machine.text("/proc/self/mountinfo").unwrap_or_default();
-        // The mount whose directory is the longest above the path. Of two on one directory the later one is seen.
-        let above = table.lines().filter_map(Self::parse).filter(|mount| path.starts_with(&mount.directory));
+        table.lines().filter_map(Self::parse).collect()
+    }
+
+    /// That of a table whose directory is the longest above a path. Of two on one directory the later one is seen.
+    pub(super) fn above<'a>(table: impl IntoIterator<Item = &'a Self>, path: &Path) -> Option<&'a Self> {
+        let above = table.into_iter().filter(|mount| path.starts_with(&mount.directory));
         above.max_by_key(|mount| mount.directory.components().count())
+    }
+
+    /// Its device as stat(2) numbers it.
+    pub(super) fn device_number(&self) -> Option<u64> {
+        let (major, minor) = self.device.split_once(':')?;
+        Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
     }
 
     /// Of a line of /proc/self/mountinfo (proc_pid_mountinfo(5)).

@@ -1,5 +1,6 @@
 //! `forebay bench load`: the whole path over a data set, measured.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,14 +14,20 @@ use forebay::device::DeviceChoice;
 use forebay::engine::{
     CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath, SimFaults, SimOptions,
 };
+use forebay::loader::Pin;
+use forebay::memory::Placement;
 use forebay::order::{LastBatch, Shard, Shuffle};
 use forebay::plan::OUTPUT_SIDE_MAX;
 use forebay::raw::Shape;
 use forebay::source::{Filter, IndexMode, LabelTable, Mismatch, Source, Subset};
 use forebay::storage::RateLimits;
-use forebay::{Augment, Batch, DType, Error, Geometry, Layout, Loader, Report, State};
+use forebay::{
+    Augment, Batch, DType, Error, ErrorBudget, Geometry, Layout, Loader, LoaderBuilder, OnError, Pool, PoolOptions,
+    Report, State,
+};
 use serde_json::{Value, json};
 
+use crate::beside::{Beside, Running};
 use crate::crops::{Crop, Crops};
 use crate::environment::{self, Environment};
 use crate::{sheet, ui};
@@ -62,6 +69,15 @@ pub struct Load {
     /// Seconds that opening a file or one read may take.
     #[arg(long, value_name = "SECONDS", default_value_t = EngineOptions::READ_TIMEOUT.as_secs_f64())]
     pub read_timeout: f64,
+    /// What becomes of a sample that is missing or bad: fail, replace or skip.
+    #[arg(long, value_name = "POLICY", default_value_t = OnError::Fail)]
+    pub on_error: OnError,
+    /// How many samples of an epoch may be replaced or skipped before the run ends, or what share of those taken [default: 1%].
+    #[arg(long, value_name = "N|P%")]
+    pub error_budget: Option<ErrorBudget>,
+    /// Append each sample that is replaced or skipped to this file, as a line of JSON.
+    #[arg(long, value_name = "FILE")]
+    pub bad_samples: Option<PathBuf>,
     /// Seed of the engine sim, which makes up a storage for tests.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub sim_seed: u64,
@@ -95,9 +111,34 @@ pub struct Load {
     /// Draw every class as often as every other, with replacement.
     #[arg(long, conflicts_with = "shuffle_block")]
     pub balanced: bool,
+    /// Mix the data sets by these weights, one each, by ratio: every batch has its share of each, and each is gone through
+    /// pass after pass.
+    #[arg(long, value_name = "WEIGHT,..", value_delimiter = ',', conflicts_with = "balanced")]
+    pub mix: Vec<f64>,
+    /// Samples of an epoch of --mix [default: as many as all data sets have].
+    #[arg(long, value_name = "SAMPLES", requires = "mix")]
+    pub mix_epoch: Option<u64>,
+    /// Look before every epoch whether the data set has grown, and take on what is new. For a single process.
+    #[arg(long, conflicts_with_all = ["mix", "rank", "rank_from_env"])]
+    pub refresh: bool,
     /// Decode threads [default: one a processor].
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Where threads run on a machine of several nodes: auto, off or the number of a node.
+    #[arg(long, default_value_t = Pin::Auto)]
+    pub pin: Pin,
+    /// Load this data set over and over at the same time, by a loader that shares --threads and --depth with the first.
+    #[arg(long, value_name = "DATASET")]
+    pub beside: Option<String>,
+    /// What is done to its images.
+    #[arg(long, value_enum, value_name = "PRESET", default_value_t = Preset::ImagenetVal, requires = "beside")]
+    pub beside_augment: Preset,
+    /// The first one's part of what both share, where the other's is 1.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "beside")]
+    pub pool_weight: u32,
+    /// Let each of both have as much as it takes, to see what sharing changes.
+    #[arg(long, requires = "beside", conflicts_with = "pool_weight")]
+    pub no_pool: bool,
     /// Samples of a batch, of this rank.
     #[arg(long, default_value_t = 128)]
     pub batch: u64,
@@ -183,9 +224,12 @@ pub struct Load {
     /// Whether completions of direct reads are polled for: off, preferred or required.
     #[arg(long, value_name = "POLLING", num_args = 0..=1, default_value_t = Polling::Off, default_missing_value = "required")]
     pub iopoll: Polling,
-    /// Batches that exist at once.
-    #[arg(long, default_value_t = 3)]
-    pub slots: usize,
+    /// The host memory that the loader may take in all, whatever the images are; refused where it is too little.
+    #[arg(long, value_name = "MIB")]
+    pub memory_mib: Option<u64>,
+    /// Batches that exist at once [default: 3, or 2 where --memory-mib leaves little for more].
+    #[arg(long)]
+    pub slots: Option<usize>,
     /// Compute the digest of every tensor byte, label, key and place in the order. Those of ranks, and of the parts of a
     /// run that was resumed, add up to that of the whole, as 128-bit numbers.
     #[arg(long)]
@@ -199,7 +243,7 @@ pub struct Load {
 }
 
 /// The augmentations that have a name.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Preset {
     /// RandomResizedCrop, flip, normalise.
     ImagenetTrain,
@@ -257,16 +301,25 @@ impl FromStr for LabelColumns {
 pub struct Outcome {
     pub report: Report,
     pub digest: Option<String>,
+    pub on_error: OnError,
+    pub error_budget: ErrorBudget,
     pub shard: Shard,
     pub global_batch_size: u64,
     pub steps_per_epoch: u64,
     /// Views of a sample: how many in each group, and the shape of an image there.
     pub views: Vec<(usize, Option<[usize; 3]>)>,
+    /// Samples of the data set at the beginning of the run, and at its end.
+    pub samples: (u64, u64),
     /// What it was resumed from.
     pub resumed: Option<State>,
     /// How far it has come.
     pub state: State,
+    /// Of both, where there was another beside it.
     pub cpu_ms_per_image: f64,
+    /// What the other did.
+    pub beside: Option<Beside>,
+    /// Where the memory that encoded samples land in lay at the end.
+    pub placement: Placement,
 }
 
 /// Epochs of the demo: enough to see a steady state.
@@ -287,6 +340,9 @@ impl Load {
             require_path: RequirePath::Any,
             cufile_api: CuFileApi::Auto,
             read_timeout: EngineOptions::READ_TIMEOUT.as_secs_f64(),
+            on_error: OnError::Fail,
+            error_budget: None,
+            bad_samples: None,
             sim_seed: 0,
             sim_faults: SimFaults::NONE,
             index: IndexMode::Auto,
@@ -297,7 +353,15 @@ impl Load {
             label_columns: LabelColumns::default(),
             labels_partial: false,
             balanced: false,
+            mix: Vec::new(),
+            mix_epoch: None,
+            refresh: false,
             threads: None,
+            pin: Pin::Auto,
+            beside: None,
+            beside_augment: Preset::ImagenetVal,
+            pool_weight: 1,
+            no_pool: false,
             batch: 64,
             global_batch: None,
             rank: None,
@@ -325,7 +389,8 @@ impl Load {
             fixed_depth: false,
             sqpoll: Polling::Off,
             iopoll: Polling::Off,
-            slots: 3,
+            memory_mib: None,
+            slots: None,
             digest: false,
             preview: None,
             json: None,
@@ -337,9 +402,17 @@ impl Load {
         let outcome = self.measure()?;
         ui::print(&format!("{}\n", outcome.report))?;
         ui::print(&format!("CPU           {:.3} ms an image\n", outcome.cpu_ms_per_image))?;
+        ui::print(&format!("arena         {}\n", outcome.placement))?;
         if outcome.shard.world_size() > 1 {
             let (shard, samples) = (outcome.shard, outcome.global_batch_size);
             ui::print(&format!("share         {shard}, which take {samples} samples a step\n"))?;
+        }
+        if self.refresh {
+            let (first, last) = outcome.samples;
+            ui::print(&format!("samples       {first} at first, {last} at last\n"))?;
+        }
+        if let Some(beside) = &outcome.beside {
+            ui::print(&beside.to_text(&outcome.report))?;
         }
         if let Some(digest) = &outcome.digest {
             ui::print(&format!("digest        {digest}\n"))?;
@@ -360,43 +433,71 @@ impl Load {
             seconds => seconds.map(Duration::from_secs_f64),
         };
         let resumed = self.resumed()?;
-        let mut loader = self.loader(resumed)?;
+        let pool = self.pool()?;
+        let mut loader = self.loader(resumed, pool.as_ref())?;
+        let other = self.other().map(|other| other.loader(None, pool.as_ref())).transpose()?;
+        let other = other.map(|other| Running::start(other, self.beside.clone().unwrap_or_default(), pool));
         let bar = ui::bar(self.images_ahead(&loader), "images");
         let mut digest = self.digest.then(Digest::default);
         let classes = loader.source().classes().to_vec();
         let (started, cpu_started) = (Instant::now(), environment::cpu_time());
-        let steps = self.steps.unwrap_or(u64::MAX);
-        for (number, batch) in (1..=steps).zip(loader.epochs(0..self.epochs)) {
-            let batch = batch?;
-            if number == 1 {
-                self.preview(&batch, &classes)?;
+        let first_samples = loader.source().len();
+        let (mut taken, steps) = (0, self.steps.unwrap_or(u64::MAX));
+        'run: for epochs in self.runs(&loader) {
+            if self.refresh {
+                let found = loader.refresh()?;
+                bar.inc_length((found.now - found.before).saturating_mul(self.epochs - epochs.start));
             }
-            if let Some(digest) = &mut digest {
-                digest.update(&batch)?;
-            }
-            bar.inc(batch.len() as u64);
-            if seconds.is_some_and(|seconds| started.elapsed() >= seconds) {
-                break;
+            let left = usize::try_from(steps - taken).unwrap_or(usize::MAX);
+            for batch in loader.epochs(epochs).take(left) {
+                let batch = batch?;
+                if taken == 0 {
+                    self.preview(&batch, &classes)?;
+                }
+                taken += 1;
+                if let Some(digest) = &mut digest {
+                    digest.update(&batch)?;
+                }
+                bar.inc(batch.len() as u64);
+                if taken == steps || seconds.is_some_and(|seconds| started.elapsed() >= seconds) {
+                    break 'run;
+                }
             }
         }
         bar.finish_and_clear();
+        let beside = other.map(Running::finish).transpose()?;
         let cpu = environment::cpu_time().saturating_sub(cpu_started);
-        let (report, state) = (loader.report(), loader.state());
+        let (report, state, placement) = (loader.report(), loader.state(), loader.placement());
         if let Some(path) = &self.save_state {
             write_state(&state, path)?;
         }
-        let cpu_ms_per_image = cpu.as_secs_f64() * 1e3 / report.images.max(1) as f64;
+        let images = report.images + beside.as_ref().map_or(0, |beside| beside.report.images);
+        let cpu_ms_per_image = cpu.as_secs_f64() * 1e3 / images.max(1) as f64;
         Ok(Outcome {
             report,
             digest: digest.map(|digest| digest.hex()),
+            on_error: self.on_error,
+            error_budget: self.error_budget.unwrap_or_default(),
             shard: loader.shard(),
             global_batch_size: loader.global_batch_size(),
             steps_per_epoch: loader.steps_per_epoch(),
             views: self.views()?.iter().map(|(augment, count)| (*count, augment.output_shape())).collect(),
+            samples: (first_samples, loader.source().len()),
             resumed,
             state,
             cpu_ms_per_image,
+            beside,
+            placement,
         })
+    }
+
+    /// The epochs that are loaded without a pause: all of them, or one at a time from where the run begins.
+    fn runs(&self, loader: &Loader) -> impl Iterator<Item = Range<u64>> + use<> {
+        let (end, each) = (self.epochs, if self.refresh { 1 } else { self.epochs.max(1) });
+        let begin = if self.refresh { loader.state().epoch() } else { 0 };
+        std::iter::successors(Some(begin), move |begin| begin.checked_add(each))
+            .take_while(move |begin| *begin < end)
+            .map(move |begin| begin..begin.saturating_add(each).min(end))
     }
 
     /// The images of this rank that the epochs have left.
@@ -424,8 +525,31 @@ impl Load {
         }
     }
 
-    fn loader(&self, resumed: Option<State>) -> anyhow::Result<Loader> {
-        let threads = ui::threads(self.threads)?;
+    /// What both loaders share, if there are two and they do.
+    fn pool(&self) -> anyhow::Result<Option<Pool>> {
+        if self.beside.is_none() || self.no_pool {
+            return Ok(None);
+        }
+        Ok(Some(Pool::new(PoolOptions { threads: self.decode_threads()?, depth: self.depth })?))
+    }
+
+    /// The load beside it: the same but for what is of one data set.
+    fn other(&self) -> Option<Self> {
+        let Self {
+            device, decoder, engine, direct, index, threads, pin, batch, size, dtype, layout, depth, slots, ..
+        } = *self;
+        let other = Self::of(self.beside.clone()?);
+        let other = Self { device, decoder, engine, direct, index, threads, pin, batch, size, dtype, layout, ..other };
+        Some(Self { augment: self.beside_augment, depth, slots, fixed_depth: self.fixed_depth, ..other })
+    }
+
+    /// Those asked for; 0 for as many as there are processors to run on.
+    fn decode_threads(&self) -> forebay::Result<usize> {
+        self.threads.map_or(Ok(0), |threads| ui::threads(Some(threads)))
+    }
+
+    fn loader(&self, resumed: Option<State>, pool: Option<&Pool>) -> anyhow::Result<Loader> {
+        let threads = self.decode_threads()?;
         let shuffle = match self.shuffle_block {
             Some(samples_per_block) => Shuffle::Block { samples_per_block },
             None => Shuffle::Full,
@@ -448,7 +572,8 @@ impl Load {
         let read_timeout = read_timeout.ok_or_else(|| {
             Error::invalid_parameter("--read-timeout", self.read_timeout, "a positive number of seconds is needed")
         })?;
-        let builder = Loader::open_all(&self.datasets)
+        let builder = self
+            .data_sets()?
             .views(views)
             .batch_size(self.batch)
             .shard(self.shard()?)
@@ -456,12 +581,13 @@ impl Load {
             .shuffle(shuffle)
             .seed(self.seed)
             .threads(threads)
+            .pin(self.pin)
+            .pool_weight(self.pool_weight)
             .depth(self.depth)
             .limit_mbps(self.limit_mbps.clone().unwrap_or_default())
             .depth_control(if self.fixed_depth { Depth::Fixed } else { Depth::default() })
             .sqpoll(self.sqpoll)
             .iopoll(self.iopoll)
-            .slots(self.slots)
             .orientation(self.orientation)
             .device(self.device)
             .decoder(self.decoder)
@@ -471,8 +597,13 @@ impl Load {
             .require_path(self.require_path)
             .cufile_api(self.cufile_api)
             .read_timeout(read_timeout)
+            .on_error(self.on_error)
             .sim(SimOptions { seed: self.sim_seed, faults: self.sim_faults, ..SimOptions::default() })
             .index(self.index);
+        let builder = match pool {
+            Some(pool) => builder.pool(pool),
+            None => builder,
+        };
         let builder = match self.global_batch {
             Some(samples) => builder.global_batch_size(samples),
             None => builder,
@@ -481,12 +612,28 @@ impl Load {
             Some(state) => builder.resume(state),
             None => builder,
         };
+        let builder = match self.error_budget {
+            Some(budget) => builder.error_budget(budget),
+            None => builder,
+        };
+        let builder = match &self.bad_samples {
+            Some(path) => builder.bad_samples_file(path),
+            None => builder,
+        };
         let builder = match &self.index_dir {
             Some(dir) => builder.index_dir(dir),
             None => builder,
         };
         let builder = match self.raw_shape {
             Some(shape) => builder.raw_shape(shape),
+            None => builder,
+        };
+        let builder = match self.memory_mib {
+            Some(mebibytes) => builder.memory_mib(mebibytes),
+            None => builder,
+        };
+        let builder = match self.slots {
+            Some(slots) => builder.slots(slots),
             None => builder,
         };
         let builder = match self.landing_bytes {
@@ -509,6 +656,23 @@ impl Load {
             None => builder,
         };
         Ok(builder.build()?)
+    }
+
+    /// The data sets, as one or mixed.
+    fn data_sets(&self) -> forebay::Result<LoaderBuilder> {
+        if self.mix.is_empty() {
+            return Ok(Loader::open_all(&self.datasets));
+        }
+        if self.mix.len() != self.datasets.len() {
+            let weights = self.mix.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
+            let allowed = format!("a weight for each of the {} data sets is needed", self.datasets.len());
+            return Err(Error::invalid_parameter("--mix", weights, &allowed));
+        }
+        let builder = Loader::mixture(self.datasets.iter().zip(self.mix.iter().copied()));
+        Ok(match self.mix_epoch {
+            Some(samples) => builder.mixture_epoch(samples),
+            None => builder,
+        })
     }
 
     fn label_table(&self) -> Option<LabelTable> {
@@ -598,18 +762,6 @@ impl Outcome {
     pub fn json(&self) -> Value {
         let report = &self.report;
         let milliseconds = |us: u64| us as f64 / 1e3;
-        let finite = |number: f64| if number.is_finite() { json!(number) } else { Value::Null };
-        let stages = report.stages.iter().map(|stage| {
-            json!({
-                "stage": stage.stage.name(),
-                "threads": stage.threads,
-                "busy_s": stage.busy.as_secs_f64(),
-                "starved_s": stage.starved.as_secs_f64(),
-                "blocked_s": stage.blocked.as_secs_f64(),
-                "limited_s": stage.limited.as_secs_f64(),
-                "capacity_images_per_second": finite(stage.capacity_images_per_second),
-            })
-        });
         let roots = report.roots.iter().map(|root| {
             json!({
                 "name": root.name,
@@ -626,6 +778,9 @@ impl Outcome {
                 "limited_s": root.limited.as_secs_f64(),
             })
         });
+        let bad = report.bad.iter().map(|(kind, count)| (kind.name().to_owned(), json!(count)));
+        let bad_samples = report.bad_samples.iter().map(|bad| bad.json());
+        let parts = report.parts.iter().map(|part| json!({ "name": part.name, "images": part.images }));
         let fallbacks = report.fallbacks.iter().map(crate::json::fallback);
         let routes = report.routes.iter().map(|(route, count)| (route.name().to_owned(), json!(count)));
         json!({
@@ -649,15 +804,30 @@ impl Outcome {
             "batch_wait_p99_ms": milliseconds(report.batch_wait_p99_us),
             "peak_rss_bytes": environment::peak_rss_bytes(),
             "memory_bound_bytes": report.memory_bound_bytes,
+            "arena": crate::json::placement(&self.placement),
+            "memory": crate::json::memory(&report.memory),
+            "large_images": report.large_images,
+            "decode_high_water_bytes": report.decode_high_water_bytes,
             "device": report.device.to_string(),
             "device_bound_bytes": report.device_bound_bytes,
             "bytes_uploaded": report.bytes_uploaded,
             "digest": self.digest,
+            "beside": self.beside.as_ref().map(|beside| beside.json(report)),
+            "pinned": report.pinned.map(|pinned| json!({ "node": pinned.node, "processors": pinned.processors })),
             "rank": self.shard.rank(),
             "world_size": self.shard.world_size(),
             "global_batch_size": self.global_batch_size,
             "steps_per_epoch": self.steps_per_epoch,
             "views": self.views.iter().map(|(count, shape)| json!({ "count": count, "shape": shape })).collect::<Vec<_>>(),
+            "on_error": self.on_error.name(),
+            "error_budget": self.error_budget.to_string(),
+            "bad": serde_json::Map::from_iter(bad),
+            "replaced": report.replaced,
+            "skipped": report.skipped,
+            "bad_samples": bad_samples.collect::<Vec<_>>(),
+            "parts": parts.collect::<Vec<_>>(),
+            "samples_at_first": self.samples.0,
+            "samples_at_last": self.samples.1,
             "resumed_from": self.resumed,
             "state": self.state,
             "engine": report.engine,
@@ -669,7 +839,7 @@ impl Outcome {
             "images_not_indexed": report.images.saturating_sub(report.indexed),
             "index_fallbacks": report.index_fallbacks,
             "decoders": serde_json::Map::from_iter(routes),
-            "stages": stages.collect::<Vec<_>>(),
+            "stages": crate::json::stages(&report.stages),
             "bottleneck": report.bottleneck().name(),
             "verdict": report.verdict(),
             "fallbacks": fallbacks.collect::<Vec<_>>(),

@@ -5,6 +5,7 @@
 
 mod bench_decode;
 mod bench_io;
+mod beside;
 mod crops;
 mod datagen;
 mod decode;

@@ -34,6 +34,11 @@ pub(crate) struct Description<'a> {
 }
 
 impl Describer {
+    /// Bytes that it holds.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.segments.capacity() * size_of::<Segment>() + self.tables.capacity()
+    }
+
     /// Describes a sample by its record. `find` gives the upload offset of a range of the file, if all of it has landed
     /// in one piece. Nothing looks at the bytes, which may be in a device's memory alone.
     ///

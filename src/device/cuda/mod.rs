@@ -27,7 +27,7 @@ mod uploads;
 pub use bandwidth::{Bandwidth, bandwidth};
 pub(crate) use error::error;
 pub(crate) use gpu::Gpu;
-pub(crate) use memory::{DeviceMemory, Registered, download, upload, zero};
+pub(crate) use memory::{DeviceMemory, Registered, download, move_down, upload, zero};
 pub(crate) use module::{KernelName, launch};
 pub(crate) use output::Output;
 pub use probe::{CudaDevice, CudaProbe, probe};

@@ -207,7 +207,7 @@ impl Worker {
         self.reads.len() - self.vacant.len()
     }
 
-    fn begin(&mut self, token: u64, transfer: Transfer<DeviceRegion>) {
+    fn begin(&mut self, token: u64, mut transfer: Transfer<DeviceRegion>) {
         let request = transfer.request(&self.common);
         let Some(number) = self.vacant.pop() else { unreachable!("the engine has checked for room") };
         self.reads[number] = Some(Reading { token, transfer, request });
@@ -254,7 +254,7 @@ impl Worker {
                 continue;
             }
             match transfer.advance(request, answer, &self.common) {
-                Step::Again(transfer) => {
+                Step::Again(mut transfer) => {
                     let request = transfer.request(&self.common);
                     self.reads[number] = Some(Reading { token, transfer, request });
                     self.waiting.push_back(number);

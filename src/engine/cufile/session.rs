@@ -272,6 +272,7 @@ impl Common {
             fallbacks: Default::default(),
             polling: Default::default(),
             counters: Default::default(),
+            again: Default::default(),
             abandoned: Default::default(),
         }
     }

@@ -9,6 +9,7 @@ mod faults;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ffi::{CString, OsStr};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -68,10 +69,10 @@ impl Sim {
         self.operations[number as usize] = Some(Operation::Open { path, fate });
     }
 
-    /// Opens a file at once.
-    pub(super) fn open_now(&self, path: CString) -> Result<Arc<OpenFile>> {
+    /// Opens a file at once; none if that hangs.
+    pub(super) fn open_now(&self, path: CString) -> Option<Result<Arc<OpenFile>>> {
         let fate = Fate::of_open(self.options, path_of(&path));
-        self.opened(path, &fate)
+        (!fate.hangs(0)).then(|| self.opened(path, &fate))
     }
 
     pub(super) fn read(&mut self, number: u64, transfer: Transfer) {
@@ -167,6 +168,13 @@ impl Sim {
         }
         Ok(file)
     }
+}
+
+/// Whether a file cannot be opened, or read whole or in a part, since that hangs.
+pub(super) fn hangs(options: SimOptions, path: &Path, range: Option<&Range<u64>>) -> bool {
+    let Range { start, end } = range.cloned().unwrap_or(0..u64::MAX);
+    let read = Fate::of_read(options, path, start, end.saturating_sub(start) as usize);
+    Fate::of_open(options, path).strikes(SimFault::Hang) || read.strikes(SimFault::Hang)
 }
 
 /// One answer to a request of a read.

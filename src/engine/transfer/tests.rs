@@ -31,6 +31,7 @@ impl Bench {
             fallbacks: Default::default(),
             polling: Default::default(),
             counters: Default::default(),
+            again: Default::default(),
             abandoned: Default::default(),
         };
         let file = common.open(CString::new(path.as_os_str().as_bytes()).unwrap()).unwrap();
@@ -210,4 +211,28 @@ proptest! {
         let span = Span::new(align, offset, len);
         prop_assert!(span.len_bytes >= len);
     }
+}
+
+/// Bytes that were asked of the file's device again, since the last call.
+fn asked_again(bench: &Bench) -> u64 {
+    let bytes = std::mem::take(&mut *crate::report::lock(&bench.common.again.bytes));
+    assert!(bytes.iter().all(|(device, _)| *device == bench.file.identity().inode.0) && bytes.len() <= 1);
+    bytes.iter().map(|(_, len_bytes)| len_bytes).sum()
+}
+
+#[test]
+fn what_is_asked_again_is_counted_and_nothing_else() {
+    let bench = Bench::new(Direct::Off);
+    let mut answers = [Ok(1000), Err(Errno::EIO), Err(Errno::EINTR), Ok(500), Ok(1000)].into_iter();
+    bench.run(bench.begin(0, LEN).unwrap(), |_, _| answers.next().unwrap()).unwrap();
+    assert_eq!(asked_again(&bench), 3 * 1500 + 1000);
+    bench.run(bench.begin(0, LEN).unwrap(), |_, _| Ok(LEN)).unwrap();
+    assert_eq!(asked_again(&bench), 0, "it came at once");
+    // A read in several requests asks for nothing twice.
+    let mut bench = Bench::new(Direct::Off);
+    bench.common.read_bytes_max = 700;
+    bench.run(bench.begin(0, LEN).unwrap(), |_, _| Ok(LEN)).unwrap();
+    assert_eq!(asked_again(&bench), 0);
+    bench.run(bench.begin(0, LEN).unwrap(), |request, _| Ok(if request.at == 700 { 1 } else { LEN })).unwrap();
+    assert_eq!(asked_again(&bench), 699);
 }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use super::Refusal;
 use crate::engine::{Common, Polling};
-use crate::memory::Arena;
+use crate::memory::{Arena, HUGE_PAGE_BYTES, REGION_ALIGN_BYTES, lockable_bytes};
 
 /// The most that one registered buffer may hold (io_uring_register_buffers(3)).
 const REGISTERED_BYTES_MAX: usize = 1 << 30;
@@ -208,9 +208,40 @@ fn no_sqpoll(error: &io::Error) -> Refusal {
     Refusal { cause: format!("a submission queue that is polled: {cause}"), remedy }
 }
 
-/// Registers what reads land in, so that the kernel pins and looks up its pages once instead of for every read.
+/// Registers what reads land in, so that the kernel pins and looks up its pages once instead of for every read: the start of
+/// it where the limit on locked memory allows no more.
 fn register(io: &IoUring, arena: &Arena, common: &Common) -> Option<(NonNull<u8>, usize)> {
-    let (start, len_bytes) = arena.reads();
+    let (start, all_bytes) = arena.reads();
+    let error = match register_start(io, start, all_bytes) {
+        Ok(()) => return Some((start, all_bytes)),
+        Err(error) => error,
+    };
+    let mut len_bytes = 0;
+    if error.raw_os_error() == Some(libc::ENOMEM) {
+        len_bytes = whole_pages(usize::try_from(lockable_bytes()).unwrap_or(usize::MAX).min(all_bytes / 2));
+        // Others of this user may have locked some.
+        while len_bytes > 0 && register_start(io, start, len_bytes).is_err() {
+            len_bytes = whole_pages(len_bytes / 2);
+        }
+    }
+    let (kib, registered_kib) = (all_bytes.div_ceil(1024), len_bytes / 1024);
+    common.fallbacks.take("registered buffers", "unregistered reads", None, || {
+        let but = if len_bytes > 0 { format!("; {registered_kib} KiB of it are registered") } else { String::new() };
+        (
+            format!("io_uring_register of {kib} KiB: {error}{but}"),
+            format!("raise the limit on locked memory to at least {} KiB (ulimit -l)", kib + 1024),
+        )
+    });
+    (len_bytes > 0).then_some((start, len_bytes))
+}
+
+/// The most pages that the kernel counts as no more than so many bytes: huge ones it counts whole.
+fn whole_pages(len_bytes: usize) -> usize {
+    let page = if len_bytes < HUGE_PAGE_BYTES { REGION_ALIGN_BYTES } else { HUGE_PAGE_BYTES };
+    len_bytes / page * page
+}
+
+fn register_start(io: &IoUring, start: NonNull<u8>, len_bytes: usize) -> io::Result<()> {
     let buffers: Vec<libc::iovec> = (0..len_bytes)
         .step_by(REGISTERED_BYTES_MAX)
         .map(|at| libc::iovec {
@@ -220,19 +251,7 @@ fn register(io: &IoUring, arena: &Arena, common: &Common) -> Option<(NonNull<u8>
         .collect();
     // SAFETY: the buffers are parts of the arena's mapping, which `Uring` keeps mapped as long as the ring exists, and the kernel
     // writes to them only for reads that we submit.
-    match unsafe { io.submitter().register_buffers(&buffers) } {
-        Ok(()) => Some((start, len_bytes)),
-        Err(error) => {
-            let kib = len_bytes.div_ceil(1024);
-            common.fallbacks.take("registered buffers", "unregistered reads", None, || {
-                (
-                    format!("io_uring_register of {kib} KiB: {error}"),
-                    format!("raise the limit on locked memory to at least {} KiB (ulimit -l)", kib + 1024),
-                )
-            });
-            None
-        }
-    }
+    unsafe { io.submitter().register_buffers(&buffers) }
 }
 
 /// The registered buffer that holds all of `len` bytes at `start`, if one does.

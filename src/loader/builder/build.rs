@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use super::LoaderBuilder;
-use super::samples::BatchSize;
+use super::samples::{BatchSize, Taken};
 use crate::decode::DecoderKind;
 use crate::device::cuda::Gpu;
 use crate::device::{Device, DeviceChoice};
@@ -12,11 +12,16 @@ use crate::engine::{Direct, Engine, EngineKind, EngineOptions, RequirePath, esti
 use crate::error::{Error, ErrorKind, Result};
 use crate::loader::cuda::Built;
 use crate::loader::direct::CuFileChoice;
-use crate::loader::{Loader, Shared, state};
-use crate::order::EpochSteps;
+use crate::loader::judge::BadSamplesFile;
+use crate::loader::{Loader, OnError, Processors, Shared, node_of};
+use crate::memory::{Budget, MemoryPlan, resident_bytes};
 use crate::plan::{Augment, Views};
+use crate::pool::Pool;
 use crate::report::{Counters, Fallback};
 use crate::source::{IndexMode, Source};
+
+/// Operations in flight, unless told otherwise.
+const DEPTH: usize = 32;
 
 /// Samples that are looked at to tell whether a data set has an index.
 const INDEX_PROBES: u64 = 64;
@@ -36,39 +41,39 @@ impl LoaderBuilder {
             let allowed = "a rank sees its share of the data set only: build the index with `forebay index`";
             return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
-        let views = match self.views.take() {
-            Some(groups) => Views::new(groups)?,
+        let views = match &self.views {
+            Some(groups) => Views::new(groups.iter().copied())?,
             None => Views::new([(Augment::imagenet_train(224).build()?, 1)])?,
         };
-        if !(2..=1024).contains(&self.slots) {
-            return Err(Error::invalid_parameter("slots", self.slots, "2 to 1024: one to fill and one to hand out"));
+        if let Some(slots) = self.slots.filter(|slots| !(2..=1024).contains(slots)) {
+            return Err(Error::invalid_parameter("slots", slots, "2 to 1024: one to fill and one to hand out"));
+        }
+        if self.index.mode == IndexMode::Build && self.memory_mib.is_some() {
+            let allowed = "what is noted for an index grows with the data set: build it with `forebay index`";
+            return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
         if let Some(shape) = self.raw_shape {
             shape.check()?;
             self.limits.check_dimensions(shape.width, shape.height)?;
         }
-        let threads = match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        if threads > 4096 {
-            return Err(Error::invalid_parameter("threads", threads, "at most 4096 threads decode"));
+        if self.threads > 4096 {
+            return Err(Error::invalid_parameter("threads", self.threads, "at most 4096 threads decode"));
         }
+        let share = self.pool.as_ref().map(|pool| pool.join(self.pool_weight)).transpose()?;
         if self.read_timeout.is_zero() {
             return Err(Error::invalid_parameter("read_timeout", "0", "a read takes some time"));
         }
+        self.check_policy()?;
         self.check_decoder(&views)?;
         self.check_path()?;
         let rate_limits = self.rate_limits.resolve()?;
         let (gpu, fallback) = self.open_device(&views)?;
-        let (source, recorder) = self.origin.open(&self.index)?;
-        let source = match self.map_source.take() {
-            Some(map) => map(source)?,
-            None => source,
-        };
-        let order = self.order(&*source)?;
-        let steps = EpochSteps::of_rank(order.samples(), batch_size, self.last_batch, self.shard)?;
-        let data_set = state::data_set(&*source);
+        let choice = self.choice(batch_size);
+        let resident_before = resident_bytes();
+        let mut found = choice.find()?;
+        let source_bytes = resident_before.zip(resident_bytes()).map_or(0, |(then, now)| now.saturating_sub(then));
+        let samples = self.resume.map_or(u64::MAX, |state| state.samples_of(&found));
+        let Taken { source, data_set, order, steps } = choice.take(&found, samples)?;
         let resumed = self.resume.map(|state| state.check(&order, data_set)).transpose()?;
         let data_set_bytes = estimate_data_set_bytes(&*source);
         let engine_options = EngineOptions {
@@ -82,9 +87,12 @@ impl LoaderBuilder {
             iopoll: self.iopoll,
             ..EngineOptions::default()
         };
-        let mut device_fallbacks: Vec<_> = fallback.into_iter().collect();
+        let pci = || gpu.as_ref().and_then(Gpu::pci_place);
+        let (processors, unpinned) = self.pin.resolve(|| node_of(&*source, pci))?;
+        let (threads, depth) = (self.decode_threads(processors.as_ref()), self.depth_max());
+        let mut device_fallbacks: Vec<_> = fallback.into_iter().chain(unpinned).collect();
         let (memory, arena, slots, cuda) = match gpu {
-            None => self.host_memory(&views, &*source)?,
+            None => self.host_memory(&views, &*source, threads)?,
             Some(gpu) => {
                 if self.decoder.needs_index() && !self.can_plan(&*source) {
                     return Err(no_index(self.decoder));
@@ -97,7 +105,7 @@ impl LoaderBuilder {
                     opened => opened.transpose()?,
                 };
                 let sample_bytes = data_set_bytes.unwrap_or(0) / source.len().max(1);
-                let (memory, built) = self.device_memory(gpu, nvjpeg, &views, &*source, sample_bytes)?;
+                let (memory, built) = self.device_memory(gpu, nvjpeg, &views, &*source, (sample_bytes, threads))?;
                 let Built { cuda, arena, slots, fallbacks, .. } = built;
                 device_fallbacks.extend(fallbacks);
                 (memory, arena, slots, Some(cuda))
@@ -106,13 +114,15 @@ impl LoaderBuilder {
         if self.engine != EngineKind::Auto {
             // The engine itself is made on the feed thread; here it only shows that it can be made.
             match cuda.as_ref().and_then(|cuda| cuda.cufile.as_ref()) {
-                Some(cufile) => Engine::with_cufile(cufile, &arena, self.depth, engine_options)?,
-                None => Engine::new(self.engine, &arena, self.depth, engine_options)?,
+                Some(cufile) => Engine::with_cufile(cufile, &arena, depth, engine_options)?,
+                None => Engine::new(self.engine, &arena, depth, engine_options)?,
             };
         }
-        Ok(Loader {
+        let (bad_samples_file, unwritten) = self.bad_samples_file.as_deref().map(BadSamplesFile::open).unzip();
+        let loader = Loader {
             shared: Arc::new(Shared {
                 source,
+                parts: found.part_names(),
                 order,
                 data_set,
                 steps,
@@ -124,14 +134,20 @@ impl LoaderBuilder {
                 limits: self.limits,
                 raw_shape: self.raw_shape,
                 index: self.index.mode,
-                recorder,
+                recorder: found.recorder.take(),
                 engine: self.engine,
                 engine_options,
-                depth: self.depth,
+                depth,
+                share,
+                processors,
                 rate_limits,
                 threads,
                 held_timeout: self.held_timeout,
-                memory,
+                on_error: self.on_error,
+                budget: self.error_budget.unwrap_or_default(),
+                bad_samples_file,
+                decode_budget: Budget::new(memory.decode_bytes),
+                memory: MemoryPlan { source_bytes, ..memory },
                 arena,
                 slots,
                 held: Arc::new(AtomicUsize::new(0)),
@@ -139,9 +155,48 @@ impl LoaderBuilder {
                 engine_name: Mutex::new("none yet"),
                 stop: AtomicBool::new(false),
             }),
+            choice,
+            found,
             taken: resumed.unwrap_or_default(),
             resumed,
-        })
+        };
+        if let Some(error) = unwritten.flatten() {
+            loader.shared.count_unwritten(|| error);
+        }
+        Ok(loader)
+    }
+
+    /// Refuses what would say nothing, as the first bad sample ends the run.
+    fn check_policy(&self) -> Result<()> {
+        let (budget, file) = (self.error_budget.map(|budget| budget.to_string()), self.bad_samples_file.as_ref());
+        let file = file.map(|path| path.display().to_string());
+        let asked = [("error_budget", budget), ("bad_samples_file", file)];
+        let useless = asked.into_iter().find_map(|(name, value)| value.map(|value| (name, value)));
+        match useless {
+            Some((name, value)) if self.on_error == OnError::Fail => {
+                let allowed = "the first bad sample ends the run, and is its error: use on_error replace or skip";
+                Err(Error::invalid_parameter(name, value, allowed))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Decode threads, of a loader that runs on these processors or any.
+    fn decode_threads(&self, processors: Option<&Processors>) -> usize {
+        let most = self.pool.as_ref().map_or(usize::MAX, Pool::threads);
+        let there = || std::thread::available_parallelism().map_or(1, usize::from);
+        match (self.threads, processors) {
+            (0, Some(processors)) => processors.pinned().processors.min(there()).min(most),
+            (0, None) => there().min(most),
+            (threads, _) => threads.min(most),
+        }
+    }
+
+    /// Operations in flight, at most.
+    pub(super) fn depth_max(&self) -> usize {
+        let of_pool = self.pool.as_ref().map(Pool::depth);
+        let depth = self.depth.or(of_pool).unwrap_or(DEPTH);
+        depth.min(of_pool.unwrap_or(depth))
     }
 
     /// Refuses a decoder that contradicts what else was asked for.

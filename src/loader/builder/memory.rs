@@ -2,6 +2,7 @@
 
 use super::LoaderBuilder;
 use super::build::indexed;
+use super::fit::SLOTS_MIN;
 use super::samples::BatchSize;
 use crate::decode::DecoderKind;
 use crate::decode::kernels::Capacity;
@@ -9,7 +10,7 @@ use crate::decode::nvjpeg::{NvJpeg, NvJpegDevice};
 use crate::device::cuda::Gpu;
 use crate::error::{Error, ErrorKind, Result};
 use crate::loader::cuda::{Built, Cuda, Sizes};
-use crate::memory::{Arena, MemoryPlan, SlotPool, UploadLayout, ViewLayout};
+use crate::memory::{Arena, MemoryPlan, REGION_ALIGN_BYTES, SlotPool, UploadLayout, ViewLayout};
 use crate::plan::Views;
 use crate::source::{IndexMode, Source};
 
@@ -24,19 +25,20 @@ impl LoaderBuilder {
         &self,
         views: &Views,
         source: &dyn Source,
+        threads: usize,
     ) -> Result<(MemoryPlan, Arena, SlotPool, Option<Cuda>)> {
         let batch_size = self.places();
-        let (memory, slots) = match layout(views) {
-            Some(layout) => (
-                MemoryPlan::of_views(self.arena_bytes, self.slots, batch_size, &layout)?,
-                SlotPool::of_views(self.slots, batch_size, layout)?,
-            ),
-            None => (
-                MemoryPlan::new(self.arena_bytes, self.slots, 1, self.ragged_slot_bytes)?,
-                SlotPool::ragged(self.slots, batch_size, self.ragged_slot_bytes)?,
-            ),
+        let layout = layout(views);
+        let slot_bytes = match &layout {
+            Some(layout) => MemoryPlan::of_views(0, SLOTS_MIN, batch_size, layout)?.slot_bytes,
+            None => self.ragged_bytes()?,
         };
-        Ok((memory, Arena::on_node(self.arena_bytes, crate::loader::node_of(source, || None))?, slots, None))
+        let memory = self.fit(slot_bytes, 0, threads)?;
+        let slots = match layout {
+            Some(layout) => SlotPool::of_views(memory.slots, batch_size, layout)?,
+            None => SlotPool::ragged(memory.slots, batch_size, slot_bytes)?,
+        };
+        Ok((memory, Arena::on_node(memory.arena_bytes, crate::loader::node_of(source, || None))?, slots, None))
     }
 
     /// nvJPEG, where it was asked for or there are samples for it.
@@ -60,36 +62,38 @@ impl LoaderBuilder {
         })
     }
 
-    /// Memory on both sides, for samples of so many encoded bytes.
+    /// Memory on both sides, for samples of so many encoded bytes that so many threads decode.
     pub(super) fn device_memory(
         &self,
         gpu: Gpu,
         nvjpeg: Option<NvJpeg>,
         views: &Views,
         source: &dyn Source,
-        encoded_bytes: u64,
+        (encoded_bytes, threads): (u64, usize),
     ) -> Result<(MemoryPlan, Built)> {
         let Some(layout) = layout(views) else {
             return Err(Error::new(ErrorKind::Internal, "a device loader without an output size"));
         };
         let samples = self.places();
-        let memory = MemoryPlan::of_views(self.arena_bytes, self.slots, samples, &layout)?;
+        let slot_bytes = MemoryPlan::of_views(0, SLOTS_MIN, samples, &layout)?.slot_bytes;
         let landing_bytes = match self.landing_bytes {
-            0 => landing_bytes(samples, encoded_bytes),
+            0 => landing_bytes(samples, encoded_bytes).min(self.landing_bytes_max()?),
             bytes => bytes,
         };
         let upload = UploadLayout::new(samples, views.len(), landing_bytes).ok_or_else(|| {
             let allowed = "what a batch uploads is below 2 GiB: use a smaller batch or fewer landing_bytes";
             Error::invalid_parameter("landing_bytes", landing_bytes, allowed)
         })?;
+        // One more thread decodes what the device turns out unable to.
+        let memory = self.fit(slot_bytes, upload.host_len_bytes() + status_bytes(upload.places()), threads + 1)?;
         let outputs = views.groups().iter().map(|group| {
             let side = group.augment.output_shape().into_iter().flatten().max().unwrap_or(1);
             (samples * group.count, side)
         });
         let sizes = Sizes {
             views,
-            arena_bytes: self.arena_bytes,
-            slots: self.slots,
+            arena_bytes: memory.arena_bytes,
+            slots: memory.slots,
             samples,
             layout,
             upload,
@@ -105,13 +109,18 @@ impl LoaderBuilder {
         let device_bytes = sizes.device_bytes();
         let built = sizes.build(gpu, source)?;
         let memory = MemoryPlan { slots: built.slots.slots(), ..memory };
-        Ok((memory.with_device(built.upload_bytes, device_bytes), built))
+        Ok((memory.with_device(built.upload_bytes + status_bytes(upload.places()), device_bytes), built))
     }
 
-    fn places(&self) -> usize {
+    pub(super) fn places(&self) -> usize {
         let (BatchSize::OfRank(samples) | BatchSize::OfAll(samples)) = self.batch_size;
         usize::try_from(samples).unwrap_or(usize::MAX)
     }
+}
+
+/// What comes back of each place of a slot: whole pages.
+fn status_bytes(places: usize) -> usize {
+    (places * size_of::<u32>()).next_multiple_of(REGION_ALIGN_BYTES)
 }
 
 /// Where the views of a sample lie; `None` where every image has its own size.

@@ -1,6 +1,7 @@
 //! What a loader can be told.
 
 mod build;
+mod fit;
 mod memory;
 mod samples;
 
@@ -8,10 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use samples::Origin;
 use samples::{BatchSize, Draws, MapSource};
+pub(super) use samples::{Choice, Found, Origin, Part, Taken};
 
-use super::State;
+use super::{ErrorBudget, OnError, Pin, State};
 use crate::decode::DecoderKind;
 use crate::device::DeviceChoice;
 use crate::engine::{CuFileApi, Depth, Direct, EngineKind, EngineOptions, Polling, RequirePath, SimOptions};
@@ -19,6 +20,7 @@ use crate::error::Result;
 use crate::limits::Limits;
 use crate::order::{LastBatch, Shard, Shuffle, Weights};
 use crate::plan::Augment;
+use crate::pool::Pool;
 use crate::raw::Shape;
 use crate::source::{IndexMode, IndexOptions, Source};
 use crate::storage::RateLimits;
@@ -44,13 +46,18 @@ pub struct LoaderBuilder {
     shuffle: Shuffle,
     /// In the place of `shuffle`.
     draws: Option<Draws>,
+    mixture_epoch: Option<u64>,
     seed: u64,
     threads: usize,
-    depth: usize,
+    depth: Option<usize>,
+    pool: Option<Pool>,
+    pool_weight: u32,
+    pin: Pin,
     rate_limits: RateLimits,
-    slots: usize,
-    arena_bytes: usize,
-    ragged_slot_bytes: usize,
+    memory_mib: Option<u64>,
+    slots: Option<usize>,
+    arena_bytes: Option<usize>,
+    ragged_slot_bytes: Option<usize>,
     orientation: bool,
     limits: Limits,
     raw_shape: Option<Shape>,
@@ -64,6 +71,10 @@ pub struct LoaderBuilder {
     sqpoll: Polling,
     iopoll: Polling,
     held_timeout: Duration,
+    on_error: OnError,
+    /// None was asked for.
+    error_budget: Option<ErrorBudget>,
+    bad_samples_file: Option<PathBuf>,
     device: DeviceChoice,
     decoder: DecoderKind,
     landing_bytes: usize,
@@ -83,13 +94,18 @@ impl LoaderBuilder {
             last_batch: LastBatch::Drop,
             shuffle: Shuffle::Full,
             draws: None,
+            mixture_epoch: None,
             seed: 0,
             threads: 0,
-            depth: 32,
+            depth: None,
+            pool: None,
+            pool_weight: 1,
+            pin: Pin::default(),
             rate_limits: RateLimits::default(),
-            slots: 3,
-            arena_bytes: 64 << 20,
-            ragged_slot_bytes: RAGGED_SLOT_BYTES,
+            memory_mib: None,
+            slots: None,
+            arena_bytes: None,
+            ragged_slot_bytes: None,
             orientation: false,
             limits: Limits::default(),
             raw_shape: None,
@@ -103,6 +119,9 @@ impl LoaderBuilder {
             sqpoll: Polling::Off,
             iopoll: Polling::Off,
             held_timeout: Duration::from_secs(30),
+            on_error: OnError::Fail,
+            error_budget: None,
+            bad_samples_file: None,
             device: DeviceChoice::default(),
             decoder: DecoderKind::default(),
             landing_bytes: 0,
@@ -188,7 +207,7 @@ impl LoaderBuilder {
         self
     }
 
-    /// The order of an epoch. Default [`Shuffle::Full`].
+    /// The order of an epoch, or of a pass through a part of a [mixture](super::Loader::mixture). Default [`Shuffle::Full`].
     pub fn shuffle(mut self, shuffle: Shuffle) -> Self {
         self.shuffle = shuffle;
         self.draws = None;
@@ -209,8 +228,17 @@ impl LoaderBuilder {
         self
     }
 
+    /// Samples of an epoch of a [mixture](super::Loader::mixture). Default: as many as its parts have together.
+    pub fn mixture_epoch(mut self, samples: u64) -> Self {
+        self.mixture_epoch = Some(samples);
+        self
+    }
+
     /// Makes another source of the data set once it is opened, such as a [`Subset`](crate::source::Subset) or one with labels from
     /// a [`LabelTable`](crate::source::LabelTable). Said again, it goes on from what was made before.
+    ///
+    /// Of several data sets that are loaded as one it is given that one; of a [mixture](super::Loader::mixture) each part on
+    /// its own, before classes are united. When the data is looked for [again](super::Loader::refresh) it is called again.
     ///
     /// ```no_run
     /// use std::sync::Arc;
@@ -227,15 +255,14 @@ impl LoaderBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn map_source(mut self, map: impl FnOnce(Arc<dyn Source>) -> Result<Arc<dyn Source>> + Send + 'static) -> Self {
-        let before = self.map_source.take();
-        self.map_source = Some(Box::new(move |source| {
-            let source = match before {
-                Some(before) => before(source)?,
-                None => source,
-            };
-            map(source)
-        }));
+    pub fn map_source<F>(mut self, map: F) -> Self
+    where
+        F: Fn(Arc<dyn Source>) -> Result<Arc<dyn Source>> + Send + Sync + 'static,
+    {
+        self.map_source = Some(match self.map_source.take() {
+            Some(before) => Box::new(move |source| map(before(source)?)),
+            None => Box::new(map),
+        });
         self
     }
 
@@ -245,15 +272,36 @@ impl LoaderBuilder {
         self
     }
 
-    /// Decode threads. Default 0: one a processor.
+    /// Decode threads. Default 0: one for each processor that they may run on ([`pin`](Self::pin)), in a [`pool`](Self::pool)
+    /// as many as that has; there never more than that.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Files being opened or read at once, at most. Default 32.
+    /// Files being opened or read at once, at most. Default 32, in a [`pool`](Self::pool) that of the pool; there never more
+    /// than that.
     pub fn depth(mut self, reads: usize) -> Self {
-        self.depth = reads;
+        self.depth = Some(reads);
+        self
+    }
+
+    /// Shares decode threads and operations in flight with the other loaders of this pool. Default: it has its own. The batches
+    /// are the same.
+    pub fn pool(mut self, pool: &Pool) -> Self {
+        self.pool = Some(pool.clone());
+        self
+    }
+
+    /// Its part of the [`pool`](Self::pool), beside those of others: 1 to 1000. Default 1.
+    pub fn pool_weight(mut self, weight: u32) -> Self {
+        self.pool_weight = weight;
+        self
+    }
+
+    /// Where its threads run on a machine of several nodes (NUMA). Default [`Pin::Auto`]: on the node of its device.
+    pub fn pin(mut self, pin: Pin) -> Self {
+        self.pin = pin;
         self
     }
 
@@ -285,22 +333,38 @@ impl LoaderBuilder {
         self
     }
 
-    /// Batches that exist at once: being filled, ready, or in the consumer's hands. Default 3.
+    /// The host memory that the loader may take, in MiB, whatever its images are. Default: no limit but those of the parts.
+    ///
+    /// [`build`](Self::build) plans slots, arena, scratch and everything else to fit, and refuses what does not, with the
+    /// numbers. What is said of a part by name is never changed. An image that needs more than the plan has for one is an
+    /// error of its sample; one that needs more than a thread has waits for others. [`Loader::memory`](super::Loader::memory)
+    /// says what was planned, and [`MemoryPlan`](crate::memory::MemoryPlan) what is not in it: above all the listing of the data
+    /// set, which grows with that. Holds with glibc's allocator; another one keeps of what was freed as much as it likes.
+    ///
+    /// An index cannot be built meanwhile ([`IndexMode::Build`]), since what is noted of it grows with the data set.
+    pub fn memory_mib(mut self, mebibytes: u64) -> Self {
+        self.memory_mib = Some(mebibytes);
+        self
+    }
+
+    /// Batches that exist at once: being filled, ready, or in the consumer's hands. Default 3; 2 where
+    /// [`memory_mib`](Self::memory_mib) leaves little for more.
     pub fn slots(mut self, batches: usize) -> Self {
-        self.slots = batches;
+        self.slots = Some(batches);
         self
     }
 
-    /// Memory for encoded bytes between storage and decoder. Default 64 MiB; a larger sample is refused.
+    /// Memory for encoded bytes between storage and decoder. Default 64 MiB, or as much as fits
+    /// [`memory_mib`](Self::memory_mib), from 4 MiB on; a larger sample is refused.
     pub fn arena_bytes(mut self, bytes: usize) -> Self {
-        self.arena_bytes = bytes;
+        self.arena_bytes = Some(bytes);
         self
     }
 
-    /// Memory for one batch of images of their own size ([`Geometry::None`]). Default 256 MiB; only
-    /// what images really fill is ever touched.
+    /// Memory for one batch of images of their own size ([`Geometry::None`]). Default 256 MiB, or a sixth of
+    /// [`memory_mib`](Self::memory_mib); only what images really fill is ever touched.
     pub fn ragged_slot_bytes(mut self, bytes: usize) -> Self {
-        self.ragged_slot_bytes = bytes;
+        self.ragged_slot_bytes = Some(bytes);
         self
     }
 
@@ -387,6 +451,29 @@ impl LoaderBuilder {
     /// [`BatchesHeld`](crate::ErrorKind::BatchesHeld). Default 30 s.
     pub fn held_timeout(mut self, timeout: Duration) -> Self {
         self.held_timeout = timeout;
+        self
+    }
+
+    /// What becomes of a sample that cannot be delivered. Default [`OnError::Fail`].
+    pub fn on_error(mut self, policy: OnError) -> Self {
+        self.on_error = policy;
+        self
+    }
+
+    /// How many samples may be replaced or skipped before the run ends. Default: 1 % of an epoch's. `InvalidParameter` at
+    /// [`build`](Self::build) under [`OnError::Fail`], where there is none.
+    pub fn error_budget(mut self, budget: ErrorBudget) -> Self {
+        self.error_budget = Some(budget);
+        self
+    }
+
+    /// Appends the samples that are replaced or skipped to a file: a line of JSON each ([`BadSample::json`]), when the batch
+    /// of its place is taken. The file is there after [`build`](Self::build). Where it cannot be written the run goes on,
+    /// and the report says so. `InvalidParameter` under [`OnError::Fail`], whose only one is the error that it ends with.
+    ///
+    /// [`BadSample::json`]: crate::batch::BadSample::json
+    pub fn bad_samples_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.bad_samples_file = Some(path.into());
         self
     }
 

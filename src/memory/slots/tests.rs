@@ -72,6 +72,79 @@ fn samples_of_various_sizes_share_a_budget() {
 }
 
 #[test]
+fn a_place_that_was_given_up_is_claimed_again() {
+    let pool = SlotPool::new(1, 2, 4).unwrap();
+    let slot = pool.try_acquire(2).unwrap();
+    slot.claim(1).unwrap().give_up();
+    let mut again = slot.claim(1).unwrap();
+    again.fill(7);
+    assert!(slot.claim(1).is_none() && again.finish().is_none());
+    assert_eq!(slot.claim(0).unwrap().finish().unwrap().sample(1), [7; 4]);
+    // Of various sizes, memory that is large enough is used again.
+    let pool = SlotPool::ragged(1, 2, 100).unwrap();
+    let slot = pool.try_acquire(2).unwrap();
+    slot.claim_bytes(0, 90).unwrap().unwrap().give_up();
+    let again = slot.claim_bytes(0, 80).unwrap().unwrap();
+    assert_eq!(again.len(), 80);
+    again.give_up();
+    let error = slot.claim_bytes(0, 99).err().unwrap();
+    assert!(!error.is_of_sample(), "{error}: another batch may have room for it");
+    assert!(slot.claim_bytes(0, 101).err().unwrap().is_of_sample());
+    drop(slot);
+    // The next round knows nothing of it.
+    assert_eq!(pool.try_acquire(2).unwrap().claim_bytes(0, 99).unwrap().unwrap().len(), 99);
+}
+
+#[test]
+fn samples_that_are_left_out_leave_no_gap() {
+    for ragged in [false, true] {
+        let pool = if ragged { SlotPool::ragged(1, 5, 5 * 64) } else { SlotPool::new(1, 5, 3) }.unwrap();
+        let slot = pool.try_acquire(5).unwrap();
+        let fill = |index: usize| {
+            let mut out = if ragged { slot.claim_bytes(index, 3).unwrap() } else { slot.claim(index) }.unwrap();
+            out.fill(index as u8);
+            out.finish()
+        };
+        let mut filled = [3, 1, 4, 0, 2].into_iter().filter_map(fill).next().unwrap();
+        filled.retain(&[1, 3, 4]);
+        assert_eq!(filled.samples(), 3);
+        assert_eq!([0, 1, 2].map(|index| filled.sample(index)[2]), [1, 3, 4]);
+        if !ragged {
+            assert_eq!(filled.all(), [1, 1, 1, 3, 3, 3, 4, 4, 4]);
+        }
+        filled.retain(&[]);
+        assert_eq!(filled.samples(), 0);
+    }
+}
+
+#[test]
+fn a_place_that_is_opened_again_is_all_that_is_filled_again() {
+    let pool = SlotPool::new(1, 3, 1).unwrap();
+    let slot = pool.try_acquire(3).unwrap();
+    let fill = |slot: &Slot, index: usize, byte: u8| {
+        let mut out = slot.claim(index).unwrap();
+        out.fill(byte);
+        out.finish()
+    };
+    let filled = (0..3).filter_map(|index| fill(&slot, index, 1)).next().unwrap();
+    let slot = filled.reopen(&[1]);
+    assert!(slot.claim(0).is_none() && slot.claim(2).is_none());
+    assert_eq!(fill(&slot, 1, 2).unwrap().all(), [1, 2, 1]);
+}
+
+#[test]
+fn whoever_waits_is_woken_without_a_slot() {
+    let pool = SlotPool::new(1, 1, 1).unwrap();
+    let _held = pool.try_acquire(1).unwrap();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| pool.acquire(1, Duration::from_secs(600)).is_none());
+        std::thread::sleep(Duration::from_millis(20));
+        pool.wake();
+        assert!(waiter.join().unwrap());
+    });
+}
+
+#[test]
 fn closing_wakes_whoever_waits() {
     let pool = SlotPool::new(1, 1, 1).unwrap();
     let held = pool.try_acquire(1).unwrap();

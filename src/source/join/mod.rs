@@ -13,7 +13,7 @@ use assigned::Assigned;
 use keys::Keys;
 
 use super::notes::Seen;
-use super::{Columns, Extent, Record, Source, has_image_extension, without_extension};
+use super::{Columns, Extent, Record, Source, StoredShard, has_image_extension, without_extension};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Fallback;
 
@@ -324,6 +324,10 @@ impl Source for Joined {
 
     fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    fn shards(&self) -> Vec<StoredShard> {
+        self.source.shards()
     }
 
     fn notes(&self) -> &[String] {

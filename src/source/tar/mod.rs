@@ -9,12 +9,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub(super) use self::shard::Shard;
-use super::index::{HEADERLESS, Listed, Residency, Sidecar, fallback, find_shard, refuse_flags, settle};
+use super::index::{
+    HEADERLESS, Listed, Modified, Residency, Sidecar, fallback, find_shard, modified, refuse_flags, settle,
+};
 use super::labels::Label;
 use super::names::out_of_range;
 use super::notes::Seen;
 use super::parallel::{LISTING_THREADS, in_parallel};
-use super::{Columns, Extent, IndexMode, IndexOptions, Record, Source, UNLABELLED, refill_key, refill_path};
+use super::{
+    Columns, Extent, IndexMode, IndexOptions, Record, Source, StoredShard, UNLABELLED, refill_key, refill_path,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::Fallback;
 
@@ -48,6 +52,9 @@ pub struct TarShards {
 /// A shard, and where its samples are known from.
 struct Opened {
     path: PathBuf,
+    /// Its length and when it was modified, before it was opened.
+    size_bytes: u64,
+    modified: Modified,
     samples: Samples,
     /// Why an index that is there is not used.
     unfit: Option<Error>,
@@ -183,6 +190,16 @@ impl Source for TarShards {
         }
     }
 
+    fn shards(&self) -> Vec<StoredShard> {
+        let stored = |shard: &Opened| StoredShard {
+            path: shard.path.clone(),
+            size_bytes: shard.size_bytes,
+            modified: shard.modified,
+            samples: shard.len(),
+        };
+        self.shards.iter().map(stored).collect()
+    }
+
     fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -194,12 +211,15 @@ impl Source for TarShards {
 
 impl Opened {
     fn open(path: &Path, options: &IndexOptions) -> Result<Self> {
+        // What is wrong with the file is said by what opens it.
+        let metadata = std::fs::metadata(path).ok();
+        let (size_bytes, modified) = metadata.map_or((0, (0, 0)), |metadata| (metadata.len(), modified(&metadata)));
         let (indexed, unfit) = settle(options, path, |dir| find_shard(path, dir))?;
         let samples = match indexed {
             Some(sidecar) => Samples::Indexed(sidecar),
             None => Samples::Scanned(Shard::scan(path)?),
         };
-        Ok(Self { path: path.to_owned(), samples, unfit })
+        Ok(Self { path: path.to_owned(), size_bytes, modified, samples, unfit })
     }
 
     fn index(&self) -> Option<&Sidecar> {

@@ -7,8 +7,9 @@ use forebay::engine::cufile::Receipts;
 use forebay::report::{Fallback, Histogram};
 
 use super::blocks::Blocks;
-use super::pace::Pace;
+use super::pace::{Pace, Share};
 use super::pieces::{Piece, Pieces};
+use super::queue::{Next, Queue, Waiting};
 use super::reads::{Ended, Memory, Reads};
 use crate::environment::cpu_time;
 use crate::ui;
@@ -67,11 +68,12 @@ struct Slot {
 impl Run<'_> {
     /// Reads for as long as was asked for, then waits for what is in flight.
     pub fn measure(self) -> Result<Measured> {
-        let Self { reads, pieces, depth, seconds, mut pace, blocks } = self;
+        let Self { reads, pieces, depth, seconds, pace, blocks } = self;
+        let mut queue = Queue::new(pieces, pace);
         let bar = ui::bar((seconds.as_secs_f64() * 10.0).ceil() as u64, "tenths of a second");
         let mut free: Vec<usize> = (0..depth).rev().collect();
         let mut ended: Vec<Ended> = Vec::with_capacity(depth);
-        let mut held: Option<Piece> = None;
+        let mut held: Option<Waiting> = None;
         let mut limited = Duration::ZERO;
         let mut copy = Vec::new();
         let (mut latency, mut count, mut bytes, mut verified_blocks) = (Histogram::default(), 0, 0, 0);
@@ -95,23 +97,23 @@ impl Run<'_> {
                 while let Some(&slot) = free.last()
                     && reads.wanted() > 0
                 {
-                    let piece = match held.take() {
-                        Some(piece) => piece,
-                        None => pieces.next(|path| reads.open(path))?,
+                    let (piece, share) = match held.take() {
+                        Some(held) => held,
+                        None => match queue.next(now, |path| reads.open(path))? {
+                            Next::Read(read) => read,
+                            Next::Wait(wait) => {
+                                limit_wait = Some(wait);
+                                break;
+                            }
+                        },
                     };
-                    let share = pace.share(&piece)?;
-                    limit_wait = share.and_then(|share| pace.wait(share, now));
-                    if limit_wait.is_some() {
-                        held = Some(piece);
-                        break;
-                    }
                     let offset = if let Piece::Range { offset, .. } = &piece { *offset } else { 0 };
-                    held = reads.start(slot, piece)?;
+                    held = reads.start(slot, piece)?.map(|piece| (piece, share));
                     if held.is_some() {
                         break;
                     }
                     if let Some(share) = share {
-                        pace.take(share, now);
+                        queue.take(share, now);
                     }
                     slots[slot] = Slot { begun: now, offset };
                     free.pop();
@@ -124,6 +126,7 @@ impl Run<'_> {
                 _ => reads.reap(&mut ended)?,
             }
             let before = std::mem::replace(&mut now, Instant::now());
+            reads.take_asked_again(&mut |device, len_bytes| queue.take(Share::new(device, len_bytes), now));
             if limit_wait.is_some() {
                 limited += now.duration_since(before);
             }

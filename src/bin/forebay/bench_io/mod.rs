@@ -6,6 +6,7 @@ mod measure;
 mod outcome;
 mod pace;
 mod pieces;
+mod queue;
 mod reads;
 mod to_gpu;
 
@@ -55,7 +56,8 @@ pub struct BenchIo {
     #[arg(long, default_value_t = EngineKind::Auto)]
     pub engine: EngineKind,
     /// Megabytes a second that may be asked of each file system the data lies on; of one alone with the path of something
-    /// on it. Reads begin in their order, so that one which has to wait holds up those behind it.
+    /// on it. Reads begin in their order, but that others overtake those of one that has to wait. What fails and is asked
+    /// again counts too.
     #[arg(long, value_name = "N[,PATH=N]..")]
     pub limit_mbps: Option<RateLimits>,
     /// Whether reads go around the page cache: auto, preferred, required or off.
@@ -82,6 +84,9 @@ pub struct BenchIo {
     /// Threads of the pread engine [default: one for each read in flight, at most 32].
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Reads to the host land in pages of the smallest size, to compare with what has no others.
+    #[arg(long)]
+    pub small_pages: bool,
     /// What is read [default: random of a file, dataset of anything else].
     #[arg(long, value_enum)]
     pub pattern: Option<Pattern>,
@@ -241,6 +246,7 @@ impl BenchIo {
             cufile_api: self.cufile_api,
             threads: self.threads.map(|threads| ui::threads(Some(threads))).transpose()?.unwrap_or(0),
             depth: DEPTH,
+            small_pages: self.small_pages,
             options: EngineOptions {
                 depth: if self.adapt_depth { Depth::default() } else { Depth::Fixed },
                 sqpoll: self.sqpoll,

@@ -23,6 +23,17 @@ pub struct Share {
     len_bytes: u64,
 }
 
+impl Share {
+    pub fn new(device: u64, len_bytes: u64) -> Self {
+        Self { device, len_bytes }
+    }
+
+    /// Of the root that it is of.
+    pub fn device(self) -> u64 {
+        self.device
+    }
+}
+
 impl Pace {
     pub fn new(limits: &RateLimits) -> Result<Self> {
         Ok(Self { limits: limits.resolve()?, is_limited: !limits.is_empty(), buckets: HashMap::new() })

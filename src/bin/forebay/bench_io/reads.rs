@@ -31,6 +31,8 @@ pub struct Setup {
     pub threads: usize,
     /// Reads in flight.
     pub depth: usize,
+    /// Whether the host's memory is to be in the smallest pages.
+    pub small_pages: bool,
     /// How the engine was told to read besides.
     pub options: EngineOptions,
     /// The size of the data, where it is known.
@@ -66,6 +68,9 @@ pub trait Reads {
 
     /// Adds what has ended, at least one read if any is in flight.
     fn reap(&mut self, ended: &mut Vec<Ended>) -> Result<()>;
+
+    /// Hands out the bytes that were asked of each device again, as [`Engine::take_asked_again`] does.
+    fn take_asked_again(&mut self, put: &mut dyn FnMut(u64, u64));
 
     /// Takes back the memory of a read that has ended.
     fn recycle(&mut self, memory: Memory);
@@ -143,7 +148,8 @@ struct ToHost {
 
 impl ToHost {
     fn new(setup: &Setup) -> Result<Self> {
-        let arena = Arena::new(arena_bytes(setup)?)?;
+        let make = if setup.small_pages { Arena::in_small_pages } else { Arena::new };
+        let arena = make(arena_bytes(setup)?)?;
         let options = EngineOptions {
             direct: setup.direct,
             data_set_bytes: setup.data_bytes,
@@ -244,6 +250,10 @@ impl Reads for ToHost {
         Ok(())
     }
 
+    fn take_asked_again(&mut self, put: &mut dyn FnMut(u64, u64)) {
+        self.engine.take_asked_again(put);
+    }
+
     fn recycle(&mut self, memory: Memory) {
         let Memory::Host(memory) = memory else { return };
         // One that was narrowed cannot be widened again.
@@ -322,6 +332,10 @@ impl Reads for ViaHost {
             }));
         }
         Ok(())
+    }
+
+    fn take_asked_again(&mut self, put: &mut dyn FnMut(u64, u64)) {
+        self.host.take_asked_again(put);
     }
 
     fn recycle(&mut self, memory: Memory) {

@@ -100,6 +100,10 @@ impl Reads for ToGpu {
         Ok(())
     }
 
+    fn take_asked_again(&mut self, put: &mut dyn FnMut(u64, u64)) {
+        self.engine.take_asked_again(put);
+    }
+
     fn recycle(&mut self, memory: Memory) {
         drop(memory);
     }

@@ -76,7 +76,8 @@ fn numa(machine: &Machine) -> Fact {
                 return Fact::new("NUMA", format!("{value}; memory of this process is bound to node {node}"));
             }
             Fact::new("NUMA", value).short(
-                "threads, their memory, the drive and the GPU may lie on different nodes: bytes cross the link between",
+                "a loader's threads are pinned to the node of its device (--pin auto), but the program's own threads, the drive and \
+                 the GPU may lie on different nodes: bytes cross the link between",
                 "start it with `numactl --cpunodebind=N --membind=N`, with N from                  /sys/block/DISK/device/numa_node or `nvidia-smi topo -m`",
             )
         }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use forebay::engine::probe::{self, UringFeature, UringProbe};
 use forebay::engine::{Direct, Engine, EngineKind, EngineOptions};
+use forebay::loader::Pin;
 use forebay::memory::Arena;
+use forebay::report::Pinned;
 use forebay::storage::Machine;
 use forebay::{Error, Result};
 
@@ -24,10 +26,13 @@ pub fn engine() -> (String, Vec<Fact>) {
         Arena::new(ARENA_BYTES).and_then(|arena| Engine::new(EngineKind::Auto, &arena, 32, EngineOptions::default()));
     match started {
         Ok((engine, fallbacks)) => {
-            let kind = engine.kind().to_string();
+            let (kind, placement) = (engine.kind().to_string(), engine.arena().placement());
             // Its memory counts against the limit that is found out next.
             drop(engine);
-            let mut facts = vec![Fact::new("engine", format!("{kind}, tried with 32 operations in flight"))];
+            let mut facts = vec![
+                Fact::new("engine", format!("{kind}, tried with 32 operations in flight")),
+                Fact::new("memory for reads", placement.to_string()),
+            ];
             // Of io_uring itself the probe says more.
             let others = fallbacks.into_iter().filter(|fallback| fallback.what != "io_uring");
             facts.extend(others.map(|fallback| {
@@ -68,7 +73,7 @@ fn registrable() -> Fact {
         Ok(Some(bytes)) => {
             let (got, all) = (human_bytes(bytes as u64), human_bytes(REGISTERED_BYTES as u64));
             Fact::new(name, format!("{got} of the {all} that a loader's reads land in by default")).short(
-                "reads are not registered: the kernel maps the pages of each one anew",
+                "the pages of reads that land elsewhere are mapped anew for each one",
                 "raise it: `ulimit -l unlimited`, LimitMEMLOCK=infinity in a unit, --ulimit memlock=-1 for a container",
             )
         }
@@ -95,6 +100,11 @@ pub fn facts(path: &Path) -> Result<Vec<Fact>> {
             None => Fact::new("O_DIRECT", "not tried: there is no file here"),
         },
     );
+    // On a machine of several nodes.
+    facts.extend(Pin::node_of(Some(file.as_deref().unwrap_or(&real)), None).map(|pinned| {
+        let Pinned { node, processors } = pinned;
+        Fact::new("threads", format!("pinned to the {processors} processors of node {node}, where there is no GPU"))
+    }));
     Ok(facts)
 }
 
