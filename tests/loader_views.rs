@@ -7,14 +7,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use forebay::augment::Resizer;
-use forebay::batch::Digest;
+use forebay::batch::{Digest, Verdict};
 use forebay::decode::Decoder;
 use forebay::engine::{Direct, EngineKind};
 use forebay::jpeg::Grain;
 use forebay::order::{LastBatch, Weights};
 use forebay::plan::{Orientation, SampleKey, Size, VIEWS_MAX};
-use forebay::source::IndexMode;
-use forebay::{Augment, Batch, DType, ErrorKind, Geometry, Layout, Limits, Loader, LoaderBuilder, Report, Shard};
+use forebay::source::{IndexMode, Source};
+use forebay::{
+    Augment, Batch, DType, ErrorBudget, ErrorKind, Geometry, Layout, Limits, Loader, LoaderBuilder, OnError, Report,
+    Shard,
+};
 use loader_index_support::{Indexed, photos};
 
 /// A number of samples that leaves a partial batch.
@@ -49,8 +52,11 @@ fn samples() -> Vec<(String, usize, Vec<u8>)> {
 }
 
 fn load(folder: &Path) -> LoaderBuilder {
-    let source = Indexed::open(folder, Grain::Bits(1024));
-    Loader::of(Arc::new(source)).views(groups()).batch_size(BATCH).last_batch(LastBatch::Partial).threads(2).seed(3)
+    small(Loader::of(Arc::new(Indexed::open(folder, Grain::Bits(1024)))))
+}
+
+fn small(builder: LoaderBuilder) -> LoaderBuilder {
+    builder.views(groups()).batch_size(BATCH).last_batch(LastBatch::Partial).threads(2).seed(3)
 }
 
 /// The digest of an epoch, and what it cost.
@@ -227,6 +233,47 @@ fn one_bad_sample_is_one_error() {
     assert!(errors[0].to_string().contains(&samples[4].0), "{}", errors[0]);
 }
 
+/// What is wrong with a sample takes all its views along: none is left behind, and none of another moves out of its tensor.
+#[test]
+fn a_bad_sample_is_replaced_or_skipped_with_all_its_views() {
+    const BAD: [usize; 4] = [0, 2, 5, 7];
+    let root = tempfile::tempdir().expect("folder");
+    let samples = samples();
+    let folder = common::folder(root.path(), &samples);
+    let source = Arc::new(Indexed::open(&folder, Grain::Bits(1024)));
+    for number in BAD {
+        std::fs::write(folder.join(&samples[number].0).with_extension("jpg"), "no picture").expect("bad sample");
+    }
+    for policy in [OnError::Replace, OnError::Skip] {
+        let mut digests = vec![];
+        for (threads, index) in [(1, IndexMode::Off), (3, IndexMode::Auto), (1, IndexMode::Auto)] {
+            let builder = small(Loader::of(Arc::clone(&source) as Arc<dyn Source>)).threads(threads).index(index);
+            let mut loader = builder.on_error(policy).error_budget(ErrorBudget::count(99)).build().expect("loader");
+            let (mut digest, mut replaced, mut skipped) = (Digest::default(), 0, 0);
+            for batch in loader.epochs(0..2) {
+                let batch = batch.expect("batch");
+                let mut draws = vec![];
+                for verdict in batch.verdicts() {
+                    match verdict {
+                        Verdict::Delivered { .. } => draws.push(0),
+                        // Another view than where it stands itself.
+                        Verdict::Replaced { .. } => draws.push(1 << 31),
+                        Verdict::Skipped { .. } => skipped += 1,
+                    }
+                }
+                replaced += draws.iter().filter(|draw| **draw != 0).count();
+                assert_eq!(draws.len(), batch.len());
+                check(&batch, &samples, |index| draws[index]);
+                digest.update(&batch).expect("on the host");
+            }
+            let expected = if policy == OnError::Skip { (0, 2 * BAD.len()) } else { (2 * BAD.len(), 0) };
+            assert_eq!((replaced, skipped), expected, "{policy}, {threads} threads, index {index}");
+            digests.push(digest);
+        }
+        assert!(digests.iter().all(|digest| *digest == digests[0]), "{policy}");
+    }
+}
+
 #[test]
 fn the_memory_of_all_views_is_planned() {
     let root = tempfile::tempdir().expect("folder");
@@ -235,6 +282,15 @@ fn the_memory_of_all_views_is_planned() {
     let first = 2 * BATCH as usize * 3 * 33 * 33 * 4;
     let second = 3 * BATCH as usize * 16 * 16 * 3;
     assert_eq!(loader.memory().slot_bytes, first.next_multiple_of(256) + second);
+    let (digest, report) = run(load(&folder).memory_mib(64));
+    assert_eq!((digest, report.memory.slot_bytes), (run(load(&folder)).0, loader.memory().slot_bytes));
+    assert!(report.memory.total_bytes() <= 64 << 20, "{}", report.memory);
+    // What is planned of each view is held while its batch is on its way.
+    let of_views = |count| {
+        let builder = load(&folder).views([(groups()[0].0, count)]).batch_size(1024);
+        builder.build().expect("loader").memory().other_bytes
+    };
+    assert!(of_views(3) - of_views(2) > 3 * 1024 * 100);
     let error = load(&folder).batch_size(1 << 58).build().err().expect("refused");
     assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
 }

@@ -161,3 +161,40 @@ impl Many<'_, '_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Augment, Geometry, Orientation, Passes, SampleKey, Size};
+
+    /// Every view's scratch and the row between them are held at once, and are what was planned for.
+    #[test]
+    fn what_all_views_take_is_known_before() {
+        let crops = |size, scale| {
+            let geometry = Geometry::RandomResizedCrop { size: Size::square(size), scale, ratio: [0.75, 1.4] };
+            Augment::builder(geometry).dct_scaling(true).build().unwrap()
+        };
+        for (large, small) in [(1, 0), (2, 6), (1, 3)] {
+            let groups = [(crops(64, [0.3, 1.0]), large), (crops(16, [0.01, 0.2]), small)];
+            let views = Views::new(groups.into_iter().filter(|(_, count)| *count > 0)).unwrap();
+            let mut resizers = Resizers::new(&views);
+            for (sample, passes) in (0..20).flat_map(|sample| [(sample, Passes::Few), (sample, Passes::One)]) {
+                let key = SampleKey { sample, ..SampleKey::default() };
+                let plans = views.plan(key, (1200, 700), Orientation::AS_STORED, true).unwrap();
+                let mut windows = vec![];
+                plans.windows(passes, &mut windows);
+                let mut outputs: Vec<_> = plans.iter().map(|plan| vec![0; plan.output_bytes()]).collect();
+                let decode = |window: View, rows: &mut FanOut<'_, '_>| {
+                    (0..window.region.height).for_each(|_| rows.commit());
+                    Ok(())
+                };
+                resizers.release();
+                let before = resizers.held_bytes();
+                resizers.make(&plans, &windows, outputs.iter_mut().map(|output| &mut output[..]), decode).unwrap();
+                let (planned, held) = (Resizers::memory_bytes(&plans, &windows), resizers.held_bytes() as u64);
+                assert_eq!(before, 0);
+                assert!(held <= planned && planned < 3 * held, "{held} of {planned}, {large} and {small} views");
+            }
+        }
+    }
+}

@@ -24,10 +24,11 @@ pub struct SampleKey {
 }
 
 impl SampleKey {
-    /// The number of a view: `view << 32 | draw`. `draw` is [`Order::view`](crate::order::Order::view), not 0 only where an
-    /// epoch draws its samples with replacement; `view` counts the views that a batch holds of the sample, from 0, through
-    /// all groups ([`LoaderBuilder::views`](crate::LoaderBuilder::views)). So no view of a draw is one of another draw, and
-    /// view 0 is what a loader with one view makes.
+    /// The number of a view: `view << 32 | draw`. `draw` is [`Order::view`](crate::order::Order::view), not 0 only where a
+    /// sample can come again in an epoch, or [`Order::stand_in_view`](crate::order::Order::stand_in_view) where it stands in
+    /// for a bad one; `view` counts the views that a batch holds of the sample, from 0, through all groups
+    /// ([`LoaderBuilder::views`](crate::LoaderBuilder::views)). So no view of a draw is one of another draw, and view 0 is
+    /// what a loader with one view makes.
     pub const fn numbered(draw: u32, view: u32) -> u64 {
         (view as u64) << 32 | draw as u64
     }
