@@ -455,3 +455,44 @@ fn a_limit_of_memory_is_planned_for_kept_and_refused_with_numbers() {
     let refused = load(&data_set, &["--memory-mib", "64", "--index", "build"]);
     assert_refused(&refused, 2, &["forebay index"]);
 }
+
+#[test]
+fn several_views_are_asked_for_by_their_sizes_or_their_number() {
+    let root = tempfile::tempdir().expect("folder");
+    let data_set = data_set(root.path());
+    let (result, preview) = (root.path().join("result.json"), root.path().join("first.png"));
+    let paths = [result.display().to_string(), preview.display().to_string()];
+    let run = |more: &[&str]| -> Value {
+        let common =
+            ["bench", "load", &data_set, "--batch", "4", "--digest", "--json", &paths[0], "--preview", &paths[1]];
+        let output = forebay(&[&common[..], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&std::fs::read(&result).expect("result")).expect("JSON")
+    };
+    let sheet = || image::open(&preview).expect("a picture").to_rgb8();
+    let one = run(&["--size", "32"]);
+    let small_sheet = sheet();
+    assert_eq!(one["views"], serde_json::json!([{ "count": 1, "shape": [3, 32, 32] }]));
+    assert_eq!(run(&["--crops", "1x32"])["digest"], one["digest"]);
+    let crops = run(&["--crops", "2x32@0.4-1,6x16@0.05-0.4"]);
+    assert_eq!(crops["views"][1], serde_json::json!({ "count": 6, "shape": [3, 16, 16] }));
+    assert_eq!(crops["images"], one["images"]);
+    assert!(sheet().as_raw().len() > 4 * small_sheet.as_raw().len(), "all views are on the sheet");
+    let repeated = run(&["--size", "32", "--repeat", "3"]);
+    assert_eq!(repeated["digest"], run(&["--crops", "3x32"])["digest"]);
+    assert_ne!(repeated["digest"], one["digest"]);
+    for (arguments, words) in [
+        (&["--crops", "224"][..], "--crops"),
+        (&["--crops", "2x0"], "--crops"),
+        (&["--crops", "2x32@0.5-0.1"], "scale"),
+        (&["--crops", "99x32"], "views"),
+        (&["--repeat", "0"], "views"),
+        (&["--crops", "2x32", "--size", "64"], "--size"),
+        (&["--augment", "none", "--repeat", "2"], "views"),
+        (&["--augment", "imagenet-val", "--crops", "1x32@0.1-1"], "imagenet-train"),
+    ] {
+        let output = forebay(&[&["bench", "load", &data_set, "--batch", "4"], arguments].concat());
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(words), "{arguments:?}: {text}");
+    }
+}

@@ -14,9 +14,10 @@ use cuda_load_support::{FIXTURES, index, load, on_device, run, samples, small, t
 use cudarc::driver::CudaContext;
 use forebay::decode::DecoderKind;
 use forebay::jpeg::Grain;
+use forebay::plan::Size;
 use forebay::report::Fallback;
 use forebay::source::Source;
-use forebay::{ErrorBudget, Loader, LoaderBuilder, OnError};
+use forebay::{Augment, DType, ErrorBudget, Geometry, Loader, LoaderBuilder, OnError};
 use loader_index_support::Indexed;
 use policy_support::spoil;
 
@@ -86,6 +87,51 @@ fn what_the_kernels_find_bad_makes_the_hosts_batches() {
             assert_eq!(session.reports(), Vec::<String>::new(), "{policy}, seed {seed}");
             assert_eq!(found, expected, "{policy}, seed {seed}: {report}");
             assert_eq!((report.replaced, report.skipped), (on_host.replaced, on_host.skipped), "{policy}");
+        }
+    }
+}
+
+/// Of several views each, the smallest first: what follows it moves by less than its own length where others are skipped.
+#[test]
+fn bad_samples_have_no_views_and_leave_no_gaps() {
+    let crops = |side, scale, dtype| {
+        let geometry = Geometry::RandomResizedCrop { size: Size::square(side), scale, ratio: [0.75, 1.4] };
+        Augment::builder(geometry).dtype(dtype).build().expect("augmentation")
+    };
+    let groups = [
+        (crops(5, [0.4, 1.0], DType::U8), 2),
+        (crops(24, [0.4, 1.0], DType::F32), 1),
+        (crops(9, [0.1, 1.0], DType::BF16), 3),
+    ];
+    let root = tempfile::tempdir().expect("folder");
+    let spoilt =
+        common::folder(&root.path().join("spoilt"), &spoil(&samples(&FIXTURES[..12]), |number| number % 4 == 1));
+    index(&spoilt);
+    let worn = worn(root.path(), &FIXTURES[..12], |number| number % 3 == 1);
+    let session = cuda_support::session(1);
+    for policy in POLICIES {
+        for (name, bad) in [("spoilt", 3), ("worn", 4)] {
+            let load = || {
+                let builder = if name == "spoilt" {
+                    load(&spoilt)
+                } else {
+                    small(Loader::of(Arc::clone(&worn) as Arc<dyn Source>))
+                };
+                under(policy, builder.views(groups)).batch_size(5)
+            };
+            let (expected, on_host) = run(load()).expect("on the host");
+            assert_eq!(on_host.replaced + on_host.skipped, 2 * bad, "{policy}, {name}: {on_host}");
+            for seed in 0..3 {
+                session.restart(seed);
+                // Once in waves of few pictures.
+                let (found, report) =
+                    run(by_kernels(load()).scratch_bytes(if seed == 0 { 500 * 192 } else { 4 << 20 }))
+                        .expect("on the device");
+                session.finish();
+                assert_eq!(session.reports(), Vec::<String>::new(), "{policy}, {name}, seed {seed}");
+                assert_eq!(found, expected, "{policy}, {name}, seed {seed}: {report}");
+                assert_eq!((report.replaced, report.skipped), (on_host.replaced, on_host.skipped), "{policy}, {name}");
+            }
         }
     }
 }

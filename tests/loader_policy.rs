@@ -439,7 +439,7 @@ fn a_long_run_of_bad_samples_is_read_a_few_times_each() {
 #[test]
 fn the_end_of_the_epoch_leads_to_its_beginning() {
     let root = tempfile::tempdir().expect("folder");
-    let folder = common::folder(root.path(), &spoil(&common::samples(20, 1), |number| number < 2 || number > 16));
+    let folder = common::folder(root.path(), &spoil(&common::samples(20, 1), |number| !(2..=16).contains(&number)));
     let sequential =
         || under(OnError::Replace, open(&folder).shuffle(Shuffle::Sequential).last_batch(LastBatch::Partial));
     let run = complete(sequential());

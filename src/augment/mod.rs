@@ -21,10 +21,12 @@
 //! written, and never that of taps.
 
 pub(crate) mod cuda;
+mod fan_out;
 mod host;
 mod store;
 mod taps;
 
+pub(crate) use fan_out::Resizers;
 pub use host::{Isa, Resizer, Rows};
 #[cfg(test)]
 pub(crate) use taps::Taps;

@@ -1,5 +1,6 @@
 //! Batches on a CUDA device: who reads them, and when.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use cudarc::driver::sys::{CUdeviceptr, CUevent, CUstream};
@@ -11,10 +12,10 @@ use crate::device::cuda::Output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{DType, Layout};
 
-/// All images of a batch in device memory, to be read by work on the stream that it was asked for. See [`Batch::on`].
+/// All images of a batch, or of a group of views, in device memory, to be read by work on the stream that it was asked for. See [`Batch::on`].
 #[derive(Debug)]
 pub struct CudaTensor<'a> {
-    /// `[samples, 3, height, width]` for NCHW, `[samples, height, width, 3]` for NHWC.
+    /// `[images, 3, height, width]` for NCHW, `[images, height, width, 3]` for NHWC.
     pub shape: [usize; 4],
     /// The type of an element.
     pub dtype: DType,
@@ -26,11 +27,12 @@ pub struct CudaTensor<'a> {
 }
 
 impl<'a> CudaTensor<'a> {
-    pub(super) fn new(form: Form, output: &'a Output, stream: &Arc<CudaStream>) -> Result<Self> {
+    /// Those that lie at `place` in an output.
+    pub(super) fn new(form: Form, output: &'a Output, place: Range<usize>, stream: &Arc<CudaStream>) -> Result<Self> {
         output.read_on(stream)?;
         let Form { shape, dtype, layout } = form;
-        let bytes = output.bytes().slice(..form.len_bytes());
-        Ok(Self { shape, dtype, layout, pointer: output.pointer(), bytes })
+        let pointer = output.pointer() + place.start as u64;
+        Ok(Self { shape, dtype, layout, pointer, bytes: output.bytes().slice(place) })
     }
 
     /// The elements as cudarc takes them; `None` if they are of another type.
@@ -49,7 +51,7 @@ impl<'a> CudaTensor<'a> {
 /// A tensor on a device as a pointer and an event, for code that speaks to the driver itself. See [`Batch::raw`].
 #[derive(Clone, Copy, Debug)]
 pub struct RawTensor {
-    /// `[samples, 3, height, width]` for NCHW, `[samples, height, width, 3]` for NHWC.
+    /// `[images, 3, height, width]` for NCHW, `[images, height, width, 3]` for NHWC.
     pub shape: [usize; 4],
     /// The type of an element.
     pub dtype: DType,
@@ -64,7 +66,8 @@ pub struct RawTensor {
 }
 
 impl Batch {
-    /// Its images for work on `stream`, which is made to wait until they are complete. The host does not wait.
+    /// Its images, of several groups of views those of the first, for work on `stream`, which is made to wait until they
+    /// are complete. The host does not wait.
     ///
     /// Dropping the batch makes its slot's next round wait for all that `stream` was given until then. It may be asked
     /// for on several streams, and more than once on each.
@@ -75,8 +78,21 @@ impl Batch {
     /// context than the device's primary one (`CudaContext::new(ordinal)`), or for the calling thread's default stream;
     /// `DeviceLost` and the like.
     pub fn on(&self, stream: &Arc<CudaStream>) -> Result<CudaTensor<'_>> {
-        let output = self.output()?;
-        CudaTensor::new(self.form().ok_or_else(no_tensor)?, output, stream)
+        self.group_on(0, stream)
+    }
+
+    /// The images of a group of views, `[views * len, ..]`, as [`on`](Self::on) gives those of the first.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`on`](Self::on).
+    ///
+    /// # Panics
+    ///
+    /// If `group` is not below [`groups`](Self::groups).
+    pub fn group_on(&self, group: usize, stream: &Arc<CudaStream>) -> Result<CudaTensor<'_>> {
+        let (form, place) = (self.form(group).ok_or_else(no_tensor)?, self.filled.slot.group(group));
+        CudaTensor::new(form, self.output()?, place, stream)
     }
 
     /// As [`on`](Self::on) for a stream of another library.
@@ -109,7 +125,8 @@ impl Batch {
         labels.ok_or_else(|| Error::new(ErrorKind::Internal, "the slot has no room for the labels"))
     }
 
-    /// Its images as a pointer and an event; `None` on the host and where they are no one tensor.
+    /// Its images, of several groups of views those of the first, as a pointer and an event; `None` on the host and where they
+    /// are no one tensor.
     ///
     /// The contract, which nobody can check:
     /// - Both are valid until the batch is dropped.
@@ -117,9 +134,19 @@ impl Batch {
     /// - Before the batch is dropped those reads have ended, or their stream was given to [`on`](Self::on) or
     ///   [`on_raw`](Self::on_raw).
     pub fn raw(&self) -> Option<RawTensor> {
-        let (form, output) = (self.form()?, self.output().ok()?);
+        self.raw_group(0)
+    }
+
+    /// The images of a group of views as a pointer and an event, with the contract of [`raw`](Self::raw).
+    ///
+    /// # Panics
+    ///
+    /// If `group` is not below [`groups`](Self::groups).
+    pub fn raw_group(&self, group: usize) -> Option<RawTensor> {
+        let (form, output) = (self.form(group)?, self.output().ok()?);
         let Form { shape, dtype, layout } = form;
-        let (pointer, ready) = (output.pointer(), output.ready().cu_event());
+        let pointer = output.pointer() + self.filled.slot.group(group).start as u64;
+        let ready = output.ready().cu_event();
         Some(RawTensor { shape, dtype, layout, pointer, len_bytes: form.len_bytes(), ready })
     }
 

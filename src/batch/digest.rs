@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 /// What a run delivered, as one number: the sum, modulo 2^128, of a digest of each sample.
 ///
 /// The digest of a sample is XXH3-128 over its place in the run (epoch and position, 8 bytes each), label (8 bytes), key with
-/// a terminating zero, shape (rows and columns, 4 bytes each), all little-endian, and tensor bytes. So:
+/// a terminating zero, shape (rows and columns, 4 bytes each), all little-endian, and tensor bytes; of several
+/// [views](crate::LoaderBuilder::views) shape and tensor bytes of each, in order. So:
 ///
 /// - Two runs that agree in seed, epochs and augmentation have the same digest, whatever the engine, the number of threads,
 ///   the device or the form of the data set, and whatever the batch size if it drops the same samples.
@@ -31,16 +32,17 @@ impl Digest {
         let images = batch.to_host()?;
         let mut hash = Xxh3::new();
         for (index, position) in batch.positions().enumerate() {
-            let image = images.image(index);
             hash.reset();
             hash.update(&batch.epoch().to_le_bytes());
             hash.update(&position.to_le_bytes());
             hash.update(&batch.labels()[index].to_le_bytes());
             hash.update(batch.key(index).as_bytes());
             hash.update(&[0]);
-            hash.update(&image.height.to_le_bytes());
-            hash.update(&image.width.to_le_bytes());
-            hash.update(image.bytes);
+            for image in images.images(index) {
+                hash.update(&image.height.to_le_bytes());
+                hash.update(&image.width.to_le_bytes());
+                hash.update(image.bytes);
+            }
             *self += Self(hash.digest128());
         }
         Ok(())

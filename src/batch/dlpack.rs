@@ -124,33 +124,54 @@ pub struct DLManagedTensor {
 
 /// A batch about to become a managed tensor of one form or the other. Dropped instead, it drops the batch.
 pub struct DlpackTensor {
-    batch: Batch,
+    batch: Arc<Batch>,
     form: Form,
     data: *mut c_void,
 }
 
-// SAFETY: the pointer is into the batch's own memory, which may be used from any thread.
+// SAFETY: the pointer is into the batch's own memory, which may be used from any thread; the batch may be dropped on any.
 unsafe impl Send for DlpackTensor {}
 
+/// What that rests on, since the tensors of several groups share a batch.
+const _: fn() = || {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<Batch>();
+};
+
 impl Batch {
-    /// Makes the images a DLPack tensor: `[N, 3, H, W]` or `[N, H, W, 3]`, as the layout says. On a device `stream` is
+    /// Makes the images, those of the first group of views, a DLPack tensor: `[N, 3, H, W]` or `[N, H, W, 3]`, as the layout says. On a device `stream` is
     /// the consumer's, and waits for the images; on the host none is needed.
     ///
     /// # Errors
     ///
     /// `InvalidParameter` on a device without a stream, `Unsupported` for images of various sizes, and those of
     /// [`on`](Batch::on). The batch is dropped then.
-    pub fn into_dlpack(mut self, stream: Option<&Arc<CudaStream>>) -> Result<DlpackTensor> {
-        let form = self.form().ok_or_else(no_tensor)?;
-        let data = match (self.device(), stream) {
-            (Device::Host, _) => self.filled.slot.start().as_ptr().cast(),
-            (_, Some(stream)) => std::ptr::without_provenance_mut(self.on(stream)?.pointer as usize),
-            (_, None) => {
-                let allowed = "the stream that will use the tensor has to be named, since it lies on a device";
-                return Err(Error::invalid_parameter("stream", "none", allowed));
-            }
+    pub fn into_dlpack(self, stream: Option<&Arc<CudaStream>>) -> Result<DlpackTensor> {
+        let mut groups = self.into_dlpack_groups(stream)?;
+        Ok(groups.swap_remove(0))
+    }
+
+    /// Makes each group of views a DLPack tensor, in order. The batch is dropped with the last of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`into_dlpack`](Self::into_dlpack).
+    pub fn into_dlpack_groups(mut self, stream: Option<&Arc<CudaStream>>) -> Result<Vec<DlpackTensor>> {
+        let start = self.filled.slot.start().as_ptr();
+        let batch = Arc::new(self);
+        let of_group = |group: usize| {
+            let form = batch.form(group).ok_or_else(no_tensor)?;
+            let data = match (batch.device(), stream) {
+                (Device::Host, _) => start.wrapping_add(batch.filled.slot.group(group).start).cast(),
+                (_, Some(stream)) => std::ptr::without_provenance_mut(batch.group_on(group, stream)?.pointer as usize),
+                (_, None) => {
+                    let allowed = "the stream that will use the tensor has to be named, since it lies on a device";
+                    return Err(Error::invalid_parameter("stream", "none", allowed));
+                }
+            };
+            Ok(DlpackTensor { batch: Arc::clone(&batch), form, data })
         };
-        Ok(DlpackTensor { batch: self, form, data })
+        (0..batch.groups()).map(of_group).collect()
     }
 }
 
@@ -203,7 +224,7 @@ struct Owner<M> {
     managed: MaybeUninit<M>,
     shape: [i64; 4],
     strides: [i64; 4],
-    _batch: Batch,
+    _batch: Arc<Batch>,
 }
 
 impl<M> Owner<M> {

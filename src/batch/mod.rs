@@ -7,6 +7,13 @@
 //!
 //! [`Batch::images`] is the tensor: it is complete, and nobody writes it until the batch is dropped.
 //!
+//! # Several views
+//!
+//! A loader with several [`views`](crate::LoaderBuilder::views) of a sample makes a tensor for each of their groups,
+//! `[views * samples, ..]` with view 0 of every sample first: [`Batch::group`]. [`Batch::view`] is one of them,
+//! `[samples, ..]`. Both lie where they were made; labels, keys and sample numbers are as many as samples. What takes no
+//! group, such as [`Batch::images`], takes the first one.
+//!
 //! # On a device
 //!
 //! The host is handed the batch while kernels may still be writing its tensor. What orders the device is events, and
@@ -71,6 +78,7 @@ use tensor::{Form, HostBytes};
 use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
 use crate::loader::{Filled, State};
+use crate::plan::Augment;
 
 /// One batch: images, labels, keys and sample numbers, in the epoch's order.
 ///
@@ -156,23 +164,65 @@ impl Batch {
         self.filled.slot.output().map_or(Device::Host, |output| Device::Cuda(output.gpu().ordinal()))
     }
 
-    /// The images as one tensor in host memory; `None` where every image has its own size (`Geometry::None`),
-    /// and where they lie on a device.
+    /// The images as one tensor in host memory, of several groups of views those of the first; `None` where every image
+    /// has its own size (`Geometry::None`), and where they lie on a device.
     pub fn images(&self) -> Option<Tensor<'_>> {
+        self.group(0)
+    }
+
+    /// The images of a group of views as one tensor in host memory: `[views * len, ..]`, view behind view. `None` as for
+    /// [`images`](Self::images).
+    ///
+    /// # Panics
+    ///
+    /// If `group` is not below [`groups`](Self::groups).
+    pub fn group(&self, group: usize) -> Option<Tensor<'_>> {
         match self.device() {
-            Device::Host => Some(Tensor::new(self.form()?, self.filled.slot.all())),
+            Device::Host => Some(Tensor::new(self.form(group)?, self.bytes_of(group))),
             _ => None,
         }
     }
 
-    /// One image in host memory; `None` where they lie on a device.
+    /// One view of every sample as one tensor in host memory: `[len, ..]`. `None` as for [`images`](Self::images).
+    ///
+    /// # Panics
+    ///
+    /// If `group` is not below [`groups`](Self::groups), or `view` not below its [`views`](Self::views).
+    pub fn view(&self, group: usize, view: usize) -> Option<Tensor<'_>> {
+        Some(self.group(group)?.nth(view, self.views(group)))
+    }
+
+    /// Groups of views: one, unless the loader was told of [several](crate::LoaderBuilder::views).
+    pub fn groups(&self) -> usize {
+        self.filled.tray.views.groups().len()
+    }
+
+    /// Views of each sample in a group.
+    ///
+    /// # Panics
+    ///
+    /// If `group` is not below [`groups`](Self::groups).
+    pub fn views(&self, group: usize) -> usize {
+        self.filled.tray.views.groups()[group].count
+    }
+
+    /// What the views of a group were made by.
+    ///
+    /// # Panics
+    ///
+    /// If `group` is not below [`groups`](Self::groups).
+    pub fn augment(&self, group: usize) -> &Augment {
+        &self.filled.tray.views.groups()[group].augment
+    }
+
+    /// One image in host memory, of several views the first; `None` where they lie on a device.
     ///
     /// # Panics
     ///
     /// If `index` is not below [`len`](Self::len).
     pub fn image(&self, index: usize) -> Option<Image<'_>> {
         let bytes = self.filled.slot.sample(index);
-        (self.device() == Device::Host).then(|| self.image_of(index, bytes))
+        (self.device() == Device::Host).then(|| self.image_of(0, index, bytes))
     }
 
     /// The images in host memory, wherever they lie: copied where that is a device, after waiting for them. For
@@ -182,10 +232,11 @@ impl Batch {
     ///
     /// `DeviceLost` and the like.
     pub fn to_host(&self) -> Result<HostImages<'_>> {
-        let copy = match (self.filled.slot.output(), self.form()) {
-            (Some(output), Some(form)) => {
-                let mut copy = HostBytes::zeroed(form.len_bytes());
-                output.copy_to_host(copy.as_mut_slice())?;
+        let copy = match (self.filled.slot.output(), self.form(0)) {
+            (Some(output), Some(_)) => {
+                let mut copy = HostBytes::zeroed(self.filled.slot.len_bytes());
+                let groups = (0..self.groups()).map(|group| self.filled.slot.group(group));
+                output.copy_to_host(groups, copy.as_mut_slice())?;
                 Some(copy)
             }
             (Some(_), None) => return Err(no_tensor()),
@@ -231,14 +282,19 @@ impl Batch {
         self.filled.delivered.as_ref().map_or(index, |delivered| delivered.places[index])
     }
 
-    fn form(&self) -> Option<Form> {
-        let augment = &self.filled.tray.augment;
+    fn form(&self, group: usize) -> Option<Form> {
+        let (augment, images) = (self.augment(group), self.views(group) * self.len());
         let [a, b, c] = augment.output_shape()?;
-        Some(Form { shape: [self.len(), a, b, c], dtype: augment.dtype(), layout: augment.layout() })
+        Some(Form { shape: [images, a, b, c], dtype: augment.dtype(), layout: augment.layout() })
     }
 
-    fn image_of<'a>(&self, index: usize, bytes: &'a [u8]) -> Image<'a> {
-        let size = self.filled.tray.size(self.place(index));
+    /// The host memory of a group of views.
+    fn bytes_of(&self, group: usize) -> &[u8] {
+        &self.filled.slot.all()[self.filled.slot.group(group)]
+    }
+
+    fn image_of<'a>(&self, group: usize, index: usize, bytes: &'a [u8]) -> Image<'a> {
+        let size = self.filled.tray.size(group, self.place(index));
         Image { height: size.height, width: size.width, bytes }
     }
 }
@@ -257,28 +313,53 @@ pub struct HostImages<'a> {
 }
 
 impl HostImages<'_> {
-    /// As one tensor; `None` where every image has its own size.
+    /// As one tensor, of several groups of views that of the first; `None` where every image has its own size.
     pub fn tensor(&self) -> Option<Tensor<'_>> {
-        match &self.copy {
-            Some(copy) => Some(Tensor::new(self.batch.form()?, copy.as_slice())),
-            None => self.batch.images(),
-        }
+        self.group(0)
     }
 
-    /// One image.
+    /// The tensor of a group of views, as [`Batch::group`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no such group.
+    pub fn group(&self, group: usize) -> Option<Tensor<'_>> {
+        let form = self.batch.form(group)?;
+        Some(Tensor::new(form, &self.bytes()[self.batch.filled.slot.group(group)]))
+    }
+
+    /// The tensor of a view, as [`Batch::view`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no such group, or no such view in it.
+    pub fn view(&self, group: usize, view: usize) -> Option<Tensor<'_>> {
+        Some(self.group(group)?.nth(view, self.batch.views(group)))
+    }
+
+    /// One image, of several views the first.
     ///
     /// # Panics
     ///
     /// If `index` is not below the batch's [`len`](Batch::len).
     pub fn image(&self, index: usize) -> Image<'_> {
-        let bytes = match &self.copy {
-            Some(copy) => {
-                let sample_bytes = copy.as_slice().len() / self.batch.len();
-                &copy.as_slice()[index * sample_bytes..][..sample_bytes]
-            }
-            None => self.batch.filled.slot.sample(index),
-        };
-        self.batch.image_of(index, bytes)
+        let mut images = self.images(index);
+        images.next().unwrap_or_else(|| unreachable!("a sample has a view"))
+    }
+
+    /// Every view of a sample: group by group, in the order of their numbers.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not below the batch's [`len`](Batch::len).
+    pub fn images(&self, index: usize) -> impl Iterator<Item = Image<'_>> {
+        let groups = (0..self.batch.groups()).flat_map(|group| std::iter::repeat_n(group, self.batch.views(group)));
+        let places = self.batch.filled.slot.places(index);
+        groups.zip(places).map(move |(group, place)| self.batch.image_of(group, index, &self.bytes()[place]))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.copy.as_ref().map_or_else(|| self.batch.filled.slot.all(), HostBytes::as_slice)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::device::cuda::Output;
 use crate::error::Result;
 
-/// The images of a batch in memory that is the caller's own, for as long as it is kept: it outlives the loader.
+/// The images of a batch's first group of views in memory that is the caller's own, for as long as it is kept: it outlives the loader.
 ///
 /// On a device, dropping it frees its memory behind all that the streams given to [`on`](Self::on) do until then.
 pub struct OwnedTensor {
@@ -33,10 +33,10 @@ impl Batch {
     /// `OutOfMemory` where the device has no room for another tensor, and then the batch is dropped; `Unsupported`
     /// for images of various sizes.
     pub fn into_tensor(mut self) -> Result<OwnedTensor> {
-        let form = self.form().ok_or_else(no_tensor)?;
+        let form = self.form(0).ok_or_else(no_tensor)?;
         let memory = match self.filled.slot.output_mut() {
             Some(output) => Memory::Cuda(Box::new(output.take()?)),
-            None => Memory::Host(HostBytes::copy_of(self.filled.slot.all())),
+            None => Memory::Host(HostBytes::copy_of(self.bytes_of(0))),
         };
         Ok(OwnedTensor { form, memory })
     }
@@ -67,7 +67,7 @@ impl OwnedTensor {
     pub fn on(&self, stream: &Arc<CudaStream>) -> Result<CudaTensor<'_>> {
         match &self.memory {
             Memory::Host(_) => Err(on_the_host("tensor")),
-            Memory::Cuda(output) => CudaTensor::new(self.form, output, stream),
+            Memory::Cuda(output) => CudaTensor::new(self.form, output, 0..self.form.len_bytes(), stream),
         }
     }
 }

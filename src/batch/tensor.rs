@@ -1,5 +1,7 @@
 //! What a tensor is, wherever it lies, and tensors in host memory.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::plan::{DType, Layout};
@@ -15,10 +17,10 @@ pub struct Image<'a> {
     pub bytes: &'a [u8],
 }
 
-/// All images of a batch whose images have one size, in host memory.
+/// All images of a batch whose images have one size, or some of them, in host memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a> {
-    /// `[samples, 3, height, width]` for NCHW, `[samples, height, width, 3]` for NHWC.
+    /// `[images, 3, height, width]` for NCHW, `[images, height, width, 3]` for NHWC.
     pub shape: [usize; 4],
     /// The type of an element.
     pub dtype: DType,
@@ -31,6 +33,32 @@ pub struct Tensor<'a> {
 impl<'a> Tensor<'a> {
     pub(super) fn new(Form { shape, dtype, layout }: Form, bytes: &'a [u8]) -> Self {
         Self { shape, dtype, layout, bytes }
+    }
+
+    /// Some of its images, where they follow each other.
+    fn part(&self, images: Range<usize>) -> Self {
+        let [count, a, b, c] = self.shape;
+        let image_bytes = self.bytes.len() / count.max(1);
+        let bytes = &self.bytes[images.start * image_bytes..images.end * image_bytes];
+        Self { shape: [images.len(), a, b, c], bytes, ..*self }
+    }
+
+    /// One of several tensors of as many images that it is made of, such as a view of a group.
+    ///
+    /// # Panics
+    /// If there is no such part.
+    pub(super) fn nth(&self, number: usize, parts: usize) -> Self {
+        assert!(number < parts, "view {number} of {parts}");
+        let images = self.shape[0] / parts;
+        self.part(number * images..(number + 1) * images)
+    }
+
+    /// The bytes of one image.
+    ///
+    /// # Panics
+    /// If it has no such image.
+    pub fn image(&self, index: usize) -> &'a [u8] {
+        self.part(index..index + 1).bytes
     }
 
     /// The elements, if they are of type f32.

@@ -18,9 +18,9 @@ use crate::device::Device;
 use crate::device::cuda::{DeviceMemory, Gpu, Output, Registered, error, move_down, upload};
 use crate::engine::CuFile;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{Arena, DeviceArena, FilledSlot, Pinned, SlotPool, Statuses, Upload, UploadLayout};
+use crate::memory::{Arena, DeviceArena, FilledSlot, Pinned, SlotPool, Statuses, Upload, UploadLayout, ViewLayout};
 use crate::pixels::Rect;
-use crate::plan::{Augment, SamplePlan};
+use crate::plan::{SamplePlan, Views};
 use crate::report::{Fallback, lock};
 use crate::source::{Record, Source};
 
@@ -32,7 +32,6 @@ pub(super) struct Cuda {
     /// With the kinds of files that it takes.
     nvjpeg_device: Option<(Mutex<NvJpegDevice>, Kinds)>,
     pub(super) capacity: Capacity,
-    sample_bytes: usize,
     // Before the memory that it may write.
     pub(super) cufile: Option<Arc<CuFile>>,
     /// The landing areas of the slots on the device.
@@ -46,11 +45,12 @@ pub(super) struct Cuda {
 
 /// What a device loader is built of.
 pub(super) struct Sizes<'a> {
-    pub(super) augment: &'a Augment,
+    pub(super) views: &'a Views,
     pub(super) arena_bytes: usize,
     pub(super) slots: usize,
-    pub(super) places: usize,
-    pub(super) sample_bytes: usize,
+    /// Samples of a batch.
+    pub(super) samples: usize,
+    pub(super) layout: ViewLayout,
     pub(super) upload: UploadLayout,
     pub(super) capacity: Capacity,
     pub(super) may_have_fewer_slots: bool,
@@ -80,7 +80,7 @@ struct DeviceSlot {
     /// Behind the last kernel that reads what landed.
     used: CudaEvent,
     waves: Vec<Wave>,
-    /// Where in the sample buffer each place's samples start.
+    /// Where in the sample buffer each image's samples start.
     samples_at: Vec<u64>,
     /// What nvJPEG refused of this batch.
     refused: Vec<(usize, Refusal)>,
@@ -89,8 +89,8 @@ struct DeviceSlot {
 impl Sizes<'_> {
     /// Bytes of device memory that one slot takes.
     pub(super) fn device_bytes(&self) -> usize {
-        let labels_and_status = self.places * (size_of::<i64>() + size_of::<u32>());
-        self.upload.len_bytes() + self.capacity.len_bytes() + self.places * self.sample_bytes + labels_and_status
+        let labels_and_status = self.samples * size_of::<i64>() + self.upload.places() * size_of::<u32>();
+        self.upload.len_bytes() + self.capacity.len_bytes() + self.tensor_bytes() + labels_and_status
     }
 
     /// Allocates everything: on the device first, so that host memory is taken for the slots that it has room for.
@@ -131,14 +131,14 @@ impl Sizes<'_> {
             _ => self.upload,
         };
         let node = super::node_of(source, || gpu.pci_place());
-        let pinned = Pinned::new(self.arena_bytes, slots.len(), upload, self.sample_bytes, node)?;
+        let pinned = Pinned::new(self.arena_bytes, slots.len(), upload, &self.layout, node)?;
         let (start, len_bytes) = pinned.range();
         // SAFETY: the range stays mapped while `Cuda` holds its uploads, which it drops last. Copies have ended when a
         // run has: its threads wait for each batch that they launched.
         let registered = unsafe { Registered::new(&gpu, start, len_bytes)? };
         pinned.slots.set_outputs(outputs);
         let Pinned { arena, uploads, statuses, slots: pool, .. } = pinned;
-        let Self { capacity, sample_bytes, .. } = self;
+        let capacity = self.capacity;
         let nvjpeg = self.nvjpeg.map(Mutex::new);
         let nvjpeg_device = self.nvjpeg_device.map(|nvjpeg| {
             let kinds = nvjpeg.kinds();
@@ -149,7 +149,6 @@ impl Sizes<'_> {
             nvjpeg,
             nvjpeg_device,
             capacity,
-            sample_bytes,
             cufile,
             arenas,
             slots,
@@ -164,8 +163,8 @@ impl Sizes<'_> {
         let stream = gpu.stream()?;
         let slot = DeviceSlot {
             upload: Arc::new(DeviceMemory::new(gpu, self.upload.len_bytes())?),
-            scratch: Scratch::new(gpu, &stream, &self.capacity, self.places)?,
-            resampler: Resampler::new(gpu, &stream, &self.capacity, self.augment)?,
+            scratch: Scratch::new(gpu, &stream, &self.capacity, self.upload.places())?,
+            resampler: Resampler::new(gpu, &stream, &self.capacity, self.views)?,
             settled: gpu.host_event()?,
             used: gpu.host_event()?,
             waves: Vec::new(),
@@ -176,7 +175,12 @@ impl Sizes<'_> {
         // Kernels read in units of which a part may not have been written.
         // SAFETY: nobody else knows the memory.
         unsafe { slot.upload.zero(&stream)? };
-        Ok((slot, Output::new(gpu, &stream, self.places * self.sample_bytes, self.places)?))
+        Ok((slot, Output::new(gpu, &stream, self.tensor_bytes(), self.samples)?))
+    }
+
+    /// Bytes of the tensors of a batch, which the memory plan has counted.
+    fn tensor_bytes(&self) -> usize {
+        self.layout.len_bytes(self.samples).unwrap_or(usize::MAX)
     }
 }
 
@@ -202,8 +206,17 @@ impl Cuda {
         if self.cufile.is_some() { Landing::Device } else { Landing::Upload }
     }
 
-    /// Empties a slot's upload for the next batch, or for another round of one that has settled. What is to land on the device waits for no stream, so the last batch's
-    /// kernels have to be done with what landed there: by now they mostly are.
+    /// The same of a sample, where they take all its views.
+    pub(super) fn lands(&self, mut needs: impl Iterator<Item = Result<Option<Needs>>>) -> Result<Option<Landing>> {
+        let takes_all = needs.try_fold(true, |all, needs| {
+            Ok::<_, Error>(all && needs?.is_some_and(|needs| self.capacity.holds(&needs)))
+        })?;
+        Ok(takes_all.then(|| self.landing()))
+    }
+
+    /// Empties a slot's upload for the next batch, or for another round of one that has settled. What is to land on the
+    /// device waits for no stream, so the last batch's kernels have to be done with what landed there: by now they mostly
+    /// are.
     pub(super) fn start_round(&self, index: usize) -> Result<()> {
         self.uploads[index].start_round();
         if self.cufile.is_some() {
@@ -244,11 +257,12 @@ impl Cuda {
         let slot = &mut *guard;
         let (host, statuses) = (&self.uploads[filled.index()], &self.statuses[filled.index()]);
         let images = host.images_mut(filled);
-        cut(images, |place| tray.needs(place), &self.capacity, &mut slot.waves);
+        let samples = tray.samples.len();
+        cut(images, |place| tray.needs(place / samples, place % samples), &self.capacity, &mut slot.waves);
         slot.samples_at.clear();
         slot.samples_at.extend(images.iter().map(|image| image.planes[0].samples));
         let (start, bytes) = host.used(filled, tray.landed_bytes());
-        let places = filled.samples();
+        let made_on_host: Vec<_> = tray.made_on_host().flat_map(|range| filled.runs(range)).collect();
         let (tensors, output) = filled.sides();
         let Some(output) = output else { return Err(no_output()) };
         output.begin()?;
@@ -262,19 +276,18 @@ impl Cuda {
                 copied += bytes.len();
             }
             output.upload_labels(&tray.made_labels())?;
-            for range in tray.made_on_host() {
-                let range = range.start * self.sample_bytes..range.end * self.sample_bytes;
+            for range in made_on_host {
                 copied += range.len();
                 upload(&slot.stream, output.bytes_mut(), range.start, &tensors[range])?;
             }
-            slot.run(self, tray, host, places, statuses, output)?;
+            slot.run(self, tray, host, statuses, output)?;
         }
         output.end()?;
         Ok(copied as u64)
     }
 
-    /// Waits until a launched batch has no more use for host memory, and gives the places that its kernels could not
-    /// decode, with why, to `bad`.
+    /// Waits until a launched batch has no more use for host memory, and gives the samples that its kernels could not
+    /// decode, with why, to `bad`; of several views each that they could not.
     pub(super) fn settle(&self, filled: &Filled, mut bad: impl FnMut(usize, Bad)) -> Result<()> {
         let index = filled.slot.index();
         let mut slot = lock(&self.slots[index]);
@@ -283,39 +296,47 @@ impl Cuda {
         let has_kernels = !slot.waves.is_empty();
         drop(slot);
         if has_kernels {
+            let samples = filled.slot.samples();
             // SAFETY: the copy of the statuses lies before `settled`.
-            let statuses = unsafe { self.statuses[index].read(0..filled.slot.samples()) };
+            let statuses = unsafe { self.statuses[index].read(0..samples * filled.slot.views()) };
             for (place, &status) in statuses.iter().enumerate().filter(|(_, status)| **status != 0) {
-                bad(place, Bad::Kernels(status));
+                bad(place % samples, Bad::Kernels(status));
             }
         }
         Ok(())
     }
 
     /// Copies tensors that were made on the host after all to their places, and waits for that.
-    pub(super) fn repair(&self, filled: &mut Filled, places: &[usize]) -> Result<u64> {
+    pub(super) fn repair(&self, filled: &mut Filled, samples: &[usize]) -> Result<u64> {
         let slot = lock(&self.slots[filled.slot.index()]);
+        let places: Vec<_> = samples.iter().flat_map(|&index| filled.slot.places(index)).collect();
         let (tensors, output) = filled.slot.sides();
         let Some(output) = output else { return Err(no_output()) };
-        for place in places {
-            let range = place * self.sample_bytes..(place + 1) * self.sample_bytes;
+        let mut copied = 0;
+        for range in places {
+            copied += range.len();
             // SAFETY: the tensors stay as they are until the stream was waited for, below.
             unsafe { upload(&slot.stream, output.bytes_mut(), range.start, &tensors[range])? };
         }
         output.end()?;
         slot.stream.synchronize().map_err(|code| error("cuStreamSynchronize", code))?;
-        Ok((places.len() * self.sample_bytes) as u64)
+        Ok(copied as u64)
     }
 
-    /// Moves the tensors of the places that a batch holds, ascending, and their labels to its start, in the stream's order.
-    pub(super) fn close_gaps(&self, filled: &mut FilledSlot, places: &[usize], labels: &[i64]) -> Result<()> {
+    /// Moves the tensors of the places that a batch of `samples` holds, ascending, and their labels to where a batch of so
+    /// many has them, in the stream's order.
+    pub(super) fn close_gaps(
+        &self,
+        filled: &mut FilledSlot,
+        (places, samples): (&[usize], usize),
+        labels: &[i64],
+    ) -> Result<()> {
         let slot = lock(&self.slots[filled.index()]);
+        let moves: Vec<_> = filled.moves(places, samples).collect();
         let Some(output) = filled.output_mut() else { return Err(no_output()) };
-        for (to, &from) in places.iter().enumerate().filter(|(to, from)| to != *from) {
-            // One at a time, since a run of them would be copied over itself.
-            let range = from * self.sample_bytes..(from + 1) * self.sample_bytes;
+        for (from, to) in moves {
             // SAFETY: this is the stream that writes the tensors.
-            unsafe { move_down(&slot.stream, output.bytes_mut(), range, to * self.sample_bytes)? };
+            unsafe { move_down(&slot.stream, output.bytes_mut(), from, to)? };
         }
         // SAFETY: CUDA takes a copy of what is not page-locked, and the order is the stream's.
         unsafe { output.upload_labels(labels)? };
@@ -339,11 +360,10 @@ impl DeviceSlot {
         cuda: &Cuda,
         tray: &Tray,
         host: &Upload,
-        places: usize,
         statuses: &Statuses,
         output: &mut Output,
     ) -> Result<()> {
-        let gpu = &cuda.gpu;
+        let (gpu, samples) = (&cuda.gpu, tray.samples.len());
         self.refused.clear();
         if !self.waves.is_empty() {
             // SAFETY: only this stream works with the scratch memory.
@@ -362,12 +382,13 @@ impl DeviceSlot {
                 self.decode_files(cuda, tray, wave)?;
                 if number + 1 == waves.len() {
                     // All statuses are known, and host memory was read for the last time.
+                    let places = samples * tray.views.len();
                     self.scratch.download_status(&self.stream, places, statuses.start())?;
                     self.settled.record(&self.stream).map_err(|code| error("cuEventRecord", code))?;
                 }
                 self.scratch.transform(gpu, &self.stream, images, wave)?;
-                let samples = self.scratch.samples(&self.stream);
-                self.resampler.resample(gpu, &self.stream, images, wave, samples, to)?;
+                let from = self.scratch.samples(&self.stream);
+                self.resampler.resample(gpu, &self.stream, images, wave, samples, (from, to))?;
             }
         }
         if waves.is_empty() {

@@ -259,7 +259,7 @@ impl<'a> Feed<'a> {
     /// Puts the samples of a batch into the lines of their roots.
     fn start_batch(&mut self, sequence: u64, step: Step, slot: &Slot) -> Result<()> {
         let shared = self.shared;
-        let mut tray = Tray::new(sequence, step, shared.augment);
+        let mut tray = Tray::new(sequence, step, Arc::clone(&shared.views));
         tray.mixture = shared.order.mixture().cloned();
         let order = shared.order.epoch(step.epoch());
         let mut unknown = tray.fill(&*shared.source, step.positions().map(|position| order.at(position))).into_iter();
@@ -491,17 +491,17 @@ impl<'a> Feed<'a> {
         let Some(Waiting { tray, index, .. }) = &seat.waiting else { return Ok(()) };
         let (sample, place) = (tray.sample(*index), (file.identity().inode.0, file.path()));
         seat.lane = self.lanes.settle(&*self.shared.source, sample, seat.lane, place);
-        let (plan, landing) = match self.shared.push_down(tray, *index, len_bytes, &file, &mut self.ranges)? {
-            Some((plan, landing)) => {
+        let (plans, landing) = match self.shared.push_down(tray, *index, len_bytes, &file, &mut self.ranges)? {
+            Some((plans, landing)) => {
                 if landing != Landing::Device {
                     self.shared.refuse_indirect("the kernels do not decode it")?;
                 }
-                (Some(plan), landing)
+                (Some(plans), landing)
             }
             // What it is shows when it is here.
             None => (None, self.shared.landing_of_whole()?),
         };
-        seat.choose_reads(file, extent, plan, landing, &mut self.ranges);
+        seat.choose_reads(file, extent, plans, landing, &mut self.ranges);
         self.lanes.queue(seat.lane, number);
         Ok(())
     }

@@ -338,7 +338,7 @@ mod tests {
     use crate::error::Result;
     use crate::memory::SlotPool;
     use crate::order::{Cursor, EpochSteps, LastBatch};
-    use crate::plan::Augment;
+    use crate::plan::{Augment, Views};
     use crate::source::Extent;
     use crate::storage::RateLimits;
 
@@ -384,7 +384,7 @@ mod tests {
         let samples: Vec<u64> = samples.collect();
         let steps = EpochSteps::new(samples.len() as u64, samples.len() as u64, LastBatch::Drop).unwrap();
         let step = steps.step(Cursor::start_of(0)).unwrap();
-        let mut tray = Tray::new(0, step, augment);
+        let mut tray = Tray::new(0, step, Arc::new(Views::new([(augment, 1)]).unwrap()));
         assert!(tray.fill(&TwoRoots, samples.into_iter()).is_empty());
         let tray = Arc::new(tray);
         let slot = SlotPool::new(2, tray.samples.len(), 1).unwrap().try_acquire(tray.samples.len()).unwrap();

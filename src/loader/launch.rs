@@ -107,7 +107,8 @@ fn close_gaps(cuda: &Cuda, filled: &mut Filled) -> Result<()> {
     filled.deliver();
     match &filled.delivered {
         Some(delivered) if delivered.has_gaps() && !filled.tray.has_failed() => {
-            cuda.close_gaps(&mut filled.slot, &delivered.places, &delivered.labels)
+            let samples = filled.tray.samples.len();
+            cuda.close_gaps(&mut filled.slot, (&delivered.places, samples), &delivered.labels)
         }
         _ => Ok(()),
     }
@@ -137,7 +138,12 @@ impl Mender<'_> {
     /// Waits for a batch, and mends what can be. The places that other samples are wanted for.
     fn settle(&mut self, cuda: &Cuda, filled: &mut Filled) -> Result<Vec<usize>> {
         let mut bad = Vec::new();
-        cuda.settle(filled, |place, why| bad.push((place, why)))?;
+        cuda.settle(filled, |place, why| {
+            // Of a sample with several bad views the first says why.
+            if bad.iter().all(|(other, _)| *other != place) {
+                bad.push((place, why));
+            }
+        })?;
         self.count(filled, &bad);
         if bad.is_empty() || self.shared.stop.load(Relaxed) {
             filled.tray.let_go();
@@ -176,7 +182,7 @@ impl Mender<'_> {
             let count = if kept.way.by.is_nvjpeg() { &mut nvjpeg } else { &mut kernels };
             *count += 1;
             let is_headerless = self.shared.source.is_headerless(filled.tray.sample(place)).unwrap_or(false);
-            indexed += u64::from(kept.plan.is_some() && !is_headerless);
+            indexed += u64::from(kept.plans.is_some() && !is_headerless);
         }
         self.shared.counters.count_device(kernels, nvjpeg, indexed);
     }
@@ -194,7 +200,7 @@ impl Mender<'_> {
             tray,
             index: place,
             modified: (0, 0),
-            plan: kept.plan.as_ref(),
+            plans: kept.plans.as_ref(),
             first: &kept.first,
             more: &kept.more,
         };

@@ -15,6 +15,9 @@
 //! the root with the fewest operations in flight. So all roots are read at once, and a limit on one
 //! ([`limit_mbps`](LoaderBuilder::limit_mbps)) holds up no other before the slots do.
 //!
+//! All [views](LoaderBuilder::views) of a sample are planned together: what they need is read once, those that share much
+//! are decoded as one window, whose rows go to the resizer of each, and a sample is done when all of them are.
+//!
 //! On a CUDA device two threads lie between the decode threads and the consumer:
 //!
 //! ```text
@@ -91,7 +94,7 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::memory::{Arena, Budget, MemoryPlan, Placement, SlotPool, numa};
 use crate::order::{Cursor, EpochSteps, Order, Shard};
-use crate::plan::Augment;
+use crate::plan::Views;
 use crate::pool::{Share, Turn};
 use crate::raw::Shape;
 use crate::report::{Counters, Fallback, Report, Setting, StageClock, lock};
@@ -139,7 +142,7 @@ struct Shared {
     /// What tells the data set from others.
     data_set: DataSetId,
     steps: EpochSteps,
-    augment: Augment,
+    views: Arc<Views>,
     orientation: bool,
     limits: Limits,
     /// Of samples that are pixels alone.

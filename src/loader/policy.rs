@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 /// What becomes of a sample that cannot be delivered: it is missing, storage does not give it, or its bytes are no sound
-/// image. A defect of the run, such as a lost device, ends it in any case.
+/// image. A defect of the run, such as a lost device, ends it in any case. Of several views of a sample, it is all or none.
 ///
 /// What is delivered is a function of data, seed, epoch and position under all of them: the same on any engine, device,
 /// number of threads or ranks, from any place that a run is resumed at, as long as storage answers the same.

@@ -14,7 +14,7 @@ use crate::decode::{DecoderKind, ImageInfo};
 use crate::engine::{Engine, OpenFile, RequirePath, read_now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::plan::{Orientation, SampleKey, SamplePlan};
+use crate::plan::{Orientation, Passes, Plans, SampleKey, ranges};
 use crate::raw;
 use crate::report::Fallback;
 use crate::source::{Extent, IndexMode, Record, RecordedImage};
@@ -35,17 +35,17 @@ impl Shared {
         len_bytes: u64,
         file: &OpenFile,
         ranges: &mut Vec<Range<u64>>,
-    ) -> Result<Option<(SamplePlan, Landing)>> {
+    ) -> Result<Option<(Plans, Landing)>> {
         // Images of their own size are needed whole, and so are nvJPEG's.
-        let is_whole =
-            self.augment.output_shape().is_none() || self.decoder == DecoderKind::NvJpeg && self.cuda.is_some();
+        let is_whole = self.views.has_own_sizes() || self.decoder == DecoderKind::NvJpeg && self.cuda.is_some();
         if self.source.is_headerless(tray.sample(index))? {
             let image = RecordedImage::Raw(raw::Facts::headerless(len_bytes, self.raw_shape)?);
             if is_whole {
                 return Ok(None);
             }
-            let plan = self.plan_ranges(tray, index, &image, ranges)?;
-            return Ok(Some((plan, self.landing_of(&image, &plan)?)));
+            let plans = self.plan_ranges(tray, index, &image, ranges)?;
+            let landing = self.landing_of(&image, &plans)?;
+            return Ok(Some((plans, landing)));
         }
         if self.index == IndexMode::Off || is_whole {
             return Ok(None);
@@ -53,16 +53,17 @@ impl Shared {
         let planned = self.source.record(tray.sample(index)).and_then(|record| {
             let Some(record) = record else { return Ok(None) };
             check_identity(&record, len_bytes, file)?;
-            let plan = self.plan_ranges(tray, index, &record.image, ranges)?;
+            let plans = self.plan_ranges(tray, index, &record.image, ranges)?;
             check_ranges(ranges, len_bytes)?;
             if let Some(cuda) = self.cuda.as_ref().filter(|cuda| cuda.decodes_files())
-                && let Some((eligible, ..)) = cuda.file_of(&record, &plan)?
+                && let Some((eligible, ..)) = cuda.file_of(&record, &plans.first)?
             {
                 ranges.clear();
                 ranges.push(0..eligible.len_bytes);
-                return Ok(Some((plan, cuda.landing())));
+                return Ok(Some((plans, cuda.landing())));
             }
-            Ok(Some((plan, self.landing_of(&record.image, &plan)?)))
+            let landing = self.landing_of(&record.image, &plans)?;
+            Ok(Some((plans, landing)))
         });
         match planned {
             Err(error) if self.index != IndexMode::Required && error.kind() != ErrorKind::Changed => {
@@ -74,31 +75,38 @@ impl Shared {
     }
 
     /// Where an image lands that is planned before it is read: with the kernels, if they take it.
-    fn landing_of(&self, image: &RecordedImage<'_>, plan: &SamplePlan) -> Result<Landing> {
+    fn landing_of(&self, image: &RecordedImage<'_>, plans: &Plans) -> Result<Landing> {
         let landing = match (&self.cuda, image) {
             (Some(cuda), RecordedImage::Jpeg(jpeg)) if self.decoder.uses_kernels() => {
-                Needs::of(&jpeg.facts, plan)?.filter(|needs| cuda.capacity.holds(needs)).map(|_| cuda.landing())
+                cuda.lands(plans.iter().map(|plan| Needs::of(&jpeg.facts, plan)))?
             }
             (Some(cuda), RecordedImage::Raw(facts)) if self.decoder.lands_on_device() => {
-                Needs::of_pixels(facts, plan)?.filter(|needs| cuda.capacity.holds(needs)).map(|_| cuda.landing())
+                cuda.lands(plans.iter().map(|plan| Needs::of_pixels(facts, plan)))?
             }
             _ => None,
         };
         Ok(landing.unwrap_or(Landing::Host))
     }
 
-    /// Plans a sample of which an image is known, and replaces `ranges` by those that it needs.
+    /// Plans a sample of which an image is known, and replaces `ranges` by those that its views need, together.
     fn plan_ranges(
         &self,
         tray: &Tray,
         index: usize,
         image: &RecordedImage<'_>,
         ranges: &mut Vec<Range<u64>>,
-    ) -> Result<SamplePlan> {
-        let plan = self.plan(tray, index, &image.info())?;
+    ) -> Result<Plans> {
+        let plans = self.plan(tray, index, &image.info())?;
         ranges.clear();
-        image.ranges(plan.view(), ranges)?;
-        Ok(plan)
+        if plans.more.is_empty() {
+            image.ranges(plans.first.view(), ranges)?;
+            return Ok(plans);
+        }
+        let mut windows = Vec::with_capacity(1 + plans.more.len());
+        plans.windows(Passes::Few, &mut windows);
+        windows.iter().try_for_each(|window| image.ranges(*window, ranges))?;
+        ranges::unite(ranges);
+        Ok(plans)
     }
 
     /// What a sample that was planned before it was read was planned by.
@@ -115,19 +123,17 @@ impl Shared {
         image.ok_or_else(|| stale("the sample's record is gone"))
     }
 
-    /// The plan of a sample by what its header, or its record, says of the image.
-    pub(super) fn plan(&self, tray: &Tray, index: usize, info: &ImageInfo) -> Result<SamplePlan> {
+    /// The plans of a sample by what its header, or its record, says of the image.
+    pub(super) fn plan(&self, tray: &Tray, index: usize, info: &ImageInfo) -> Result<Plans> {
         self.limits.check_dimensions(info.width, info.height)?;
         let orientation = if self.orientation { info.orientation } else { Orientation::AS_STORED };
-        // A sample that comes several times in an epoch is another view each time, and so is one that stands in for others.
+        // A sample that comes several times in an epoch is drawn anew each time, and so is one that stands in for others.
         let Candidate { sample, position, is_stand_in } = tray.candidate(index);
         let epoch = tray.step.epoch();
-        let view =
+        let draw =
             if is_stand_in { self.order.stand_in_view(epoch, position) } else { self.order.view(epoch, position) };
-        let key = SampleKey { seed: self.order.seed(), epoch, sample, view };
-        let plan = self.augment.plan(key, info.width, info.height, orientation)?;
-        let may_scale = self.augment.dct_scaling() && info.route.scales();
-        Ok(if may_scale { plan.scaled_down() } else { plan })
+        let key = SampleKey { seed: self.order.seed(), epoch, sample, view: draw.into() };
+        self.views.plan(key, (info.width, info.height), orientation, info.route.scales())
     }
 
     /// Where a sample lands that is read whole: for nvJPEG, if it is there and the sample a JPEG that it takes, or the host.
@@ -146,7 +152,7 @@ impl Shared {
         let lands_elsewhere = self.requires_direct() || self.cuda.as_ref().is_some_and(Cuda::has_nvjpeg);
         // What fails here fails again where it is reported.
         let is_known = || matches!(self.source.record(sample), Ok(Some(_)) | Err(_));
-        let is_planned = self.index != IndexMode::Off && self.augment.output_shape().is_some() && is_known();
+        let is_planned = self.index != IndexMode::Off && !self.views.has_own_sizes() && is_known();
         !lands_elsewhere && !is_planned && matches!(self.source.is_headerless(sample), Ok(false))
     }
 

@@ -10,7 +10,7 @@ use super::work::Job;
 use crate::engine::{Engine, Identity, OpenFile};
 use crate::error::Error;
 use crate::memory::{Region, Slot};
-use crate::plan::{SamplePlan, ranges};
+use crate::plan::{Plans, ranges};
 
 /// The bits of a token that number a sample's reads; the others number its seat.
 const READ_BITS: u32 = 16;
@@ -27,8 +27,8 @@ pub(super) struct Seat {
     file: Option<Arc<OpenFile>>,
     /// Where the sample lies in the file.
     extent: Range<u64>,
-    /// Where it is read in parts: its plan, and the bytes that the plan needs.
-    plan: Option<SamplePlan>,
+    /// Where it is read in parts: its plans, and the bytes that they need.
+    plans: Option<Plans>,
     needed_bytes: u64,
     reads: Vec<Read>,
     /// When it began to be read, where that is one operation with its opening.
@@ -94,18 +94,18 @@ impl Seat {
         &mut self,
         file: Arc<OpenFile>,
         extent: Range<u64>,
-        plan: Option<SamplePlan>,
+        plans: Option<Plans>,
         landing: Landing,
         ranges: &mut Vec<Range<u64>>,
     ) {
-        if plan.is_none() {
+        if plans.is_none() {
             ranges.clear();
             ranges.push(0..extent.end - extent.start);
         }
         self.needed_bytes = sum(ranges.iter());
         ranges::merge(ranges, file.align_bytes() as u64);
         self.reads.extend(ranges.drain(..).map(|range| Read { range, bytes: None, begun: None }));
-        (self.file, self.extent, self.plan) = (Some(file), extent, plan);
+        (self.file, self.extent, self.plans) = (Some(file), extent, plans);
         (self.has_memory, self.started, self.landed) = (false, 0, 0);
         self.landing = landing;
     }
@@ -235,8 +235,8 @@ impl Seat {
             .filter_map(|Read { range, bytes, .. }| bytes.map(|bytes| Landed { offset: range.start, bytes }));
         // Most samples come in one piece, for which `more` allocates nothing.
         let (first, more) = (landed.next()?, landed.collect());
-        let (plan, landing) = (self.plan, self.landing);
-        Some((Job { tray, slot, index, modified, plan, landing, first, more }, bytes))
+        let (plans, landing) = (self.plans.take(), self.landing);
+        Some((Job { tray, slot, index, modified, plans, landing, first, more }, bytes))
     }
 
     /// The sample, all of whose bytes came at once, as those of the file that `identity` is of.
@@ -245,7 +245,7 @@ impl Seat {
         let len_bytes = region.len() as u64;
         let first = Landed { offset: 0, bytes: Bytes::Host(region) };
         let (modified, landing) = (identity.modified, Landing::Host);
-        let job = Job { tray, slot, index, modified, plan: None, landing, first, more: Vec::new() };
+        let job = Job { tray, slot, index, modified, plans: None, landing, first, more: Vec::new() };
         Some((job, SampleBytes { data: len_bytes, needed: len_bytes, asked: len_bytes }))
     }
 

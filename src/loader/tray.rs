@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::memory::{FilledSlot, SampleOut, Slot};
 use crate::order::{Mixture, Step};
 use crate::pixels::Rect;
-use crate::plan::{Augment, Layout, SamplePlan, Size};
+use crate::plan::{Layout, Plans, Size, Views};
 use crate::report::lock;
 use crate::source::{Source, UNLABELLED};
 
@@ -23,7 +23,7 @@ pub(crate) struct Tray {
     /// Its place in the order of all batches of the run.
     pub(crate) sequence: u64,
     pub(crate) step: Step,
-    pub(crate) augment: Augment,
+    pub(crate) views: Arc<Views>,
     /// The samples that it is to hold, whatever stands in for bad ones, and their labels.
     pub(crate) samples: Vec<u64>,
     pub(crate) labels: Vec<i64>,
@@ -66,13 +66,15 @@ pub(super) struct Candidate {
 /// A sample that the device decodes: its bytes stay where they landed until they were copied there and decoded.
 pub(super) struct Kept {
     pub(super) way: Way,
+    /// What its further views need.
+    pub(super) more_needs: Vec<Needs>,
     /// What it was read for; none where all of it was read.
-    pub(super) plan: Option<SamplePlan>,
+    pub(super) plans: Option<Plans>,
     pub(super) first: Landed,
     pub(super) more: Vec<Landed>,
 }
 
-/// How the device decodes a sample.
+/// How the device decodes a sample, and what its first view needs for that.
 #[derive(Clone, Copy)]
 pub(super) struct Way {
     pub(super) needs: Needs,
@@ -122,11 +124,11 @@ impl By {
 }
 
 impl Tray {
-    pub(super) fn new(sequence: u64, step: Step, augment: Augment) -> Self {
+    pub(super) fn new(sequence: u64, step: Step, views: Arc<Views>) -> Self {
         Self {
             sequence,
             step,
-            augment,
+            views,
             samples: Vec::new(),
             labels: Vec::new(),
             mixture: None,
@@ -156,7 +158,7 @@ impl Tray {
             self.keys.push_str(&key);
             self.key_ends.push(self.keys.len());
         }
-        if self.augment.output_shape().is_none() {
+        if self.views.has_own_sizes() {
             self.sizes.resize_with(self.samples.len(), AtomicU64::default);
         }
         unknown
@@ -218,9 +220,10 @@ impl Tray {
         }
     }
 
-    /// Rows and columns of an image.
-    pub(crate) fn size(&self, index: usize) -> Size {
-        match (self.augment.output_shape(), self.augment.layout()) {
+    /// Rows and columns of a sample's view in a group.
+    pub(crate) fn size(&self, group: usize, index: usize) -> Size {
+        let augment = &self.views.groups()[group].augment;
+        match (augment.output_shape(), augment.layout()) {
             (Some([_, height, width]), Layout::Nchw) | (Some([height, width, _]), Layout::Nhwc) => {
                 Size { height: height as u32, width: width as u32 }
             }
@@ -241,9 +244,11 @@ impl Tray {
         *lock(&self.kept[index]) = Some(kept);
     }
 
-    /// What a sample that was kept needs there.
-    pub(super) fn needs(&self, index: usize) -> Option<Needs> {
-        lock(&self.kept[index]).as_ref().map(|kept| kept.way.needs)
+    /// What a view of a sample needs there that was kept.
+    pub(super) fn needs(&self, view: usize, index: usize) -> Option<Needs> {
+        let kept = lock(&self.kept[index]);
+        let kept = kept.as_ref()?;
+        view.checked_sub(1).map_or(Some(kept.way.needs), |more| kept.more_needs.get(more).copied())
     }
 
     /// What was kept of each sample, in order.

@@ -15,13 +15,14 @@ use super::exit::Exit;
 use super::landed::{Landed, Landing};
 use super::seat::Waiting;
 use super::tray::{By, DeviceJpeg, Kept, Tray, Way, WholeJpeg};
-use crate::augment::Resizer;
-use crate::decode::kernels::{Describer, Description, describe_pixels, samples_image};
+use crate::augment::Resizers;
+use crate::decode::kernels::{Describer, Description, Needs, describe_pixels, samples_image};
 use crate::decode::{Decoder, ImageInfo, Route, nvjpeg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jpeg::{Grain, Piece};
 use crate::memory::{FilledSlot, SampleOut, Slot, Upload};
-use crate::plan::SamplePlan;
+use crate::pixels::View;
+use crate::plan::{Passes, Plans, SamplePlan};
 use crate::pool::Turn;
 use crate::source::index::{Describer as Recording, Origin};
 use crate::source::{Extent, IndexMode, RecordedImage};
@@ -34,7 +35,7 @@ pub(super) struct Job {
     /// When its object was last modified before it was opened.
     pub(super) modified: (i64, u32),
     /// What it was read for; none where all of it was read.
-    pub(super) plan: Option<SamplePlan>,
+    pub(super) plans: Option<Plans>,
     /// Where it landed: with a device, to be decoded there, or not.
     pub(super) landing: Landing,
     /// Its bytes, ascending.
@@ -47,15 +48,15 @@ pub(super) struct Sample<'a> {
     pub(super) tray: &'a Tray,
     pub(super) index: usize,
     pub(super) modified: (i64, u32),
-    pub(super) plan: Option<&'a SamplePlan>,
+    pub(super) plans: Option<&'a Plans>,
     pub(super) first: &'a Landed,
     pub(super) more: &'a [Landed],
 }
 
-/// Where the output of a sample goes.
+/// Where the outputs of a sample go.
 pub(super) trait Place {
-    /// The memory of the output; the same when asked again.
-    fn output(&mut self, tray: &Tray, index: usize, plan: &SamplePlan) -> Result<&mut [u8]>;
+    /// The memory of each view's; the same when asked again.
+    fn outputs(&mut self, tray: &Tray, index: usize, plans: &Plans) -> Result<impl Iterator<Item = &mut [u8]>>;
 }
 
 /// A place in a slot that is being filled: claimed when it is first asked for.
@@ -76,14 +77,14 @@ impl Claim<'_> {
 }
 
 impl Place for Claim<'_> {
-    fn output(&mut self, tray: &Tray, index: usize, plan: &SamplePlan) -> Result<&mut [u8]> {
-        self.claim(tray, index, plan).map(|out| &mut **out)
+    fn outputs(&mut self, tray: &Tray, index: usize, plans: &Plans) -> Result<impl Iterator<Item = &mut [u8]>> {
+        self.claim(tray, index, &plans.first).map(SampleOut::views_mut)
     }
 }
 
 impl Place for FilledSlot {
-    fn output(&mut self, _tray: &Tray, index: usize, _plan: &SamplePlan) -> Result<&mut [u8]> {
-        Ok(self.sample_mut(index))
+    fn outputs(&mut self, _tray: &Tray, index: usize, _plans: &Plans) -> Result<impl Iterator<Item = &mut [u8]>> {
+        Ok(self.views_mut(index))
     }
 }
 
@@ -114,14 +115,15 @@ pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
             worker = Worker::new(shared, &turn);
             Err(Error::new(ErrorKind::Internal, "the decode thread panicked on this sample"))
         });
-        let Job { tray, slot, index, plan, first, more, .. } = job;
+        let Job { tray, slot, index, plans, first, more, .. } = job;
+        // Of what the device does not decode, and of what failed, the arena's space is free before the batch is handed over,
+        // for the reads that wait for it.
+        let result = result.map(|described| match described {
+            Some((way, more_needs)) => tray.keep(index, Kept { way, more_needs, plans, first, more }),
+            None => drop((first, more)),
+        });
         match result {
-            Ok(Some(way)) => tray.keep(index, Kept { way, plan, first, more }),
-            // The arena's space is free before the batch is handed over, for the reads that wait for it.
-            _ => drop((first, more)),
-        }
-        match result {
-            Ok(_) => exit.succeed(&tray, index, claimed),
+            Ok(()) => exit.succeed(&tray, index, claimed),
             Err(error) => exit.fail(shared, Waiting { tray, slot, index }, claimed, error),
         }
         clock.add_busy(working + std::mem::take(&mut worker.waited));
@@ -129,12 +131,14 @@ pub(super) fn run(shared: &Shared, exit: &Exit, jobs: &Receiver<Job>) {
     }
 }
 
-/// A thread's decoder and resizer, with their scratch.
+/// A thread's decoder and resizers, with their scratch.
 pub(super) struct Worker<'a> {
     pub(super) shared: &'a Shared,
     pub(super) turn: &'a Turn<'a>,
     decoder: Decoder,
-    resizer: Resizer,
+    resizers: Resizers,
+    /// What is decoded for the views of a sample.
+    windows: Vec<View>,
     describer: Describer,
     /// Where an index is to be built.
     recording: Option<Recording>,
@@ -150,7 +154,8 @@ impl<'a> Worker<'a> {
             shared,
             turn,
             decoder: Decoder::new(shared.limits),
-            resizer: Resizer::new(&shared.augment),
+            resizers: Resizers::new(&shared.views),
+            windows: Vec::new(),
             describer: Describer::default(),
             recording: shared.recorder.as_ref().map(|_| Recording::new(Grain::default())),
             reread_bytes: None,
@@ -160,58 +165,76 @@ impl<'a> Worker<'a> {
 
     /// Scratch that it holds, but for what has one size for all samples.
     pub(super) fn held_bytes(&self) -> usize {
-        self.decoder.held_bytes() + self.resizer.held_bytes() + self.describer.held_bytes()
+        self.decoder.held_bytes() + self.resizers.held_bytes() + self.describer.held_bytes()
     }
 
     /// Gives that back.
     pub(super) fn release(&mut self) {
         self.decoder.release();
-        self.resizer.release();
+        self.resizers.release();
         self.describer = Describer::default();
     }
 
-    /// Makes one sample, in its place in the slot, which is left in `claimed`; or only describes it to the device, and
-    /// says how it is decoded there.
-    fn job(&mut self, job: &Job, claimed: &mut Option<SampleOut>) -> Result<Option<Way>> {
-        let Job { tray, slot, index, modified, plan, first, more, .. } = job;
-        let sample = Sample { tray, index: *index, modified: *modified, plan: plan.as_ref(), first, more };
+    /// Makes one sample, in its places in the slot, which is left in `claimed`; or only describes it to the device, and
+    /// says how it is decoded there, and what its further views need.
+    fn job(&mut self, job: &Job, claimed: &mut Option<SampleOut>) -> Result<Option<(Way, Vec<Needs>)>> {
+        let Job { tray, slot, index, modified, plans, first, more, .. } = job;
+        let sample = Sample { tray, index: *index, modified: *modified, plans: plans.as_ref(), first, more };
         let mut claim = Claim { slot, claimed };
         if job.landing != Landing::Host
             && let Some(cuda) = &self.shared.cuda
         {
             let upload = &cuda.uploads[slot.index()];
-            let way = match sample.plan {
-                Some(plan) if cuda.decodes_files() => self.describe_file(&sample, plan, cuda, upload, &mut claim)?,
-                Some(plan) => self.describe(&sample, plan, (upload, job.landing), &mut claim)?,
-                None => self.describe_whole(&sample, cuda, upload, &mut claim)?,
+            // nvJPEG is not there for more views than one.
+            let alone = |way| (way, Vec::new());
+            let described = match sample.plans {
+                Some(plans) if cuda.decodes_files() => {
+                    self.describe_file(&sample, &plans.first, cuda, upload, &mut claim)?.map(alone)
+                }
+                Some(plans) => self.describe(&sample, plans, (upload, job.landing), &mut claim)?,
+                None => self.describe_whole(&sample, cuda, upload, &mut claim)?.map(alone),
             };
-            if way.is_some() {
-                return Ok(way);
+            if described.is_some() {
+                return Ok(described);
             }
         }
         self.sample(&sample, &mut claim).map(|()| None)
     }
 
-    /// Describes a sample to the kernels; `None` where it is to be decoded here, which finds out what is wrong with it.
+    /// Describes every view of a sample to the kernels; `None` where the sample is to be decoded here, which finds out what
+    /// is wrong with it.
     fn describe(
         &mut self,
         sample: &Sample<'_>,
-        plan: &SamplePlan,
+        plans: &Plans,
         (upload, landing): (&Upload, Landing),
         claim: &mut Claim<'_>,
-    ) -> Result<Option<Way>> {
+    ) -> Result<Option<(Way, Vec<Needs>)>> {
         let find = |range| sample.find(range, upload);
-        let described = match self.shared.image(sample.tray.sample(sample.index))? {
-            RecordedImage::Jpeg(jpeg) => self.describer.describe(&jpeg, plan, find),
-            RecordedImage::Raw(facts) => describe_pixels(&facts, plan, find),
-        };
-        let Ok(description) = described else { return Ok(None) };
-        let out = claim.claim(sample.tray, sample.index, plan)?;
-        if upload.put(out, &description) {
-            return Ok(Some(Way { needs: description.needs, by: By::Kernels }));
+        let image = self.shared.image(sample.tray.sample(sample.index))?;
+        let out = claim.claim(sample.tray, sample.index, &plans.first)?;
+        let (mut first, mut more_needs) = (None, Vec::new());
+        for (view, plan) in plans.iter().enumerate() {
+            let described = match &image {
+                RecordedImage::Jpeg(jpeg) => self.describer.describe(jpeg, plan, find),
+                RecordedImage::Raw(facts) => describe_pixels(facts, plan, find),
+            };
+            let is_described = described.is_ok();
+            match described {
+                Ok(description) if upload.put(out, view, &description) => match &first {
+                    None => first = Some(Way { needs: description.needs, by: By::Kernels }),
+                    Some(_) => more_needs.push(description.needs),
+                },
+                _ => {
+                    upload.take_back(out, view);
+                    if is_described {
+                        self.shared.leave_for_want_of_room(landing, "segments")?;
+                    }
+                    return Ok(None);
+                }
+            }
         }
-        self.shared.leave_for_want_of_room(landing, "segments")?;
-        Ok(None)
+        Ok(first.map(|way| (way, more_needs)))
     }
 
     /// The same of a file that nvJPEG decodes.
@@ -226,7 +249,7 @@ impl<'a> Worker<'a> {
         let Ok(info) = self.inspect(sample, bytes) else { return Ok(None) };
         let Some(header) = self.decoder.jpeg_header().filter(|_| info.route == Route::Jpeg) else { return Ok(None) };
         let Ok(len_bytes) = nvjpeg::takes(header, bytes) else { return Ok(None) };
-        let plan = self.shared.plan(sample.tray, sample.index, &info)?;
+        let plan = self.shared.plan(sample.tray, sample.index, &info)?.first;
         let (width, height) = (info.width, info.height);
         let area = nvjpeg::area(plan.region(), width, height);
         let Ok((image, needs)) = samples_image(&plan, (width, height), area) else { return Ok(None) };
@@ -236,7 +259,7 @@ impl<'a> Worker<'a> {
         }
         // Before it is described: what fails then is not decoded.
         self.record(sample, bytes)?;
-        if !upload.put(claim.claim(sample.tray, sample.index, &plan)?, &description) {
+        if !upload.put(claim.claim(sample.tray, sample.index, &plan)?, 0, &description) {
             return Ok(None);
         }
         Ok(Some(Way { needs, by: By::NvJpeg(WholeJpeg { len_bytes, width, height, area }) }))
@@ -256,7 +279,7 @@ impl<'a> Worker<'a> {
         let Some(at) = sample.find(0..eligible.len_bytes, upload) else { return Ok(None) };
         let info = record.image.info();
         let out = claim.claim(sample.tray, sample.index, plan)?;
-        if !upload.put(out, &Description { image, segments: &[], tables: &[], needs }) {
+        if !upload.put(out, 0, &Description { image, segments: &[], tables: &[], needs }) {
             return Ok(None);
         }
         let nvjpeg::Eligible { kind, len_bytes } = eligible;
@@ -267,8 +290,8 @@ impl<'a> Worker<'a> {
 
     /// Decodes and augments one sample.
     pub(super) fn sample(&mut self, sample: &Sample<'_>, place: &mut impl Place) -> Result<()> {
-        match (sample.plan, sample.first.on_host()) {
-            (Some(plan), Some(_)) => self.planned(sample, plan, place),
+        match (sample.plans, sample.first.on_host()) {
+            (Some(plans), Some(_)) => self.planned(sample, plans, place),
             (None, Some(bytes)) => {
                 self.whole(sample, bytes, place)?;
                 self.record(sample, bytes)
@@ -277,13 +300,13 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// One of which the parts are here that its plan needs.
-    fn planned(&mut self, sample: &Sample<'_>, plan: &SamplePlan, place: &mut impl Place) -> Result<()> {
+    /// One of which the parts are here that its plans need.
+    fn planned(&mut self, sample: &Sample<'_>, plans: &Plans, place: &mut impl Place) -> Result<()> {
         let decoded = match sample.more {
-            [] => self.in_part(sample, plan, sample.first.piece().as_slice(), place),
+            [] => self.in_part(sample, plans, sample.first.piece().as_slice(), place),
             more => {
                 let pieces: Vec<_> = std::iter::once(sample.first).chain(more).filter_map(Landed::piece).collect();
-                self.in_part(sample, plan, &pieces, place)
+                self.in_part(sample, plans, &pieces, place)
             }
         };
         let error = match decoded {
@@ -300,8 +323,8 @@ impl<'a> Worker<'a> {
     fn read_again(&mut self, sample: &Sample<'_>, place: &mut impl Place) -> Result<()> {
         self.shared.refuse_indirect("the device does not decode it")?;
         self.reread(sample, |worker, bytes| {
-            let Some(plan) = sample.plan else { return worker.whole(sample, bytes, place) };
-            match worker.in_part(sample, plan, &[Piece { offset: 0, bytes }], place) {
+            let Some(plans) = sample.plans else { return worker.whole(sample, bytes, place) };
+            match worker.in_part(sample, plans, &[Piece { offset: 0, bytes }], place) {
                 Err(error) if worker.shared.index != IndexMode::Required => {
                     worker.whole(sample, bytes, place)?;
                     worker.shared.count_index_fallback(sample.tray, sample.index, error);
@@ -325,20 +348,23 @@ impl<'a> Worker<'a> {
         done
     }
 
-    /// From parts of it that hold what its plan needs.
+    /// From parts of it that hold what its plans need.
     fn in_part(
         &mut self,
         sample: &Sample<'_>,
-        plan: &SamplePlan,
+        plans: &Plans,
         pieces: &[Piece<'_>],
         place: &mut impl Place,
     ) -> Result<()> {
         let (shared, number) = (self.shared, sample.tray.sample(sample.index));
         let image = shared.image(number)?;
         let info = image.info();
-        let needed = Resizer::memory_bytes(plan) + Decoder::memory_bytes_indexed(info.route, plan.view());
-        let room = self.make_room(needed, &info)?;
-        let done = self.decode_part(sample, plan, pieces, &image, place);
+        plans.windows(Passes::Few, &mut self.windows);
+        // The decoder's scratch grows with a window's width alone.
+        let of_window = |window: &View| Decoder::memory_bytes_indexed(info.route, *window);
+        let of_decoder = self.windows.iter().map(of_window).max().unwrap_or(0);
+        let room = self.make_room(Resizers::memory_bytes(plans, &self.windows) + of_decoder, &info)?;
+        let done = self.decode_part(sample, plans, pieces, &image, place);
         self.leave(room);
         done?;
         let route = info.route;
@@ -354,25 +380,27 @@ impl<'a> Worker<'a> {
     fn decode_part(
         &mut self,
         sample: &Sample<'_>,
-        plan: &SamplePlan,
+        plans: &Plans,
         pieces: &[Piece<'_>],
         image: &RecordedImage<'_>,
         place: &mut impl Place,
     ) -> Result<()> {
-        let Self { decoder, resizer, .. } = self;
-        let mut rows = resizer.begin(plan, place.output(sample.tray, sample.index, plan)?)?;
-        decoder.decode_indexed(pieces, image, plan.view(), &mut rows)?;
-        rows.finish()
+        let Self { decoder, resizers, windows, .. } = self;
+        let outputs = place.outputs(sample.tray, sample.index, plans)?;
+        resizers.make(plans, windows, outputs, |window, rows| decoder.decode_indexed(pieces, image, window, rows))
     }
 
     /// From all of its bytes.
     fn whole(&mut self, sample: &Sample<'_>, bytes: &[u8], place: &mut impl Place) -> Result<()> {
         let info = self.inspect(sample, bytes)?;
         let shared = self.shared;
-        let plan = shared.plan(sample.tray, sample.index, &info)?;
-        let needed = Resizer::memory_bytes(&plan) + self.decoder.memory_bytes(bytes, &info, plan.view())?;
-        let room = self.make_room(needed, &info)?;
-        let done = self.decode_whole(sample, bytes, &info, &plan, place);
+        let plans = shared.plan(sample.tray, sample.index, &info)?;
+        plans.windows(Passes::One, &mut self.windows);
+        // One window a scale, of which the decoder's scratch may grow part by part.
+        let of_window = |window: &View| self.decoder.memory_bytes(bytes, &info, *window);
+        let of_decoder = self.windows.iter().map(of_window).sum::<Result<u64>>()?;
+        let room = self.make_room(Resizers::memory_bytes(&plans, &self.windows) + of_decoder, &info)?;
+        let done = self.decode_whole(sample, bytes, &info, &plans, place);
         self.leave(room);
         if done.is_ok() {
             shared.counters.count_route(info.route);
@@ -385,13 +413,12 @@ impl<'a> Worker<'a> {
         sample: &Sample<'_>,
         bytes: &[u8],
         info: &ImageInfo,
-        plan: &SamplePlan,
+        plans: &Plans,
         place: &mut impl Place,
     ) -> Result<()> {
-        let Self { decoder, resizer, .. } = self;
-        let mut rows = resizer.begin(plan, place.output(sample.tray, sample.index, plan)?)?;
-        decoder.decode(bytes, info, plan.view(), &mut rows)?;
-        rows.finish()
+        let Self { decoder, resizers, windows, .. } = self;
+        let outputs = place.outputs(sample.tray, sample.index, plans)?;
+        resizers.make(plans, windows, outputs, |window, rows| decoder.decode(bytes, info, window, rows))
     }
 
     /// What a sample is, by its bytes; of pixels without a header, by their shape.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::ViewLayout;
 use super::mapping::mapped_bytes;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -46,8 +47,13 @@ impl MemoryPlan {
     /// # Errors
     /// `LimitExceeded` if the sum does not fit the address space.
     pub fn new(arena_bytes: usize, slots: usize, batch_size: usize, sample_bytes: usize) -> Result<Self> {
-        let plan = batch_size
-            .checked_mul(sample_bytes)
+        Self::of_views(arena_bytes, slots, batch_size, &ViewLayout::of_one(sample_bytes))
+    }
+
+    /// A plan for slots of `batch_size` samples with these views.
+    pub(crate) fn of_views(arena_bytes: usize, slots: usize, batch_size: usize, views: &ViewLayout) -> Result<Self> {
+        let plan = views
+            .len_bytes(batch_size)
             .map(|slot_bytes| Self {
                 arena_bytes,
                 slots,
@@ -63,11 +69,10 @@ impl MemoryPlan {
             })
             .filter(|plan| plan.checked_total().is_some_and(|total| total <= isize::MAX as usize));
         plan.ok_or_else(|| {
-            Error::new(
-                ErrorKind::LimitExceeded,
-                format!("{slots} slots of {batch_size} samples of {sample_bytes} bytes are more than can be addressed"),
-            )
-            .with_remedy("use a smaller batch or output size")
+            let sample_bytes = views.len_bytes(1).unwrap_or(usize::MAX);
+            let message =
+                format!("{slots} slots of {batch_size} samples of {sample_bytes} bytes are more than can be addressed");
+            Error::new(ErrorKind::LimitExceeded, message).with_remedy("use a smaller batch or output size")
         })
     }
 

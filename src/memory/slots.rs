@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::layout::ViewLayout;
 use super::mapping::Part;
 use crate::device::cuda::Output;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,8 +23,8 @@ pub struct SlotPool {
 struct Shared {
     slots: Box<[Tray]>,
     batch_size: usize,
-    /// Bytes of every sample; `None` where samples have various sizes.
-    sample_bytes: Option<usize>,
+    /// Where the views of samples lie; `None` where samples have various sizes.
+    layout: Option<ViewLayout>,
     slot_bytes: usize,
     free: Mutex<Free>,
     returned: Condvar,
@@ -65,8 +66,13 @@ impl SlotPool {
     /// # Errors
     /// `LimitExceeded` if the memory is not to be had.
     pub fn new(slots: usize, batch_size: usize, sample_bytes: usize) -> Result<Self> {
-        let plan = super::MemoryPlan::new(0, slots, batch_size, sample_bytes)?;
-        Self::build((0..slots).map(|_| Part::new(plan.slot_bytes)), batch_size, Some(sample_bytes), plan.slot_bytes)
+        Self::of_views(slots, batch_size, ViewLayout::of_one(sample_bytes))
+    }
+
+    /// The same of samples with these views.
+    pub(crate) fn of_views(slots: usize, batch_size: usize, layout: ViewLayout) -> Result<Self> {
+        let plan = super::MemoryPlan::of_views(0, slots, batch_size, &layout)?;
+        Self::build((0..slots).map(|_| Part::new(plan.slot_bytes)), batch_size, Some(layout), plan.slot_bytes)
     }
 
     /// Allocates `slots` slots of `budget_bytes` each for `batch_size` samples whose sizes are learned when
@@ -80,15 +86,15 @@ impl SlotPool {
     }
 
     /// Slots of memory that nobody else uses, each of at least a whole batch.
-    pub(super) fn of(parts: Vec<Part>, batch_size: usize, sample_bytes: usize) -> Result<Self> {
-        let slot_bytes = batch_size * sample_bytes;
-        Self::build(parts.into_iter().map(Ok), batch_size, Some(sample_bytes), slot_bytes)
+    pub(super) fn of(parts: Vec<Part>, batch_size: usize, layout: ViewLayout) -> Result<Self> {
+        let slot_bytes = super::MemoryPlan::of_views(0, parts.len(), batch_size, &layout)?.slot_bytes;
+        Self::build(parts.into_iter().map(Ok), batch_size, Some(layout), slot_bytes)
     }
 
     fn build(
         parts: impl Iterator<Item = Result<Part>>,
         batch_size: usize,
-        sample_bytes: Option<usize>,
+        layout: Option<ViewLayout>,
         slot_bytes: usize,
     ) -> Result<Self> {
         let trays: Box<[_]> = parts
@@ -109,7 +115,7 @@ impl SlotPool {
             shared: Arc::new(Shared {
                 slots: trays,
                 batch_size,
-                sample_bytes,
+                layout,
                 slot_bytes,
                 free: Mutex::new(free),
                 returned: Condvar::new(),
@@ -226,6 +232,16 @@ impl Holder {
     fn tray(&self) -> &Tray {
         &self.shared.slots[self.index]
     }
+
+    /// Where each view of a sample lies whose first one lies at `first`.
+    fn places(&self, index: usize, first: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (shared, samples) = (Arc::clone(&self.shared), self.tray().samples.load(Ordering::Relaxed));
+        let views = shared.layout.as_ref().map_or(1, ViewLayout::views);
+        (0..views).map(move |view| match &shared.layout {
+            Some(layout) if view > 0 => layout.place(view, index, samples),
+            _ => first.clone(),
+        })
+    }
 }
 
 impl Clone for Holder {
@@ -263,14 +279,14 @@ impl Slot {
         self.0.tray().samples.load(Ordering::Relaxed)
     }
 
-    /// The memory of sample `index`, to be written by the caller alone; `None` if it was claimed before in
+    /// The memory of sample `index`, all its views, to be written by the caller alone; `None` if it was claimed before in
     /// this round. It holds what the slot's last round left there.
     ///
     /// # Panics
     /// If `index` is not below the round's samples, or in a pool of various sample sizes.
     pub fn claim(&self, index: usize) -> Option<SampleOut> {
-        let Some(sample_bytes) = self.0.shared.sample_bytes else { panic!("samples of this pool have various sizes") };
-        self.take_seat(index).then(|| self.seated(index, index * sample_bytes, sample_bytes))
+        let Some(layout) = &self.0.shared.layout else { panic!("samples of this pool have various sizes") };
+        self.take_seat(index).then(|| self.seated(index, layout.place(0, index, self.samples())))
     }
 
     /// `len_bytes` for sample `index`, in a pool of various sample sizes; `None` if it was claimed before in
@@ -283,7 +299,7 @@ impl Slot {
     /// # Panics
     /// If `index` is not below the round's samples, or in a pool of one sample size.
     pub fn claim_bytes(&self, index: usize, len_bytes: usize) -> Result<Option<SampleOut>> {
-        assert!(self.0.shared.sample_bytes.is_none(), "samples of this pool have one size");
+        assert!(self.0.shared.layout.is_none(), "samples of this pool have one size");
         if !self.take_seat(index) {
             return Ok(None);
         }
@@ -291,7 +307,8 @@ impl Slot {
         // What was given up there before, if it is enough. The swap that took the seat acquired it.
         let given_up = &tray.seats[index];
         if given_up.len_bytes.load(Ordering::Relaxed) >= len_bytes.max(1) {
-            return Ok(Some(self.seated(index, given_up.start.load(Ordering::Relaxed), len_bytes)));
+            let start = given_up.start.load(Ordering::Relaxed);
+            return Ok(Some(self.seated(index, start..start + len_bytes)));
         }
         let budget_bytes = self.0.shared.slot_bytes;
         let bump = |taken: usize| {
@@ -301,7 +318,7 @@ impl Slot {
         };
         // Relaxed: the value alone keeps the ranges apart; `remaining` orders the bytes.
         match tray.taken_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, bump) {
-            Ok(start) => Ok(Some(self.seated(index, start, len_bytes))),
+            Ok(start) => Ok(Some(self.seated(index, start..start + len_bytes))),
             Err(taken) => {
                 tray.seats[index].claimed.store(false, Ordering::Release);
                 let error = Error::new(
@@ -324,15 +341,15 @@ impl Slot {
         !self.0.tray().seats[index].claimed.swap(true, Ordering::Acquire)
     }
 
-    fn seated(&self, index: usize, start: usize, len_bytes: usize) -> SampleOut {
+    fn seated(&self, index: usize, range: Range<usize>) -> SampleOut {
         let seat = &self.0.tray().seats[index];
-        seat.start.store(start, Ordering::Relaxed);
-        seat.len_bytes.store(len_bytes, Ordering::Relaxed);
-        SampleOut { holder: self.0.clone(), index, range: start..start + len_bytes }
+        seat.start.store(range.start, Ordering::Relaxed);
+        seat.len_bytes.store(range.len(), Ordering::Relaxed);
+        SampleOut { holder: self.0.clone(), index, range }
     }
 }
 
-/// The memory of one sample of a slot, to be written by its owner alone.
+/// The memory of one sample of a slot, to be written by its owner alone: as a slice of bytes, its first view.
 ///
 /// [`finish`](Self::finish) it when the sample is complete. Dropping it unfinished (a worker that
 /// panics) leaves the batch incomplete for good: it is never handed on, and the slot returns when its other
@@ -358,6 +375,25 @@ impl SampleOut {
     pub(crate) fn give_up(self) {
         // Release pairs with the next claim's acquire: our writes come before its own.
         self.holder.tray().seats[self.index].claimed.store(false, Ordering::Release);
+    }
+
+    /// Samples of its batch.
+    pub(crate) fn samples(&self) -> usize {
+        self.holder.tray().samples.load(Ordering::Relaxed)
+    }
+
+    /// Where each view of the sample lies in the slot, in order.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        self.holder.places(self.index, self.range.clone())
+    }
+
+    /// The memory of each view of the sample, in order.
+    pub(crate) fn views_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let start = self.holder.tray().bytes.start();
+        self.places().map(move |place| {
+            // SAFETY: as in deref_mut; the views of a sample do not overlap either.
+            unsafe { std::slice::from_raw_parts_mut(start.as_ptr().add(place.start), place.len()) }
+        })
     }
 
     /// Counts the sample as complete. Whoever finishes the last one of the round gets the whole slot, to be
@@ -390,7 +426,7 @@ impl DerefMut for SampleOut {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: the range lies inside the tray's mapping, which the holder keeps alive, of initialised
         // (kernel-zeroed) bytes. Nobody else reaches it: ranges of different samples do not overlap
-        // (multiples of the sample size, or one bump counter), a sample is claimed once a round, and a
+        // (places of a layout, or one bump counter), a sample is claimed once a round, and a
         // FilledSlot, which reads them all, exists only when every sample of the round was finished, which consumes its
         // SampleOut. The next round starts when the last holder, this one included, is gone.
         unsafe {
@@ -414,7 +450,7 @@ impl FilledSlot {
         self.holder.tray().samples.load(Ordering::Relaxed)
     }
 
-    /// The bytes of sample `index`.
+    /// The bytes of sample `index`: of its first view.
     ///
     /// # Panics
     /// If `index` is not below [`samples`](Self::samples).
@@ -431,11 +467,40 @@ impl FilledSlot {
 
     /// All samples: back to back, or in a pool of various sizes as [`Slot::claim_bytes`] placed them.
     pub fn all(&self) -> &[u8] {
-        let len_bytes = match self.holder.shared.sample_bytes {
-            Some(sample_bytes) => self.samples() * sample_bytes,
+        &self.bytes()[..self.len_bytes()]
+    }
+
+    /// Views of each sample.
+    pub(crate) fn views(&self) -> usize {
+        self.holder.shared.layout.as_ref().map_or(1, ViewLayout::views)
+    }
+
+    /// Bytes of all samples.
+    pub(crate) fn len_bytes(&self) -> usize {
+        match &self.holder.shared.layout {
+            // Some batch size was seen to be addressable, and this is no larger.
+            Some(layout) => layout.len_bytes(self.samples()).unwrap_or(self.holder.shared.slot_bytes),
             None => self.holder.tray().taken_bytes.load(Ordering::Relaxed),
-        };
-        &self.bytes()[..len_bytes]
+        }
+    }
+
+    /// Where a group of views lies; all samples in a pool of various sizes.
+    ///
+    /// # Panics
+    /// If there is no such group.
+    pub(crate) fn group(&self, group: usize) -> Range<usize> {
+        match &self.holder.shared.layout {
+            Some(layout) => layout.group(group, self.samples()),
+            None => 0..self.len_bytes(),
+        }
+    }
+
+    /// Where each view of sample `index` lies, in order.
+    ///
+    /// # Panics
+    /// As [`sample`](Self::sample).
+    pub(crate) fn places(&self, index: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        self.holder.places(index, self.range(index))
     }
 
     /// Its number within the pool.
@@ -443,41 +508,53 @@ impl FilledSlot {
         self.holder.index
     }
 
-    /// The bytes of sample `index`, to be written.
+    /// The bytes of each view of sample `index`, in order, to be written.
     ///
     /// # Panics
     /// As [`sample`](Self::sample).
-    pub(crate) fn sample_mut(&mut self, index: usize) -> &mut [u8] {
-        let range = self.range(index);
-        // SAFETY: inside the mapping and initialised, as `bytes` is. Nobody else reaches these bytes: see SampleOut,
-        // and `&mut self`.
-        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr().add(range.start), range.len()) }
+    pub(crate) fn views_mut(&mut self, index: usize) -> impl Iterator<Item = &mut [u8]> {
+        let start = self.start();
+        self.places(index).map(move |place| {
+            // SAFETY: inside the mapping and initialised, as `bytes` is. Nobody else reaches these bytes: see SampleOut,
+            // and `&mut self`; views do not overlap.
+            unsafe { std::slice::from_raw_parts_mut(start.as_ptr().add(place.start), place.len()) }
+        })
+    }
+
+    /// Where each view of some samples that follow each other lies, in order.
+    pub(crate) fn runs(&self, samples: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let last = samples.end.saturating_sub(1);
+        self.places(samples.start).zip(self.places(last)).map(|(first, last)| first.start..last.end)
     }
 
     /// Leaves out all samples but those of the places `kept`, which ascend: they follow each other from the first place
-    /// on, in host memory too unless the batch lies on a device.
+    /// on, in every view, in host memory too unless the batch lies on a device.
     pub(crate) fn retain(&mut self, kept: &[usize]) {
-        assert!(kept.is_sorted_by(|a, b| a < b) && kept.last().is_none_or(|&last| last < self.samples()));
+        let samples = self.samples();
+        assert!(kept.is_sorted_by(|a, b| a < b) && kept.last().is_none_or(|&last| last < samples));
         let start = self.start();
-        let has_moved = |(to, from): &(usize, &usize)| to != *from;
-        for (to, &from) in kept.iter().enumerate().filter(has_moved) {
-            let Range { start: mut begin, end } = self.range(from);
-            let len_bytes = end - begin;
-            // Samples of various sizes lie anywhere and stay there.
-            if self.holder.shared.sample_bytes.is_some() {
-                let target = to * len_bytes;
-                if self.output.is_none() {
-                    // SAFETY: both ranges lie inside the mapping, as `range` and `to < from` say, which is initialised.
-                    // Nobody else reaches it: see `sample_mut`.
-                    unsafe { std::ptr::copy(start.as_ptr().add(begin), start.as_ptr().add(target), len_bytes) };
-                }
-                begin = target;
+        let seats = &self.holder.tray().seats;
+        let layout = self.holder.shared.layout.as_ref();
+        if self.output.is_none() {
+            for (from, to) in self.moves(kept, samples) {
+                // SAFETY: both ranges lie inside the mapping, which is initialised, as the layout of a batch of no more
+                // samples than there are places says. Nobody else reaches it: see `views_mut`.
+                unsafe { std::ptr::copy(start.as_ptr().add(from.start), start.as_ptr().add(to), from.len()) };
             }
-            let seat = &self.holder.tray().seats[to];
-            seat.start.store(begin, Ordering::Relaxed);
-            seat.len_bytes.store(len_bytes, Ordering::Relaxed);
+        }
+        for (to, &from) in kept.iter().enumerate() {
+            // Samples of various sizes lie anywhere and stay there.
+            let Range { start, end } = layout.map_or_else(|| self.range(from), |it| it.place(0, to, kept.len()));
+            seats[to].start.store(start, Ordering::Relaxed);
+            seats[to].len_bytes.store(end - start, Ordering::Relaxed);
         }
         self.holder.tray().samples.store(kept.len(), Ordering::Relaxed);
+    }
+
+    /// How the samples `kept` of a batch of `samples` come to follow each other in every view: see [`ViewLayout::moves`].
+    /// Nothing in a pool of various sizes.
+    pub(crate) fn moves(&self, kept: &[usize], samples: usize) -> impl Iterator<Item = (Range<usize>, usize)> {
+        self.holder.shared.layout.iter().flat_map(move |layout| layout.moves(kept, samples))
     }
 
     /// Opens some places again, to be claimed and finished once more before the slot is complete. The others are as they

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use super::REGION_ALIGN_BYTES;
 use super::arena::Arena;
 use super::device::DeviceArena;
+use super::layout::ViewLayout;
 use super::mapping::Part;
 use super::slots::{FilledSlot, SampleOut};
 use crate::decode::kernels::abi::{Image, Segment};
@@ -25,7 +26,7 @@ const LANDED_BYTES_PER_SEGMENT: usize = 128;
 /// The upload of a slot, as kernels/abi.cuh lays it out; offsets count from its start, here and on the device:
 ///
 /// ```text
-/// | .. free .. segments and tables | images, one a place | landing area: encoded bytes |
+/// | .. free .. segments and tables | images, one a view  | landing area: encoded bytes |
 ///              ^ taken downward                            ^ taken upward
 /// ```
 ///
@@ -35,6 +36,7 @@ pub(crate) struct Upload {
     /// The slot's number.
     slot: usize,
     memory: Part,
+    /// Images: one a view of each sample, view behind view.
     places: usize,
     images_at: usize,
     landing_at: usize,
@@ -49,7 +51,8 @@ pub(crate) struct Upload {
 /// The sizes of an [`Upload`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UploadLayout {
-    places: usize,
+    samples: usize,
+    views: usize,
     images_at: usize,
     landing_at: usize,
     landing_bytes: usize,
@@ -58,17 +61,19 @@ pub(crate) struct UploadLayout {
 }
 
 impl UploadLayout {
-    /// For batches of `places` samples whose encoded bytes take up to `landing_bytes`; `None` where offsets into it
-    /// would not fit the kernels' 32 bits.
-    pub(crate) fn new(places: usize, landing_bytes: usize) -> Option<Self> {
+    /// For batches of `samples` with so many views each, whose encoded bytes take up to `landing_bytes`; `None` where
+    /// offsets into it would not fit the kernels' 32 bits. Every view has segments of its own.
+    pub(crate) fn new(samples: usize, views: usize, landing_bytes: usize) -> Option<Self> {
         let landing_bytes = landing_bytes.checked_next_multiple_of(REGION_ALIGN_BYTES)?;
-        let segments = landing_bytes / LANDED_BYTES_PER_SEGMENT * size_of::<Segment>();
+        let places = samples.checked_mul(views)?;
+        let segments =
+            (landing_bytes / LANDED_BYTES_PER_SEGMENT).checked_mul(views)?.checked_mul(size_of::<Segment>())?;
         let images_bytes = places.checked_mul(size_of::<Image>())?;
         let tables_bytes = places.checked_mul(TABLES_BYTES)?;
         let landing_at = tables_bytes.checked_add(segments)?.checked_add(images_bytes)?;
         let landing_at = landing_at.checked_next_multiple_of(REGION_ALIGN_BYTES)?;
         let images_at = landing_at - images_bytes;
-        let layout = Self { places, images_at, landing_at, landing_bytes, host_landing_bytes: landing_bytes };
+        let layout = Self { samples, views, images_at, landing_at, landing_bytes, host_landing_bytes: landing_bytes };
         let fits = landing_at.checked_add(landing_bytes).is_some_and(|len| len <= i32::MAX as usize);
         fits.then_some(layout)
     }
@@ -95,7 +100,12 @@ impl UploadLayout {
 
     /// Words that the data of all segments takes on the device at most: their bytes, and three words each.
     pub(crate) fn words(&self) -> usize {
-        self.landing_bytes / 4 + 4 * (self.images_at / size_of::<Segment>())
+        self.views * (self.landing_bytes / 4) + 4 * (self.images_at / size_of::<Segment>())
+    }
+
+    /// Images.
+    pub(crate) fn places(&self) -> usize {
+        self.samples * self.views
     }
 }
 
@@ -104,7 +114,7 @@ impl Upload {
         let whole = memory.clone();
         memory.split_off(layout.landing_at);
         let landing = Arena::of(memory, reads);
-        let UploadLayout { places, images_at, landing_at, .. } = layout;
+        let (places, UploadLayout { images_at, landing_at, .. }) = (layout.places(), layout);
         let (bottom, words) = (AtomicUsize::new(images_at), AtomicUsize::new(0));
         Self { slot, memory: whole, places, images_at, landing_at, landing, bottom, words, words_max: layout.words() }
     }
@@ -128,14 +138,13 @@ impl Upload {
         unsafe { std::ptr::write_bytes(self.images_start(), 0, self.places) };
     }
 
-    /// Puts a description at the place of a sample that is being made: whether there was room for it.
+    /// Puts a description at the place of a view of a sample that is being made: whether there was room for it.
     ///
     /// # Panics
     /// If the sample is one of another slot.
-    pub(crate) fn put(&self, claimed: &mut SampleOut, description: &Description<'_>) -> bool {
-        let place = claimed.index();
-        assert!(claimed.slot() == self.slot && place < self.places, "place {place} of {}", self.places);
-        let output = (place * claimed.len()) as u64;
+    pub(crate) fn put(&self, claimed: &mut SampleOut, view: usize, description: &Description<'_>) -> bool {
+        let place = self.place(claimed, view);
+        let output = claimed.places().nth(view).map_or(0, |place| place.start as u64);
         let Description { image, segments, tables, needs } = description;
         let segments_bytes = size_of_val(*segments);
         debug_assert!(segments_bytes.is_multiple_of(ALIGN_BYTES));
@@ -153,12 +162,28 @@ impl Upload {
             unsafe { to.add(i).write(Segment { words: segment.words + words as u32, ..*segment }) };
         }
         let image = Image { segments: at as u32, tables: (at + segments_bytes) as u32, output, ..*image };
-        // SAFETY: as above for the tables. Who claimed the sample has its image's place alone, until it is finished.
+        // SAFETY: as above for the tables. Who claimed the sample has its images' places alone, until it is finished.
         unsafe {
             std::ptr::copy_nonoverlapping(tables.as_ptr(), tables_to, tables.len());
             self.images_start().add(place).write(image);
         }
         true
+    }
+
+    /// Takes back the descriptions of a sample's first `views` views, for which no kernel is to work after all.
+    pub(crate) fn take_back(&self, claimed: &mut SampleOut, views: usize) {
+        for view in 0..views {
+            let place = self.place(claimed, view);
+            // SAFETY: as in `put`.
+            unsafe { self.images_start().add(place).write(Image::default()) };
+        }
+    }
+
+    /// Where the image of a view lies among all.
+    fn place(&self, claimed: &SampleOut, view: usize) -> usize {
+        let place = view * claimed.samples() + claimed.index();
+        assert!(claimed.slot() == self.slot && place < self.places, "place {place} of {}", self.places);
+        place
     }
 
     /// Takes bytes for segments and tables, and words: where each starts.
@@ -171,9 +196,9 @@ impl Upload {
         Some((bottom - bytes, words))
     }
 
-    /// The images of a complete batch.
+    /// The images of a complete batch: of each view those of all samples, view behind view.
     pub(crate) fn images_mut<'a>(&'a self, filled: &'a mut FilledSlot) -> &'a mut [Image] {
-        let places = filled.samples().min(self.places);
+        let places = (filled.samples() * filled.views()).min(self.places);
         // SAFETY: inside the memory, aligned and zeroed or written as images; every place of the slot was finished, so no
         // one writes them any more, and `&mut FilledSlot` keeps this the only reference to them.
         unsafe { std::slice::from_raw_parts_mut(self.images_start(), places) }
@@ -204,7 +229,7 @@ impl Upload {
 pub(crate) struct Pinned {
     pub(crate) arena: Arena,
     pub(crate) uploads: Vec<Upload>,
-    /// A word for each place of each slot.
+    /// A word for each view of each sample of each slot.
     pub(crate) statuses: Vec<Statuses>,
     pub(crate) slots: super::SlotPool,
     whole: Part,
@@ -219,12 +244,13 @@ impl Pinned {
         arena_bytes: usize,
         slots: usize,
         upload: UploadLayout,
-        sample_bytes: usize,
+        views: &ViewLayout,
         node: Option<u32>,
     ) -> crate::Result<Self> {
         let page = |len: usize| len.next_multiple_of(REGION_ALIGN_BYTES);
-        let (arena_bytes, output_bytes) = (page(arena_bytes), page(upload.places * sample_bytes));
-        let (upload_bytes, status_bytes) = (upload.host_len_bytes(), page(upload.places * size_of::<u32>()));
+        let output_bytes = super::MemoryPlan::of_views(0, slots, upload.samples, views)?.slot_bytes;
+        let (arena_bytes, output_bytes) = (page(arena_bytes), page(output_bytes));
+        let (upload_bytes, status_bytes) = (upload.host_len_bytes(), page(upload.places() * size_of::<u32>()));
         let reads_bytes = arena_bytes + slots * upload_bytes;
         let whole = Part::for_reads(reads_bytes + slots * (output_bytes + status_bytes), node)?;
         let mut outputs = whole.clone();
@@ -233,10 +259,12 @@ impl Pinned {
         let arena = Arena::of(reads.split_off(arena_bytes), readable.clone());
         let uploads =
             (0..slots).map(|slot| Upload::new(slot, reads.split_off(upload_bytes), readable.clone(), upload)).collect();
-        let statuses = (0..slots).map(|_| Statuses { memory: outputs.split_off(status_bytes), places: upload.places });
+        let statuses =
+            (0..slots).map(|_| Statuses { memory: outputs.split_off(status_bytes), places: upload.places() });
         let statuses = statuses.collect();
         let parts = (0..slots).map(|_| outputs.split_off(output_bytes)).collect();
-        Ok(Self { arena, uploads, statuses, slots: super::SlotPool::of(parts, upload.places, sample_bytes)?, whole })
+        let slots = super::SlotPool::of(parts, upload.samples, views.clone())?;
+        Ok(Self { arena, uploads, statuses, slots, whole })
     }
 
     /// Start and length of all of it, for registering it with CUDA.
@@ -245,7 +273,7 @@ impl Pinned {
     }
 }
 
-/// What the kernels say of each place of a batch, as it comes back from the device.
+/// What the kernels say of each view of each sample of a batch, as it comes back from the device.
 pub(crate) struct Statuses {
     memory: Part,
     places: usize,
@@ -275,8 +303,8 @@ mod tests {
 
     #[test]
     fn parts_do_not_overlap_and_lie_where_copies_and_reads_know_them() {
-        let layout = UploadLayout::new(5, 10_000).unwrap();
-        let mut pinned = Pinned::new(9000, 3, layout, 1001, None).unwrap();
+        let layout = UploadLayout::new(5, 1, 10_000).unwrap();
+        let mut pinned = Pinned::new(9000, 3, layout, &ViewLayout::of_one(1001), None).unwrap();
         let (start, len_bytes) = pinned.range();
         let whole = start.as_ptr().addr()..start.as_ptr().addr() + len_bytes;
         let (reads, reads_bytes) = pinned.arena.reads();
@@ -311,8 +339,8 @@ mod tests {
 
     #[test]
     fn descriptions_are_put_downward_until_there_is_no_room() {
-        let layout = UploadLayout::new(4, 4096).unwrap();
-        let pinned = Pinned::new(4096, 1, layout, 8, None).unwrap();
+        let layout = UploadLayout::new(4, 1, 4096).unwrap();
+        let pinned = Pinned::new(4096, 1, layout, &ViewLayout::of_one(8), None).unwrap();
         let upload = &pinned.uploads[0];
         let segments = [Segment { words: 0, ..Segment::default() }, Segment { words: 7, ..Segment::default() }];
         let tables = [3; 400];
@@ -325,7 +353,7 @@ mod tests {
             let mut put = 0;
             for place in 0..4 {
                 let mut out = slot.claim(place).unwrap();
-                put += usize::from(upload.put(&mut out, &description));
+                put += usize::from(upload.put(&mut out, 0, &description));
                 filled = out.finish();
             }
             let mut filled = filled.unwrap();
@@ -342,7 +370,7 @@ mod tests {
             }
         }
         let mut out = pinned.slots.try_acquire(4).unwrap().claim(0).unwrap();
-        let more = (0..1000).take_while(|_| upload.put(&mut out, &description)).count();
+        let more = (0..1000).take_while(|_| upload.put(&mut out, 0, &description)).count();
         assert!(more > 0 && more < 1000, "{more} more");
     }
 }

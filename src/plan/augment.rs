@@ -282,6 +282,12 @@ impl AugmentBuilder {
         self
     }
 
+    /// Another geometry than that of a preset, such as smaller crops.
+    pub fn geometry(mut self, geometry: Geometry) -> Self {
+        self.0.geometry = geometry;
+        self
+    }
+
     /// Normalises. Default not.
     pub fn normalize(mut self, normalize: Normalize) -> Self {
         self.0.normalize = Some(normalize);

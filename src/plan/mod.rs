@@ -13,6 +13,7 @@ mod orientation;
 pub(crate) mod ranges;
 pub mod rng;
 mod sample;
+pub(crate) mod views;
 
 pub use augment::{
     Augment, AugmentBuilder, DType, Geometry, IMAGENET_MEAN, IMAGENET_STD, Layout, Normalize, OUTPUT_SIDE_MAX, Size,
@@ -21,3 +22,5 @@ pub use axis::Axis;
 pub use orientation::Orientation;
 pub use rng::SampleKey;
 pub use sample::SamplePlan;
+pub use views::VIEWS_MAX;
+pub(crate) use views::{Passes, Plans, Views};

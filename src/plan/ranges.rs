@@ -12,6 +12,18 @@ pub(crate) const GAP_BYTES: u64 = 8 << 10;
 /// number is bounded, and a large photo has an order fewer.
 pub(crate) const READS_MAX: usize = 1024;
 
+/// Puts ranges in ascending order and makes those one that touch or overlap.
+pub(crate) fn unite(ranges: &mut Vec<Range<u64>>) {
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup_by(|next, united| {
+        let touches = next.start <= united.end;
+        if touches {
+            united.end = united.end.max(next.end);
+        }
+        touches
+    });
+}
+
 /// Merges `ranges`, which ascend and do not overlap, where the gap between two is short.
 ///
 /// Gaps of `align_bytes` or more stay at least where they are longer than [`GAP_BYTES`], so that ranges rounded
@@ -53,6 +65,13 @@ mod tests {
         assert_eq!(merged(&[short.clone(), long.start - 1..long.end], 1), std::slice::from_ref(&all));
         assert_eq!(merged(&[short, long], GAP_BYTES + 1), std::slice::from_ref(&all));
         assert!(merged(&[], 1).is_empty());
+    }
+
+    #[test]
+    fn ranges_of_several_views_become_ascending_ones() {
+        let mut ranges = vec![40..50, 10..20, 45..47, 20..30, 31..35, 12..15];
+        unite(&mut ranges);
+        assert_eq!(ranges, [10..30, 31..35, 40..50]);
     }
 
     #[test]

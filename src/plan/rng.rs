@@ -6,8 +6,8 @@
 //! or device. Everything here is integer arithmetic and exact conversions, which a GPU repeats to the bit.
 //!
 //! ```text
-//! epoch key = first two words of philox(key = seed, counter = [epoch low, epoch high, TAG, 0])
-//! block     = philox(key = epoch key, counter = [sample low, sample high, view, stream << 16 | index])
+//! epoch key = first two words of philox(key = seed, counter = [epoch low, epoch high, TAG, view high])
+//! block     = philox(key = epoch key, counter = [sample low, sample high, view low, stream << 16 | index])
 //! ```
 
 /// Names one view of one sample in one epoch: all that its random parameters depend on.
@@ -19,8 +19,19 @@ pub struct SampleKey {
     pub epoch: u64,
     /// The sample's number within its source.
     pub sample: u64,
-    /// Which of several crops of the sample, from 0. A loader that makes one tensor per sample uses 0.
-    pub view: u32,
+    /// Which of several views of the sample; 0 where there is one: see [`numbered`](Self::numbered).
+    pub view: u64,
+}
+
+impl SampleKey {
+    /// The number of a view: `view << 32 | draw`. `draw` is [`Order::view`](crate::order::Order::view), not 0 only where a
+    /// sample can come again in an epoch, or [`Order::stand_in_view`](crate::order::Order::stand_in_view) where it stands in
+    /// for a bad one; `view` counts the views that a batch holds of the sample, from 0, through all groups
+    /// ([`LoaderBuilder::views`](crate::LoaderBuilder::views)). So no view of a draw is one of another draw, and view 0 is
+    /// what a loader with one view makes.
+    pub const fn numbered(draw: u32, view: u32) -> u64 {
+        (view as u64) << 32 | draw as u64
+    }
 }
 
 /// What a block of words is drawn for. Streams never share a block, so that adding a parameter to one
@@ -39,24 +50,25 @@ pub(crate) enum Stream {
 pub(crate) struct Generator {
     key: [u32; 2],
     sample: [u32; 2],
-    view: u32,
+    view_low: u32,
 }
 
 impl Generator {
     pub(crate) fn new(key: SampleKey) -> Self {
-        // Seed, epoch and sample are 192 bits and a view and a draw are 64 more: the epoch is folded
-        // into the key by the generator itself. The tag keeps these blocks apart in the source text;
+        // Seed, epoch and sample are 192 bits, a view is 64 more and what is drawn 32: the epoch and the upper half of
+        // the view are folded into the key by the generator itself. The tag keeps these blocks apart in the source text;
         // they are also under another key.
         const TAG: u32 = 0x6570_6f63; // "epoc"
         let [epoch_low, epoch_high] = words(key.epoch);
-        let [a, b, ..] = philox4x32_10([epoch_low, epoch_high, TAG, 0], words(key.seed));
-        Self { key: [a, b], sample: words(key.sample), view: key.view }
+        let [view_low, view_high] = words(key.view);
+        let [a, b, ..] = philox4x32_10([epoch_low, epoch_high, TAG, view_high], words(key.seed));
+        Self { key: [a, b], sample: words(key.sample), view_low }
     }
 
     /// Four random words; the same for the same arguments.
     pub(crate) fn block(&self, stream: Stream, index: u16) -> [u32; 4] {
         let draw = u32::from(stream as u16) << 16 | u32::from(index);
-        philox4x32_10([self.sample[0], self.sample[1], self.view, draw], self.key)
+        philox4x32_10([self.sample[0], self.sample[1], self.view_low, draw], self.key)
     }
 }
 
@@ -127,6 +139,8 @@ mod tests {
             SampleKey { sample: 4, ..base },
             SampleKey { sample: 3 + high, ..base },
             SampleKey { view: 5, ..base },
+            SampleKey { view: 4 + (1 << 32), ..base },
+            SampleKey { view: SampleKey::numbered(0, 4), ..base },
         ] {
             assert_ne!(block(base), block(other), "{other:?}");
         }

@@ -28,6 +28,7 @@ use forebay::{
 use serde_json::{Value, json};
 
 use crate::beside::{Beside, Running};
+use crate::crops::{Crop, Crops};
 use crate::environment::{self, Environment};
 use crate::{sheet, ui};
 
@@ -177,6 +178,13 @@ pub struct Load {
     /// Rows and columns of the output.
     #[arg(long, default_value_t = 224)]
     pub size: u32,
+    /// Several crops of every sample, such as 2x224,6x96: COUNTxSIZE of each group, or COUNTxSIZE@LOW-HIGH with bounds of
+    /// a random crop's area as parts of the image's.
+    #[arg(long, value_name = "CROPS", conflicts_with = "size")]
+    pub crops: Option<Crops>,
+    /// Augment every sample this many times, each time differently.
+    #[arg(long, value_name = "TIMES", default_value_t = 1, conflicts_with = "crops")]
+    pub repeat: usize,
     /// Type of the output's elements.
     #[arg(long, value_enum, default_value_t = Element::F32)]
     pub dtype: Element,
@@ -298,6 +306,8 @@ pub struct Outcome {
     pub shard: Shard,
     pub global_batch_size: u64,
     pub steps_per_epoch: u64,
+    /// Views of a sample: how many in each group, and the shape of an image there.
+    pub views: Vec<(usize, Option<[usize; 3]>)>,
     /// Samples of the data set at the beginning of the run, and at its end.
     pub samples: (u64, u64),
     /// What it was resumed from.
@@ -365,6 +375,8 @@ impl Load {
             seed: 0,
             augment: Preset::ImagenetTrain,
             size: 224,
+            crops: None,
+            repeat: 1,
             dtype: Element::F32,
             layout: Order::Nchw,
             shuffle_block: None,
@@ -469,6 +481,7 @@ impl Load {
             shard: loader.shard(),
             global_batch_size: loader.global_batch_size(),
             steps_per_epoch: loader.steps_per_epoch(),
+            views: self.views()?.iter().map(|(augment, count)| (*count, augment.output_shape())).collect(),
             samples: (first_samples, loader.source().len()),
             resumed,
             state,
@@ -547,7 +560,7 @@ impl Load {
             (false, false) => LastBatch::Drop,
         };
         // Parameters are judged before the data set is looked at.
-        let augment = self.augment()?;
+        let views = self.views()?;
         if self.batch == 0 {
             return Err(Error::invalid_parameter("--batch", 0, "a batch has at least one sample").into());
         }
@@ -561,7 +574,7 @@ impl Load {
         })?;
         let builder = self
             .data_sets()?
-            .augment(augment)
+            .views(views)
             .batch_size(self.batch)
             .shard(self.shard()?)
             .last_batch(last_batch)
@@ -669,16 +682,37 @@ impl Load {
         Some(table.repeated(mismatch).unmatched_rows(mismatch).unmatched_samples(mismatch))
     }
 
-    fn augment(&self) -> forebay::Result<Augment> {
-        if !(1..=OUTPUT_SIDE_MAX).contains(&self.size) {
-            let allowed = format!("a side is 1 to {OUTPUT_SIDE_MAX} pixels");
-            return Err(Error::invalid_parameter("--size", self.size, &allowed));
+    /// The groups of views that are made of every sample.
+    fn views(&self) -> forebay::Result<Vec<(Augment, usize)>> {
+        match &self.crops {
+            None => Ok(vec![(self.augment("--size", self.size, None)?, self.repeat)]),
+            Some(Crops(crops)) => {
+                let group = |crop: &Crop| Ok((self.augment("--crops", crop.size, crop.scale)?, crop.count));
+                crops.iter().map(group).collect()
+            }
         }
-        let builder = match self.augment {
-            Preset::ImagenetTrain => Augment::imagenet_train(self.size),
-            Preset::ImagenetVal => Augment::imagenet_val(self.size),
+    }
+
+    fn augment(&self, option: &str, size: u32, scale: Option<[f64; 2]>) -> forebay::Result<Augment> {
+        if !(1..=OUTPUT_SIDE_MAX).contains(&size) {
+            let allowed = format!("a side is 1 to {OUTPUT_SIDE_MAX} pixels");
+            return Err(Error::invalid_parameter(option, size, &allowed));
+        }
+        let builder = match (self.augment, scale) {
+            (Preset::ImagenetTrain, None) => Augment::imagenet_train(size),
+            (Preset::ImagenetTrain, Some(scale)) => {
+                let geometry = Geometry::RandomResizedCrop { size: size.into(), scale, ratio: [3.0 / 4.0, 4.0 / 3.0] };
+                Augment::imagenet_train(size).geometry(geometry)
+            }
+            (Preset::ImagenetVal | Preset::None, Some(_)) => {
+                let allowed = "only random crops have an area to choose: --augment imagenet-train";
+                return Err(Error::invalid_parameter(option, "with bounds of an area", allowed));
+            }
+            (Preset::ImagenetVal, None) => Augment::imagenet_val(size),
             // Pixels as decoded are bytes; --dtype and --layout speak of tensors.
-            Preset::None => return Augment::builder(Geometry::None).dtype(DType::U8).layout(Layout::Nhwc).build(),
+            (Preset::None, None) => {
+                return Augment::builder(Geometry::None).dtype(DType::U8).layout(Layout::Nhwc).build();
+            }
         };
         // Bytes hold pixels, not normalised values.
         let builder = if self.dtype == Element::U8 { builder.without_normalize() } else { builder };
@@ -687,7 +721,7 @@ impl Load {
 
     fn preview(&self, batch: &Batch, classes: &[String]) -> anyhow::Result<()> {
         match &self.preview {
-            Some(path) => Ok(sheet::write_batch(batch, &self.augment()?, classes, path)?),
+            Some(path) => Ok(sheet::write_batch(batch, classes, path)?),
             None => Ok(()),
         }
     }
@@ -784,6 +818,7 @@ impl Outcome {
             "world_size": self.shard.world_size(),
             "global_batch_size": self.global_batch_size,
             "steps_per_epoch": self.steps_per_epoch,
+            "views": self.views.iter().map(|(count, shape)| json!({ "count": count, "shape": shape })).collect::<Vec<_>>(),
             "on_error": self.on_error.name(),
             "error_budget": self.error_budget.to_string(),
             "bad": serde_json::Map::from_iter(bad),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use font8x8::{BASIC_FONTS, UnicodeFonts};
+use forebay::batch::Image;
 use forebay::source::UNLABELLED;
 use forebay::{Augment, Batch, DType, Error, ErrorKind, Layout, Result};
 use half::{bf16, f16};
@@ -41,16 +42,17 @@ const THUMBNAIL_SIDE: u32 = 224;
 /// Images of a batch that are shown.
 const BATCH_TILES: usize = 64;
 
-/// A sheet of the first images of a batch as the consumer gets them, normalisation undone. `augment` is what
-/// made them; `classes` are the names of the labels where they are known.
+/// A sheet of the first images of a batch as the consumer gets them, all views of a sample side by side, normalisation
+/// undone. `classes` are the names of the labels where they are known.
 ///
 /// # Errors
 ///
 /// As [`write`].
-pub fn write_batch(batch: &Batch, augment: &Augment, classes: &[String], path: &Path) -> Result<()> {
+pub fn write_batch(batch: &Batch, classes: &[String], path: &Path) -> Result<()> {
     let images = batch.to_host()?;
-    let tile = |index: usize| {
-        let image = images.image(index);
+    let views: Vec<_> =
+        (0..batch.groups()).flat_map(|group| (0..batch.views(group)).map(move |view| (group, view))).collect();
+    let tile = |index: usize, image: Image<'_>, (group, view): (usize, usize)| {
         let label = batch.labels()[index];
         let class = usize::try_from(label).ok().and_then(|label| classes.get(label));
         let title = match (class, label) {
@@ -58,10 +60,14 @@ pub fn write_batch(batch: &Batch, augment: &Augment, classes: &[String], path: &
             (Some(class), label) => format!("{label} {class}"),
             (None, label) => format!("label {label}"),
         };
-        let rgb = pixels(image.bytes, image.width as usize * image.height as usize, augment);
+        let title = if views.len() > 1 { format!("{group}.{view} {title}") } else { title };
+        let rgb = pixels(image.bytes, image.width as usize * image.height as usize, batch.augment(group));
         Tile::thumbnail(rgb, image.width, image.height, title, batch.key(index).to_owned())
     };
-    let tiles: Vec<Tile> = (0..batch.len().min(BATCH_TILES)).map(tile).collect();
+    let of_sample =
+        |index| images.images(index).zip(views.iter().copied()).map(move |(image, view)| (index, image, view));
+    let all = (0..batch.len()).flat_map(of_sample).take(BATCH_TILES);
+    let tiles: Vec<Tile> = all.map(|(index, image, view)| tile(index, image, view)).collect();
     write(path, &tiles).map(drop)
 }
 

@@ -32,12 +32,15 @@ pub(crate) struct Capacity {
 }
 
 impl Capacity {
-    /// As many blocks, each with its samples, as `scratch_bytes` hold, and tap tables for `places` outputs with sides up
-    /// to `side`.
-    pub(crate) fn new(scratch_bytes: usize, places: usize, side: usize, words: usize) -> Self {
+    /// As many blocks, each with its samples, as `scratch_bytes` hold, and tap tables for `outputs`: so many, with sides up
+    /// to so much.
+    pub(crate) fn new(scratch_bytes: usize, outputs: impl Iterator<Item = (usize, usize)>, words: usize) -> Self {
         let blocks = (scratch_bytes / (COEFFICIENT_BYTES + SAMPLE_BYTES)).min(i32::MAX as usize);
         // A single image may need more taps than all others together.
-        let taps = (2 * side.next_multiple_of(32) * (2 + TAPS)).saturating_mul(places).max(1 << 20);
+        let taps = outputs.fold(0_usize, |taps, (places, side)| {
+            taps.saturating_add((2 * side.next_multiple_of(32) * (2 + TAPS)).saturating_mul(places))
+        });
+        let taps = taps.max(1 << 20);
         Self {
             blocks: blocks as u32,
             samples: (blocks * SAMPLE_BYTES) as u64,

@@ -123,7 +123,8 @@ pub(crate) unsafe fn download(
     code.result().map_err(|code| error("cuMemcpyDtoHAsync", code))
 }
 
-/// Copies a range of device memory to a lower place that it does not overlap, in the stream's order.
+/// Copies a range of device memory to a lower place, in the stream's order: in pieces that do not overlap their own places, since
+/// CUDA's copies must not.
 ///
 /// # Panics
 ///
@@ -138,16 +139,17 @@ pub(crate) unsafe fn move_down(
     from: Range<usize>,
     to: usize,
 ) -> Result<()> {
-    assert!(from.start <= from.end && from.end <= memory.len() && to + from.len() <= from.start, "{from:?} to {to}");
-    if from.is_empty() {
-        return Ok(());
-    }
+    assert!(from.start <= from.end && from.end <= memory.len() && to < from.start, "{from:?} to {to}");
     bind(stream.context())?;
     let (start, _no_event) = memory.device_ptr_mut(stream);
-    let (target, source) = (start + to as u64, start + from.start as u64);
-    // SAFETY: both ranges are valid and apart; the caller keeps them in order.
-    let code = unsafe { sys::cuMemcpyDtoDAsync_v2(target, source, from.len(), stream.cu_stream()) };
-    code.result().map_err(|code| error("cuMemcpyDtoDAsync", code))
+    let by = from.start - to;
+    for at in from.clone().step_by(by) {
+        let (target, source) = (start + (at - by) as u64, start + at as u64);
+        // SAFETY: both ranges are valid and apart; the caller keeps them in order.
+        let code = unsafe { sys::cuMemcpyDtoDAsync_v2(target, source, by.min(from.end - at), stream.cu_stream()) };
+        code.result().map_err(|code| error("cuMemcpyDtoDAsync", code))?;
+    }
+    Ok(())
 }
 
 /// Zeroes a range of device memory, in the stream's order.

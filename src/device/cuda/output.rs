@@ -1,5 +1,6 @@
 //! Device memory that goes round: one stream writes it, others read it, and events keep the rounds apart.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use cudarc::driver::sys::CUdeviceptr;
@@ -157,11 +158,14 @@ impl Output {
         Ok(std::mem::replace(self, fresh))
     }
 
-    /// Copies the tensor's first bytes to the host, and waits for them.
-    pub(crate) fn copy_to_host(&self, into: &mut [u8]) -> Result<()> {
-        // SAFETY: its own stream wrote the tensor and is in order behind it. `into` is borrowed until the stream was
-        // waited for below; where that fails the device is lost and copies nothing any more.
-        unsafe { memory::download(&self.stream, &self.bytes, 0..into.len(), into.as_mut_ptr())? };
+    /// Copies tensors that lie at `places` to the same places on the host, and waits for them.
+    pub(crate) fn copy_to_host(&self, places: impl Iterator<Item = Range<usize>>, into: &mut [u8]) -> Result<()> {
+        for place in places {
+            let into = &mut into[place.clone()];
+            // SAFETY: its own stream wrote the tensor and is in order behind it. `into` is borrowed until the stream was
+            // waited for below; where that fails the device is lost and copies nothing any more.
+            unsafe { memory::download(&self.stream, &self.bytes, place, into.as_mut_ptr())? };
+        }
         self.stream.synchronize().map_err(|code| error("cuStreamSynchronize", code))
     }
 

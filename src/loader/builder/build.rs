@@ -15,7 +15,7 @@ use crate::loader::direct::CuFileChoice;
 use crate::loader::judge::BadSamplesFile;
 use crate::loader::{Loader, OnError, Processors, Shared, node_of};
 use crate::memory::{Budget, MemoryPlan, resident_bytes};
-use crate::plan::{Augment, Geometry};
+use crate::plan::{Augment, Views};
 use crate::pool::Pool;
 use crate::report::{Counters, Fallback};
 use crate::source::{IndexMode, Source};
@@ -41,9 +41,9 @@ impl LoaderBuilder {
             let allowed = "a rank sees its share of the data set only: build the index with `forebay index`";
             return Err(Error::invalid_parameter("index", self.index.mode, allowed));
         }
-        let augment = match self.augment {
-            Some(augment) => augment,
-            None => Augment::imagenet_train(224).build()?,
+        let views = match &self.views {
+            Some(groups) => Views::new(groups.iter().copied())?,
+            None => Views::new([(Augment::imagenet_train(224).build()?, 1)])?,
         };
         if let Some(slots) = self.slots.filter(|slots| !(2..=1024).contains(slots)) {
             return Err(Error::invalid_parameter("slots", slots, "2 to 1024: one to fill and one to hand out"));
@@ -64,10 +64,10 @@ impl LoaderBuilder {
             return Err(Error::invalid_parameter("read_timeout", "0", "a read takes some time"));
         }
         self.check_policy()?;
-        self.check_decoder()?;
+        self.check_decoder(&views)?;
         self.check_path()?;
         let rate_limits = self.rate_limits.resolve()?;
-        let (gpu, fallback) = self.open_device(&augment)?;
+        let (gpu, fallback) = self.open_device(&views)?;
         let choice = self.choice(batch_size);
         let resident_before = resident_bytes();
         let mut found = choice.find()?;
@@ -92,12 +92,12 @@ impl LoaderBuilder {
         let (threads, depth) = (self.decode_threads(processors.as_ref()), self.depth_max());
         let mut device_fallbacks: Vec<_> = fallback.into_iter().chain(unpinned).collect();
         let (memory, arena, slots, cuda) = match gpu {
-            None => self.host_memory(&augment, &*source, threads)?,
+            None => self.host_memory(&views, &*source, threads)?,
             Some(gpu) => {
                 if self.decoder.needs_index() && !self.can_plan(&*source) {
                     return Err(no_index(self.decoder));
                 }
-                let nvjpeg = match self.nvjpeg(&gpu, &*source, threads) {
+                let nvjpeg = match self.nvjpeg(&gpu, &views, &*source, threads) {
                     Some(Err(error)) if self.decoder == DecoderKind::Auto && error.kind() == ErrorKind::Unavailable => {
                         device_fallbacks.push(no_nvjpeg(&error));
                         None
@@ -105,7 +105,7 @@ impl LoaderBuilder {
                     opened => opened.transpose()?,
                 };
                 let sample_bytes = data_set_bytes.unwrap_or(0) / source.len().max(1);
-                let (memory, built) = self.device_memory(gpu, nvjpeg, &augment, &*source, (sample_bytes, threads))?;
+                let (memory, built) = self.device_memory(gpu, nvjpeg, &views, &*source, (sample_bytes, threads))?;
                 let Built { cuda, arena, slots, fallbacks, .. } = built;
                 device_fallbacks.extend(fallbacks);
                 (memory, arena, slots, Some(cuda))
@@ -126,7 +126,7 @@ impl LoaderBuilder {
                 order,
                 data_set,
                 steps,
-                augment,
+                views: Arc::new(views),
                 orientation: self.orientation,
                 decoder: self.decoder,
                 cuda,
@@ -200,7 +200,11 @@ impl LoaderBuilder {
     }
 
     /// Refuses a decoder that contradicts what else was asked for.
-    fn check_decoder(&self) -> Result<()> {
+    fn check_decoder(&self, views: &Views) -> Result<()> {
+        if views.len() > 1 && matches!(self.decoder, DecoderKind::NvJpeg | DecoderKind::NvJpegDevice) {
+            let allowed = "nvJPEG makes one view of a sample: use auto or kernels, with an index";
+            return Err(Error::invalid_parameter("decoder", self.decoder, allowed));
+        }
         let is_of_device =
             matches!(self.decoder, DecoderKind::Kernels | DecoderKind::NvJpeg | DecoderKind::NvJpegDevice);
         if is_of_device && self.device == DeviceChoice::Exactly(Device::Host) {
@@ -256,8 +260,8 @@ impl LoaderBuilder {
     }
 
     /// The device, if not the host, and why the host if it was left to us.
-    fn open_device(&self, augment: &Augment) -> Result<(Option<Gpu>, Option<Fallback>)> {
-        let has_own_sizes = matches!(augment.geometry(), Geometry::None);
+    fn open_device(&self, views: &Views) -> Result<(Option<Gpu>, Option<Fallback>)> {
+        let has_own_sizes = views.has_own_sizes();
         let (gpu, fallback) = match self.device {
             DeviceChoice::Auto if has_own_sizes => (None, Some(Fallback::host_device(&own_sizes()))),
             DeviceChoice::Exactly(Device::Cuda(_)) if has_own_sizes => return Err(own_sizes()),

@@ -1,9 +1,11 @@
 //! What of the host's memory each part gets.
 
 use super::LoaderBuilder;
+use crate::decode::kernels::Needs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::memory::{MemoryPlan, are_all_pages_huge};
+use crate::plan::SamplePlan;
 
 /// Slots, unless told otherwise; and how many are enough where memory is short.
 const SLOTS: usize = 3;
@@ -38,6 +40,9 @@ const READER_BYTES: usize = 64 << 10;
 const OTHER_THREADS: usize = 3;
 /// What belongs to a sample while its batch is on its way: its job, key, label and place.
 const PLACE_BYTES: usize = 1024;
+/// The same of a view beyond the first: what is planned of it and what it needs on a device, in vectors that may have up to
+/// twice the room.
+const VIEW_BYTES: usize = 2 * (size_of::<SamplePlan>() + size_of::<Needs>());
 
 /// Images of their own size have so much of a limit.
 const RAGGED_PART: usize = 6;
@@ -111,7 +116,9 @@ impl LoaderBuilder {
         let stack_bytes = if are_all_pages_huge() { STACK_BYTES_HUGE } else { STACK_BYTES };
         let stacks = (threads + OTHER_THREADS).saturating_mul(stack_bytes);
         let readers = self.depth_max().min(32) * READER_BYTES;
-        let places = self.places().saturating_mul(slots).saturating_mul(PLACE_BYTES);
+        let views: usize = self.views.iter().flatten().map(|(_, count)| count).sum();
+        let place_bytes = PLACE_BYTES + views.saturating_sub(1) * VIEW_BYTES;
+        let places = self.places().saturating_mul(slots).saturating_mul(place_bytes);
         BASE_BYTES.saturating_add(stacks).saturating_add(readers).saturating_add(places)
     }
 

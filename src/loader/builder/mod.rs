@@ -37,7 +37,8 @@ pub struct LoaderBuilder {
     origin: Origin,
     map_source: Option<MapSource>,
     index: IndexOptions,
-    augment: Option<Augment>,
+    /// Groups of views; none for the default.
+    views: Option<Vec<(Augment, usize)>>,
     batch_size: BatchSize,
     shard: Shard,
     resume: Option<State>,
@@ -86,7 +87,7 @@ impl LoaderBuilder {
             origin,
             map_source: None,
             index: IndexOptions::default(),
-            augment: None,
+            views: None,
             batch_size: BatchSize::OfRank(128),
             shard: Shard::WHOLE,
             resume: None,
@@ -129,9 +130,41 @@ impl LoaderBuilder {
         }
     }
 
-    /// What is done to every image. Default: `imagenet_train(224)`.
-    pub fn augment(mut self, augment: Augment) -> Self {
-        self.augment = Some(augment);
+    /// What is done to every image. Default: `imagenet_train(224)`. The same as one group of one [view](Self::views); of
+    /// the two, what was said last counts.
+    pub fn augment(self, augment: Augment) -> Self {
+        self.views([(augment, 1)])
+    }
+
+    /// Several views of every sample, each with random parameters of its own: groups of so many, made by an augmentation
+    /// each. 1 to [`VIEWS_MAX`](crate::plan::VIEWS_MAX) views in all. A sample is read once for all of them; what its views
+    /// share is decoded once.
+    ///
+    /// The multi-crop of SwAV (<https://arxiv.org/abs/2006.09882>) and DINO (<https://arxiv.org/abs/2104.14294>) has two
+    /// groups; the repeated augmentation of Hoffer et al. (<https://arxiv.org/abs/1901.09335>) is one group of several. A
+    /// batch has a tensor for each group: [`Batch::group`](crate::Batch::group).
+    ///
+    /// A view's parameters depend on its number, counted through all groups
+    /// ([`SampleKey::view`](crate::plan::SampleKey::view)): the first is what a loader with one view makes, and a view added
+    /// at the end leaves the others as they are. Images of their own size ([`Geometry::None`](crate::Geometry::None)) have one view.
+    ///
+    /// ```no_run
+    /// use forebay::{Augment, Loader};
+    ///
+    /// # fn main() -> forebay::Result<()> {
+    /// let (global, local) = (Augment::imagenet_train(224).build()?, Augment::imagenet_train(96).build()?);
+    /// let mut loader = Loader::open("data/train").views([(global, 2), (local, 6)]).batch_size(64).build()?;
+    /// for batch in loader.epoch(0) {
+    ///     let batch = batch?;
+    ///     let teacher = batch.group(0); // [2 * 64, 3, 224, 224]: the first views of all samples, then the second ones
+    ///     let students = batch.group(1); // [6 * 64, 3, 96, 96]
+    ///     let second = batch.view(0, 1); // [64, 3, 224, 224]
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn views(mut self, groups: impl IntoIterator<Item = (Augment, usize)>) -> Self {
+        self.views = Some(groups.into_iter().collect());
         self
     }
 

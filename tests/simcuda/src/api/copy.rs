@@ -56,6 +56,9 @@ impl Locked {
             return Err(Code::INVALID_VALUE);
         }
         let len = len as u64;
+        if (to.0, from.0) == (Side::Device, Side::Device) && to.1 < from.1 + len && from.1 < to.1 + len {
+            self.report("address", &format!("{name}: {len} bytes at {:#x} and {:#x} overlap", from.1, to.1));
+        }
         let source = match self.is_pageable(name, from, len)? {
             // SAFETY: by the entry point's contract the program may read what it wants copied.
             true => Source::Staged(unsafe { std::slice::from_raw_parts(from.1 as *const u8, len as usize) }.to_vec()),
