@@ -25,6 +25,8 @@ struct Memory {
     own: Part,
     /// Everything that reads may land in, this arena and others beside it: what is registered with io_uring.
     reads: Part,
+    /// Whether what is free is nobody's. That of a landing area is copied with the rest.
+    is_free_poisoned: bool,
 }
 
 impl Arena {
@@ -54,9 +56,18 @@ impl Arena {
 
     /// An arena of memory that nobody else uses, a part of what reads may land in.
     pub(super) fn of(own: Part, reads: Part) -> Self {
-        let capacity_bytes = own.len_bytes();
-        poison(own.start(), capacity_bytes);
-        Self(Ring::new(Memory { own, reads }, capacity_bytes))
+        poison(own.start(), own.len_bytes());
+        Self::ring(Memory { own, reads, is_free_poisoned: true })
+    }
+
+    /// The same of memory that is read as a whole, whatever of it is free.
+    pub(super) fn of_landing(own: Part, reads: Part) -> Self {
+        Self::ring(Memory { own, reads, is_free_poisoned: false })
+    }
+
+    fn ring(memory: Memory) -> Self {
+        let capacity_bytes = memory.own.len_bytes();
+        Self(Ring::new(memory, capacity_bytes))
     }
 
     /// Takes `len_bytes` (rounded up to [`REGION_ALIGN_BYTES`](super::REGION_ALIGN_BYTES)) from the ring, or `None` while
@@ -212,7 +223,9 @@ impl Region {
 impl Drop for Region {
     /// Before the ring can give its bytes to another.
     fn drop(&mut self) {
-        poison(self.start(), self.allocated_bytes());
+        if self.0.memory().is_free_poisoned {
+            poison(self.start(), self.allocated_bytes());
+        }
     }
 }
 

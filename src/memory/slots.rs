@@ -140,7 +140,7 @@ impl SlotPool {
     }
 
     /// Takes a free slot for a batch of `samples`, sleeping up to `timeout` for one to be returned. `None` when
-    /// the time has passed, the pool is closed, or somebody was to be [woken](Self::wake).
+    /// the time has passed, the pool is closed, or somebody was to be woken.
     ///
     /// # Panics
     /// As [`try_acquire`](Self::try_acquire).

@@ -113,7 +113,7 @@ impl Upload {
     fn new(slot: usize, mut memory: Part, reads: Part, layout: UploadLayout) -> Self {
         let whole = memory.clone();
         memory.split_off(layout.landing_at);
-        let landing = Arena::of(memory, reads);
+        let landing = Arena::of_landing(memory, reads);
         let (places, UploadLayout { images_at, landing_at, .. }) = (layout.places(), layout);
         let (bottom, words) = (AtomicUsize::new(images_at), AtomicUsize::new(0));
         Self { slot, memory: whole, places, images_at, landing_at, landing, bottom, words, words_max: layout.words() }

@@ -33,7 +33,7 @@ impl LoaderBuilder {
     ///
     /// `InvalidParameter` and `EmptyDataset` for what was asked, `LimitExceeded` if the memory is not to
     /// be had, `OutOfMemory` if the device's is not, `Unavailable` if an engine, device or decoder asked for by name is
-    /// not, and those of [`open_with`](source::open_with), of what is made of the source and of the weights.
+    /// not, and those of [`open_with`](crate::source::open_with), of what is made of the source and of the weights.
     pub fn build(mut self) -> Result<Loader> {
         let batch_size = self.batch_size.of_rank(self.shard)?;
         self.batch_size = BatchSize::OfRank(batch_size);

@@ -32,7 +32,7 @@ const RAGGED_SLOT_BYTES: usize = 256 << 20;
 /// ImageNet's.
 const SCRATCH_BYTES: usize = 128 << 20;
 
-/// Describes a [`Loader`].
+/// Describes a [`Loader`](crate::Loader).
 pub struct LoaderBuilder {
     origin: Origin,
     map_source: Option<MapSource>,
@@ -194,7 +194,7 @@ impl LoaderBuilder {
     }
 
     /// Begins where another run had come to: with the batch that it would have taken next, on any number of ranks and
-    /// threads, by any engine and on any device. See [`Loader::epochs`] for how a run is resumed, and [`State`] for what
+    /// threads, by any engine and on any device. See [`Loader::epochs`](crate::Loader::epochs) for how a run is resumed, and [`State`] for what
     /// has to be as it was.
     pub fn resume(mut self, state: State) -> Self {
         self.resume = Some(state);
@@ -361,7 +361,7 @@ impl LoaderBuilder {
         self
     }
 
-    /// Memory for one batch of images of their own size ([`Geometry::None`]). Default 256 MiB, or a sixth of
+    /// Memory for one batch of images of their own size ([`Geometry::None`](crate::Geometry::None)). Default 256 MiB, or a sixth of
     /// [`memory_mib`](Self::memory_mib); only what images really fill is ever touched.
     pub fn ragged_slot_bytes(mut self, bytes: usize) -> Self {
         self.ragged_slot_bytes = Some(bytes);
@@ -477,7 +477,7 @@ impl LoaderBuilder {
         self
     }
 
-    /// Where the tensors are made, and stay: a [`Device`], or [`DeviceChoice::Auto`]. Default: the host.
+    /// Where the tensors are made, and stay: a [`Device`](crate::device::Device), or [`DeviceChoice::Auto`]. Default: the host.
     pub fn device(mut self, device: impl Into<DeviceChoice>) -> Self {
         self.device = device.into();
         self
