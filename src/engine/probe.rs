@@ -114,6 +114,12 @@ fn features(ring: &IoUring) -> Vec<UringFeature> {
             "files of a folder are opened, read and closed by separate calls: more CPU time for small files",
         ),
         feature(
+            "number of workers",
+            "5.15",
+            refusal(ring.submitter().register_iowq_max_workers(&mut [ENTRIES, 0])),
+            "at most four files a processor are opened at once: slow where opening waits for storage or a server",
+        ),
+        feature(
             "SINGLE_ISSUER",
             "6.0",
             with(|builder| builder.setup_single_issuer()),

@@ -98,7 +98,7 @@ impl Uring {
         depth: usize,
         options: EngineOptions,
     ) -> Result<Self, Refusal> {
-        let ring = Ring::new(depth * Stage::ALL.len(), common, arena, options.sqpoll)?;
+        let ring = Ring::new(depth, Stage::ALL.len(), common, arena, options.sqpoll)?;
         let polled = match options.iopoll {
             Polling::Off => None,
             wish => match Ring::polled(depth, common, arena) {

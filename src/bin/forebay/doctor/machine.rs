@@ -34,7 +34,11 @@ pub fn facts(environment: &Environment) -> Vec<Fact> {
 const KERNEL_HAS: [((u32, u32), &str, &str); 4] = [
     ((6, 1), "deferred completions and STATX_DIOALIGN", "a little CPU time, and direct reads of at least 4 KiB units"),
     ((5, 19), "sparse tables of registered files", "a little CPU time for every read"),
-    ((5, 15), "direct descriptors", "more system calls for small files"),
+    (
+        (5, 15),
+        "direct descriptors and numbers of workers",
+        "more system calls for small files, fewer of which are opened at once",
+    ),
     ((5, 11), "io_uring waits with a timeout", "reads go through pread threads"),
 ];
 
