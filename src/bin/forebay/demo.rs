@@ -22,6 +22,10 @@ pub struct Demo {
 /// Enough for a figure that means something, few enough to make in seconds.
 const SAMPLES: u64 = 400;
 
+/// Samples of a batch, and epochs: enough batches to see a steady state.
+const BATCH: u64 = 64;
+const EPOCHS: u64 = 5;
+
 impl Demo {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<()> {
@@ -32,8 +36,8 @@ impl Demo {
         Index::of(name.clone()).run()?;
         // The host is no worse a demonstration, so that nothing is said where no device works.
         let device = DeviceChoice::Auto.resolve().map_or(Device::Host, |(device, _)| device);
-        let load = Load { device: device.into(), digest: true, preview: Some(preview.clone()), ..Load::of(name) };
-        load.run()?;
+        let defaults = Load { batch: BATCH, epochs: EPOCHS, ..Load::of(&name) };
+        Load { device: device.into(), digest: true, preview: Some(preview.clone()), ..defaults }.run()?;
         ui::print(&format!("picture       {}\n", preview.display()))?;
         Ok(())
     }

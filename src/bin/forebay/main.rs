@@ -5,8 +5,6 @@
 
 mod bench_decode;
 mod bench_io;
-mod beside;
-mod crops;
 mod datagen;
 mod decode;
 mod demo;
