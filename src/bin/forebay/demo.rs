@@ -33,7 +33,7 @@ impl Demo {
         let preview = self.dir.join("first-batch.png");
         let name = data_set.display().to_string();
         ui::print(&format!("data set      {name}\n"))?;
-        Index::of(name.clone()).run()?;
+        Index::of(&name).run()?;
         // The host is no worse a demonstration, so that nothing is said where no device works.
         let device = DeviceChoice::Auto.resolve().map_or(Device::Host, |(device, _)| device);
         let defaults = Load { batch: BATCH, epochs: EPOCHS, ..Load::of(&name) };

@@ -47,16 +47,8 @@ pub struct Index {
 
 impl Index {
     /// Of all of a data set, with everything else as by default.
-    pub fn of(dataset: String) -> Self {
-        Self {
-            dataset,
-            entry_bits: Grain::default(),
-            part: Part::WHOLE.to_string(),
-            index_dir: None,
-            threads: None,
-            force: false,
-            json: None,
-        }
+    pub fn of(dataset: &str) -> Self {
+        Self { part: Part::WHOLE.to_string(), ..ui::defaults(dataset) }
     }
 
     /// Runs the command.

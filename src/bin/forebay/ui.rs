@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use clap::{Args, Command};
 use forebay::{Error, ErrorKind};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -42,6 +43,12 @@ pub fn threads(asked: Option<usize>) -> forebay::Result<usize> {
         Some(asked) => Ok(asked),
         None => Ok(std::thread::available_parallelism().map_or(1, |n| n.get())),
     }
+}
+
+/// A subcommand of which nothing is said but the data set.
+pub fn defaults<T: Args>(dataset: &str) -> T {
+    let matches = T::augment_args(Command::new("forebay")).get_matches_from(["forebay", "--", dataset]);
+    T::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// Prints `error: what: cause` and a `help:` line with the remedy, and says how to exit: 2 where the

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, ValueEnum};
 use forebay::decode::DecoderKind;
 use forebay::device::DeviceChoice;
 use forebay::engine::{CuFileApi, Direct, EngineKind, EngineOptions, Polling, RequirePath, SimFaults};
@@ -14,6 +14,7 @@ use forebay::storage::RateLimits;
 use forebay::{DType, Error, ErrorBudget, Layout, OnError};
 
 use super::crops::Crops;
+use crate::ui;
 
 /// Loads a data set as training would, and says how fast and what held it up.
 #[derive(Args)]
@@ -283,12 +284,7 @@ impl FromStr for LabelColumns {
 impl Load {
     /// A run over a data set with everything else as by default.
     pub fn of(dataset: &str) -> Self {
-        #[derive(Parser)]
-        struct Alone {
-            #[command(flatten)]
-            load: Load,
-        }
-        Alone::parse_from(["load", "--", dataset]).load
+        ui::defaults(dataset)
     }
 }
 

@@ -111,7 +111,7 @@ impl Pack {
             std::fs::write(path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
         }
         if self.index {
-            Index { threads: self.threads, ..Index::of(self.out.display().to_string()) }.run()?;
+            Index { threads: self.threads, ..Index::of(&self.out.display().to_string()) }.run()?;
         }
         Ok(())
     }
