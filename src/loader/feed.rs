@@ -583,10 +583,12 @@ impl<'a> Feed<'a> {
             let seat = &mut self.seats[number];
             seat.completed();
             self.lanes.ended(seat.lane);
-            if result.is_ok()
-                && let Some((begun, len_bytes)) = seat.begun(read)
-            {
-                self.lanes.has_read(seat.lane, len_bytes, now.duration_since(begun));
+            match (&result, seat.begun(read)) {
+                (Ok(_), Some((begun, len_bytes))) => {
+                    self.lanes.has_read(seat.lane, len_bytes, now.duration_since(begun))
+                }
+                (Ok(_), None) => {}
+                (Err(_), _) => self.lanes.failed(seat.lane),
             }
             self.shard_opened(number, &result);
             let result = result.and_then(|outcome| match outcome {

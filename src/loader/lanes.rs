@@ -214,6 +214,11 @@ impl Lanes {
         lane.ended += 1;
     }
 
+    /// Counts one of those that ended with an error.
+    pub(super) fn failed(&mut self, lane: usize) {
+        self.lanes[lane].counters.failed += 1;
+    }
+
     /// Takes note of what is in flight, before the engine is waited for.
     pub(super) fn wait_begins(&mut self) {
         for lane in &mut self.lanes {
@@ -273,11 +278,11 @@ impl Lanes {
         }
     }
 
-    /// Adds what was counted to that of earlier runs.
+    /// Adds what was counted to that of earlier runs. A lane that nothing came of was for a path that led elsewhere.
     pub(super) fn report(&self, counters: &Counters) {
         let mut roots = lock(&counters.roots);
-        let read = self.lanes.iter().zip(self.roots.all()).filter(|(lane, _)| lane.counters.reads > 0);
-        for (lane, root) in read {
+        let lanes = self.lanes.iter().zip(self.roots.all());
+        for (lane, root) in lanes.filter(|(lane, _)| lane.counters.reads + lane.counters.failed > 0) {
             merge_root(
                 &mut roots,
                 CountedRoot {

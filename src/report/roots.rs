@@ -9,6 +9,8 @@ use super::Histogram;
 #[derive(Clone, Default)]
 pub(crate) struct RootCounters {
     pub(crate) reads: u64,
+    /// Operations that ended with an error.
+    pub(crate) failed: u64,
     /// Bytes asked of the file system, rounded outward to its alignment.
     pub(crate) bytes: u64,
     /// From the moment that a read was handed to the engine to the one at which it was known to have ended.
@@ -24,6 +26,7 @@ pub(crate) struct RootCounters {
 impl RootCounters {
     fn merge(&mut self, other: &Self) {
         self.reads += other.reads;
+        self.failed += other.failed;
         self.bytes += other.bytes;
         self.latency.merge(&other.latency);
         self.busy += other.busy;
@@ -60,6 +63,8 @@ pub struct RootReport {
     pub device: (u32, u32),
     /// Reads that ended with all their bytes.
     pub reads: u64,
+    /// Opens and reads that ended with an error, late ones included; some may have been tried another way with success.
+    pub failed: u64,
     /// Bytes that those asked of the file system, rounded outward to its alignment.
     pub bytes: u64,
     /// How long a read took, in microseconds: median.
@@ -88,6 +93,7 @@ impl RootReport {
             name: name.clone(),
             device: (libc::major(*device), libc::minor(*device)),
             reads: counters.reads,
+            failed: counters.failed,
             bytes: counters.bytes,
             latency_p50_us: counters.latency.quantile_us(0.5),
             latency_p99_us: counters.latency.quantile_us(0.99),
@@ -123,6 +129,9 @@ impl fmt::Display for RootReport {
             self.depth_mean,
             self.depth_max,
         )?;
+        if self.failed > 0 {
+            write!(f, ", {} failed", self.failed)?;
+        }
         match self.limit_mbps {
             Some(limit) => write!(f, "; limited to {limit} MB/s, which held it {:.2} s", self.limited.as_secs_f64()),
             None => Ok(()),
@@ -130,11 +139,12 @@ impl fmt::Display for RootReport {
     }
 }
 
-/// Bytes of the root that gave most, by those of the root that gave least; none with one root.
+/// Bytes of the root that gave most, by those of the root that gave least; none with one root. Roots that gave nothing are
+/// not slow but broken.
 pub(super) fn skew(roots: &[RootReport]) -> Option<f64> {
-    let bytes = roots.iter().map(|root| root.bytes);
-    let (most, least) = (bytes.clone().max()?, bytes.min()?);
-    (roots.len() > 1).then(|| most as f64 / least.max(1) as f64)
+    let bytes = roots.iter().map(|root| root.bytes).filter(|bytes| *bytes > 0);
+    let (most, least) = (bytes.clone().max()?, bytes.clone().min()?);
+    (bytes.count() > 1).then(|| most as f64 / least as f64)
 }
 
 /// The root that the others wait for: more than half-way between its even share of the operations in flight and all of
@@ -156,7 +166,9 @@ pub(super) fn sentence(slow: &RootReport, roots: &[RootReport]) -> String {
     let share = |of: f64, all: f64| 100.0 * of / all.max(f64::MIN_POSITIVE);
     let in_flight = share(slow.depth_mean, roots.iter().map(|root| root.depth_mean).sum());
     let bytes = share(slow.bytes as f64, roots.iter().map(|root| root.bytes as f64).sum());
-    let remedy = if bytes > 100.0 * share_of_much(roots.len()) {
+    let remedy = if slow.reads == 0 {
+        "nothing of it has arrived: look at it with `forebay doctor`"
+    } else if bytes > 100.0 * share_of_much(roots.len()) {
         "it holds more of the data than the others: spread the data evenly"
     } else {
         "it is slower than the others: keep less of the data there, or look at it with `forebay doctor`"
@@ -200,6 +212,22 @@ mod tests {
         let some = [root("/a", 1, 6.0), root("/b", 1, 2.0), root("/c", 1, 2.0)];
         assert_eq!(held_up_by(&some), None);
         assert_eq!((held_up_by(&slow[..1]), skew(&slow[..1]), held_up_by(&[]), skew(&[])), (None, None, None, None));
+    }
+
+    #[test]
+    fn a_root_that_gave_nothing_is_named_and_no_part_of_the_skew() {
+        let mut roots = [root("/a", 1000, 1.0), root("/b", 2000, 1.0), root("/hung", 0, 40.0)];
+        roots[2].failed = 7;
+        assert_eq!(skew(&roots), Some(2.0));
+        let said = sentence(held_up_by(&roots).expect("it holds the others up"), &roots);
+        assert!(said.contains("/hung holds") && said.contains("nothing of it has arrived"), "{said}");
+        assert!(
+            roots[2].to_string().contains("0 reads") && roots[2].to_string().contains(", 7 failed"),
+            "{}",
+            roots[2]
+        );
+        assert!(!roots[0].to_string().contains("failed"), "{}", roots[0]);
+        assert_eq!((skew(&roots[1..]), skew(&roots[2..])), (None, None));
     }
 
     #[test]

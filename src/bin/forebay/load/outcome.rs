@@ -43,6 +43,7 @@ impl Outcome {
                 "name": root.name,
                 "device": format!("{}:{}", root.device.0, root.device.1),
                 "reads": root.reads,
+                "failed": root.failed,
                 "bytes": root.bytes,
                 "mbps": root.mbps,
                 "latency_p50_us": root.latency_p50_us,
