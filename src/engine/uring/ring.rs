@@ -218,10 +218,14 @@ fn no_sqpoll(error: &io::Error) -> Refusal {
 
 /// Lets all that is in flight be opened at once. Looking up and opening a file is done by a thread of the kernel, which sleeps
 /// while the directory and the inode are fetched; of those it takes four a processor by itself, and starts none that nothing
-/// waits for.
+/// waits for. The limit is the thread's, for all of its rings, so it is only ever raised.
 fn allow_workers(io: &IoUring, depth: usize, common: &Common) {
     let workers = u32::try_from(depth).unwrap_or(u32::MAX);
-    if let Err(error) = io.submitter().register_iowq_max_workers(&mut [workers, 0]) {
+    let mut allowed = [0; 2];
+    let raised = io.submitter().register_iowq_max_workers(&mut allowed).and_then(|()| {
+        if allowed[0] >= workers { Ok(()) } else { io.submitter().register_iowq_max_workers(&mut [workers, 0]) }
+    });
+    if let Err(error) = raised {
         common.fallbacks.take("opens at once", "four a processor", None, || {
             let cause = format!("io_uring_register of {workers} workers: {error}");
             (cause, "use Linux 5.15 or later; files on slow storage are opened fewer at a time".to_owned())

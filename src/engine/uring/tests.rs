@@ -53,13 +53,14 @@ fn end(uring: &mut Uring) -> Vec<u8> {
 
 #[test]
 fn as_many_are_opened_at_once_as_may_be_in_flight() {
-    for depth in [1, 100] {
+    // The last has the same thread, whose limit it must not lower.
+    for (depth, at_least) in [(1, 1), (100, 100), (1, 100)] {
         let common = Arc::new(Common::new(depth, Direct::Off, 1, EngineOptions::default()).unwrap());
         let arena = Arena::new(2 << 20).unwrap();
         let Ok(uring) = Uring::new(&common, &arena, depth, EngineOptions::default()) else { return };
         let mut workers = [0; 2];
         uring.ring.io().submitter().register_iowq_max_workers(&mut workers).unwrap();
-        assert_eq!(workers[0] as usize, depth);
+        assert!(workers[0] >= at_least, "{} of {at_least}", workers[0]);
     }
 }
 
