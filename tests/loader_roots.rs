@@ -238,7 +238,6 @@ fn a_root_that_hangs_leaves_the_others_all_that_pay_them() {
     let (hung, root) = (of_part(0).expect("what hangs is told"), of_part(1).expect("the other was read"));
     assert_eq!(report.roots.len(), 2, "{report}");
     assert!(hung.reads == 0 && hung.failed > 0 && root.failed == 0, "{report}");
-    assert_eq!(report.held_up_by(), Some(hung), "{report}");
     // All that the slots have room for, and more in flight than it began with: so many for itself, not shared with what hangs.
     assert!(root.reads >= 240 && root.depth_max >= 16, "{report}");
     assert!(begin.elapsed() < Duration::from_secs(60), "no one sleeps");
