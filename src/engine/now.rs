@@ -150,4 +150,20 @@ mod tests {
             assert_eq!(read(kind, &options, &file, None, false).unwrap(), b"0123456789");
         }
     }
+
+    #[test]
+    fn what_is_beyond_the_limits_is_refused_before_there_is_memory_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        // It takes no room, and would as bytes in memory.
+        File::create(&path).unwrap().set_len(1 << 42).unwrap();
+        let read = |range, max_bytes| {
+            let limits = Limits { max_bytes, ..Limits::default() };
+            read_now(EngineKind::Pread, &EngineOptions::default(), &path, range, limits, || false)
+        };
+        for (range, max_bytes) in [(None, 64 << 20), (Some(5..9), 3), (Some(0..u64::MAX), 64 << 20)] {
+            assert_eq!(read(range, max_bytes).unwrap_err().kind(), ErrorKind::LimitExceeded);
+        }
+        assert_eq!(read(Some(5..9), 4).unwrap(), [0; 4]);
+    }
 }

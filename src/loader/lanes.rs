@@ -488,6 +488,33 @@ mod tests {
         assert_eq!(most, [8, 24]);
     }
 
+    #[test]
+    fn what_was_not_kept_full_teaches_nothing() {
+        let mut lanes = Lanes::new(64, Depth::default(), RateLimits::default().resolve().unwrap());
+        let mut now = Instant::now();
+        // Four at once, of eight with which the search begins: the storage might do any number.
+        for sample in (0..4000).step_by(4) {
+            waiting((sample..sample + 4).map(|sample| 2 * sample)).for_each(|waiting| lanes.push(&TwoRoots, waiting));
+            assert_eq!(admit(&mut lanes, 64).len(), 4);
+            lanes.wait_begins();
+            (0..4).for_each(|_| end(&mut lanes, 0));
+            now += Duration::from_millis(1);
+            lanes.wait_ended(now);
+        }
+        assert_eq!(lanes.depth(), 8);
+    }
+
+    #[test]
+    fn a_root_with_all_that_it_may_have_starts_no_read() {
+        let mut lanes = lanes(4, &RateLimits::default(), 0..10);
+        admit(&mut lanes, 4);
+        assert_eq!((in_flight(&lanes), lanes.most()), (vec![2, 2], 3));
+        let now = Instant::now();
+        assert!(lanes.may_read(0, now));
+        lanes.reads(0, 1, now);
+        assert!(!lanes.may_read(0, now) && lanes.may_read(1, now), "the last is the other's");
+    }
+
     /// The mount table says that there is a file system, and the files turn out to lie on another.
     #[test]
     fn a_root_that_there_is_none_of_keeps_nothing_from_the_others() {

@@ -4,13 +4,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::common;
 use crate::engine_common::seccomp;
 use serde_json::Value;
 
-/// A user without rights, as Debian and Red Hat number `nobody`.
-const NOBODY: libc::uid_t = 65_534;
+/// The first of the users whom nobody is.
+const STRANGERS: libc::uid_t = 61_000;
 
 struct Site {
     root: tempfile::TempDir,
@@ -112,16 +113,19 @@ fn fault_08_without_io_uring_the_digest_is_the_same_and_the_report_says_why() {
     }
 }
 
-/// Makes a command run as a user without rights, with so little memory to lock, and perhaps without io_uring.
+/// Makes a command run as a user without rights, with so little memory to lock, and perhaps without io_uring. Each time it is
+/// another user, since what the rings of one lock counts against all of his programs, and is given back some time after they end.
 fn as_nobody(command: &mut Command, lockable_bytes: u64, has_uring: bool) {
+    static USERS: AtomicU32 = AtomicU32::new(STRANGERS);
+    let user = USERS.fetch_add(1, Ordering::Relaxed);
     // SAFETY: between fork and exec it makes system calls only, on memory of its own stack.
     unsafe {
         command.pre_exec(move || {
             let limit = libc::rlimit { rlim_cur: lockable_bytes, rlim_max: lockable_bytes };
             let done = libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) == 0
                 && libc::setgroups(0, std::ptr::null()) == 0
-                && libc::setresgid(NOBODY, NOBODY, NOBODY) == 0
-                && libc::setresuid(NOBODY, NOBODY, NOBODY) == 0;
+                && libc::setresgid(user, user, user) == 0
+                && libc::setresuid(user, user, user) == 0;
             if !done {
                 return Err(std::io::Error::last_os_error());
             }
@@ -163,8 +167,7 @@ fn fault_09_with_little_locked_memory_the_digest_is_the_same_and_the_report_says
             let fallback = fallback(&result, "registered buffers");
             assert_eq!(fallback["instead"], "unregistered reads");
             assert!(fallback["remedy"].as_str().is_some_and(|remedy| remedy.contains("ulimit -l")), "{fallback}");
-            // What rings leave of the limit is registered all the same, although the arena lies in huge pages. The kernel
-            // gives back what the rings of the last child took when it finds the time.
+            // What rings leave of the limit is registered all the same, although the arena lies in huge pages.
             let words = fallback["cause"].as_str().unwrap_or_default().split_whitespace();
             let numbers: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
             assert!(matches!(numbers[..], [_, registered] if (kib / 16..=kib).contains(&registered)), "{fallback}");

@@ -182,3 +182,86 @@ impl Measured {
         self.cpu.as_secs_f64() * 1e9 / self.bytes.max(1) as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use forebay::engine::OpenFile;
+    use forebay::memory::Arena;
+    use forebay::storage::RateLimits;
+
+    use super::super::Pattern;
+    use super::*;
+
+    const SAMPLE_BYTES: u64 = 10_000;
+
+    /// Reads that are done at once, each of which had to ask for its bytes so many times more.
+    struct Again {
+        device: u64,
+        times: u64,
+        arena: Arena,
+        done: Vec<Ended>,
+        count: u64,
+    }
+
+    impl Reads for Again {
+        fn open(&self, _: &Path) -> Result<Arc<OpenFile>> {
+            panic!("a file of its own")
+        }
+
+        fn start(&mut self, slot: usize, _: Piece) -> Result<Option<Piece>> {
+            let region = self.arena.alloc(SAMPLE_BYTES as usize)?.expect("room for one");
+            self.done.push(Ended { slot, len_bytes: region.len(), memory: Memory::Host(region) });
+            Ok(None)
+        }
+
+        fn reap(&mut self, ended: &mut Vec<Ended>) -> Result<()> {
+            self.count += self.done.len() as u64;
+            ended.append(&mut self.done);
+            Ok(())
+        }
+
+        fn take_asked_again(&mut self, put: &mut dyn FnMut(u64, u64)) {
+            (0..std::mem::take(&mut self.count) * self.times).for_each(|_| put(self.device, SAMPLE_BYTES));
+        }
+
+        fn recycle(&mut self, _: Memory) {}
+
+        fn engine(&self) -> &'static str {
+            "again"
+        }
+
+        fn is_direct(&self) -> bool {
+            false
+        }
+
+        fn fallbacks(&self) -> Vec<Fallback> {
+            vec![]
+        }
+    }
+
+    #[test]
+    fn what_is_asked_of_storage_again_is_held_to_the_limit_too() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..9 {
+            std::fs::write(folder.path().join(format!("{number}.jpg")), [0; SAMPLE_BYTES as usize]).unwrap();
+        }
+        for times in [0, 1, 3] {
+            let mut pieces = Pieces::new(&[folder.path().to_owned()], Pattern::Dataset, 0, 0).unwrap();
+            let device = folder.path().metadata().unwrap().dev();
+            let arena = Arena::new(1 << 20).unwrap();
+            let mut reads = Again { device, times, arena, done: vec![], count: 0 };
+            let pace = Pace::new(&RateLimits::default().every(1.0).unwrap()).unwrap();
+            let seconds = Duration::from_millis(600);
+            let run = Run { reads: &mut reads, pieces: &mut pieces, depth: 1, seconds, pace, blocks: None };
+            let measured = run.measure().unwrap();
+            let asked_for = measured.bytes * (times + 1);
+            let rate = asked_for as f64 / measured.elapsed.as_secs_f64();
+            // Up to a tenth of a second is made up for after a pause, and the last one owes.
+            assert!((0.8e6..1.3e6).contains(&rate), "{rate} bytes/s were asked for, {times} times again");
+        }
+    }
+}

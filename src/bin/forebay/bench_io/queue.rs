@@ -87,3 +87,88 @@ impl<'a> Queue<'a> {
         self.pace.take(share, now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::path::PathBuf;
+
+    use forebay::storage::RateLimits;
+    use tempfile::{TempDir, tempdir, tempdir_in};
+
+    use super::super::Pattern;
+    use super::*;
+
+    const SAMPLES: usize = 50;
+    /// So slow that what is owed once is owed to the end of the test.
+    const SLOW: f64 = 1e-6;
+
+    fn folder(root: TempDir) -> TempDir {
+        for number in 0..SAMPLES {
+            std::fs::write(root.path().join(format!("{number}.jpg")), [0; 100]).unwrap();
+        }
+        root
+    }
+
+    fn pieces(folders: &[&TempDir]) -> Pieces {
+        let paths: Vec<PathBuf> = folders.iter().map(|folder| folder.path().to_owned()).collect();
+        Pieces::new(&paths, Pattern::Dataset, 0, 7).unwrap()
+    }
+
+    /// The next one that may be read, by the path, and counted.
+    fn read(queue: &mut Queue<'_>, now: Instant) -> Option<PathBuf> {
+        let Next::Read((Piece::File(path), share)) = queue.next(now, |_| panic!("a file of its own")).unwrap() else {
+            return None;
+        };
+        queue.take(share.unwrap(), now);
+        Some(path)
+    }
+
+    #[test]
+    fn what_is_put_off_comes_later_all_of_it_in_its_order() {
+        let elsewhere = ["/dev/shm", "/run"].into_iter().filter_map(|place| tempdir_in(place).ok());
+        let slow = folder(tempdir().unwrap());
+        let device = |folder: &TempDir| folder.path().metadata().unwrap().dev();
+        let Some(fast) = elsewhere.into_iter().find(|other| device(other) != device(&slow)).map(folder) else {
+            return println!("skipped: there is one file system only");
+        };
+        let limits = RateLimits::default().root(slow.path(), SLOW).unwrap();
+        let (mut own, mut all) = (pieces(&[&slow, &fast]), pieces(&[&slow, &fast]));
+        let mut queue = Queue::new(&mut own, Pace::new(&limits).unwrap());
+        let now = Instant::now();
+        // Ten epochs of the fast one, for one sample of the slow one, after which that has to wait.
+        let mut got: Vec<PathBuf> = (0..10 * SAMPLES + 1).map(|_| read(&mut queue, now).unwrap()).collect();
+        assert_eq!(got.iter().filter(|path| path.starts_with(slow.path())).count(), 1);
+        // Each owes a minute and a half.
+        got.extend((1..=10 * SAMPLES as u32).map_while(|turn| read(&mut queue, now + Duration::from_secs(100) * turn)));
+        for of in [&slow, &fast] {
+            let of = |path: &PathBuf| path.starts_with(of.path());
+            let expected = (0..20 * SAMPLES).map(|_| match all.next(|_| panic!("a file of its own")).unwrap() {
+                Piece::File(path) => path,
+                Piece::Range { .. } => panic!("a file of its own"),
+            });
+            let expected: Vec<PathBuf> = expected.filter(of).collect();
+            let got: Vec<PathBuf> = got.iter().filter(|path| of(path)).cloned().collect();
+            let count = expected.len().min(got.len());
+            assert!(count >= 9 * SAMPLES, "{} of {}", got.len(), expected.len());
+            assert_eq!(got[..count], expected[..count]);
+            all = pieces(&[&slow, &fast]);
+        }
+    }
+
+    #[test]
+    fn no_more_is_put_off_than_there_is_room_for() {
+        let slow = folder(tempdir().unwrap());
+        let mut own = pieces(&[&slow]);
+        let mut queue = Queue::new(&mut own, Pace::new(&RateLimits::default().every(SLOW).unwrap()).unwrap());
+        let now = Instant::now();
+        assert!(read(&mut queue, now).is_some());
+        for _ in 0..4 * PUT_OFF_FIRST / LOOKED_AT_MAX {
+            assert!(
+                matches!(queue.next(now, |_| panic!("a file of its own")).unwrap(), Next::Wait(wait) if !wait.is_zero())
+            );
+        }
+        let count: usize = queue.put_off.iter().map(VecDeque::len).sum();
+        assert!(count <= PUT_OFF_FIRST + LOOKED_AT_MAX, "{count}");
+    }
+}
