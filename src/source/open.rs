@@ -102,6 +102,15 @@ pub(super) enum FileSet {
     List(PathBuf),
 }
 
+impl FileSet {
+    /// The folder or the list file.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Folder(path) | Self::List(path) => path,
+        }
+    }
+}
+
 impl DataSet {
     fn open(self, index: &IndexOptions) -> Result<Arc<dyn Source>> {
         Ok(match self {
@@ -109,6 +118,11 @@ impl DataSet {
             Self::Files(FileSet::Folder(root)) => Arc::new(Folder::open_with(root, index)?),
             Self::Files(FileSet::List(path)) => Arc::new(List::open_with(path, index)?),
         })
+    }
+
+    /// Finds out what each of several paths or patterns names.
+    pub(super) fn find_all(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<Vec<Self>> {
+        paths.into_iter().map(|path| Self::find(path.as_ref())).collect()
     }
 
     /// Finds out, without opening it.

@@ -57,6 +57,34 @@ fn an_index_is_built_once_summed_up_and_verified() {
 }
 
 #[test]
+fn shards_that_a_shell_names_one_by_one_and_folders_are_built_and_verified_together() {
+    let dir = tempdir().unwrap();
+    shards(dir.path(), &samples(40, 2), 10);
+    let root = folder(dir.path(), &samples(6, 2));
+    let name = |number| dir.path().join(format!("train-00{number}.tar"));
+    let several = |command: &mut Command| runs(command.args([name(1), name(2), name(3)]).arg(&root));
+    // A part is one of all shards together, and one of the folder.
+    for (part, images) in [("0/2", 23), ("1/2", 23)] {
+        let text = several(index(name(0)).args(["--part", part]));
+        assert!(line(&text, "index files").contains("3 built, 0 up to date, 0 failed"), "{text}");
+        assert!(line(&text, "images").contains(&images.to_string()), "{text}");
+    }
+    let text = several(&mut verify(name(0)));
+    assert!(text.contains("all well") && line(&text, "images").contains("46 compared"), "{text}");
+    // What is named twice, or alike, would have one index.
+    let stderr = fails(index(name(0)).arg(name(0)), 2);
+    assert!(stderr.contains("train-000.tar") && stderr.contains("name each once"), "{stderr}");
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::copy(name(0), other.join("train-000.tar")).unwrap();
+    let stderr = fails(index(name(0)).arg(other.join("train-000.tar")).arg("--index-dir").arg(dir.path()), 2);
+    assert!(stderr.contains("other/train-000.tar") && stderr.contains("--index-dir"), "{stderr}");
+    // None is built where one cannot be found.
+    let stderr = fails(index(other.join("train-000.tar")).arg(dir.path().join("none.tar")), 1);
+    assert!(stderr.contains("none.tar") && !other.join("train-000.tar.index.arrow").exists(), "{stderr}");
+}
+
+#[test]
 fn a_failed_shard_is_named_and_fails_the_command_and_no_other_shard() {
     let dir = tempdir().unwrap();
     let pattern = shards(dir.path(), &samples(30, 2), 10);

@@ -21,13 +21,14 @@ use crate::ui;
 /// changed.
 #[derive(Args)]
 pub struct Index {
-    /// A folder, tar shards (`train-{000..146}.tar`) or a list file.
-    pub dataset: String,
+    /// A folder, tar shards (`train-{000..146}.tar`) or a list file; or several.
+    #[arg(required = true, value_name = "DATASET")]
+    pub datasets: Vec<String>,
     /// Bits of a scan between entry points, or `rows` for one a row of blocks: a smaller index, and more to
     /// be read and decoded for a crop.
     #[arg(long, value_name = "N|rows", default_value = "4096", value_parser = parse_grain)]
     pub entry_bits: Grain,
-    /// Build part I of N (from 0), for job arrays; `auto` asks the variables of Slurm, torchrun, MPI and
+    /// Build part I of N (from 0) of all shards, and of each folder or list, for job arrays; `auto` asks the variables of Slurm, torchrun, MPI and
     /// Kubernetes.
     #[arg(long, value_name = "I/N|auto", default_value = "auto")]
     pub part: String,
@@ -62,7 +63,7 @@ impl Index {
         };
         let bar = ui::bar(0, "images");
         let (started, cpu_started) = (Instant::now(), environment::cpu_time());
-        let built = index::build(&self.dataset, &options, &|done, known| {
+        let built = index::build_all(&self.datasets, &options, &|done, known| {
             bar.set_length(known);
             bar.set_position(done);
         });

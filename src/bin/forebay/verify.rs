@@ -18,8 +18,9 @@ use crate::ui;
 /// Without an index, or with one that does not fit, it decodes only, and says so. Nothing is changed.
 #[derive(Args)]
 pub struct Verify {
-    /// A folder, tar shards (`train-{000..146}.tar`) or a list file.
-    pub dataset: String,
+    /// A folder, tar shards (`train-{000..146}.tar`) or a list file; or several.
+    #[arg(required = true, value_name = "DATASET")]
+    pub datasets: Vec<String>,
     /// The folder that indexes lie in [default: beside the data].
     #[arg(long, value_name = "DIR")]
     pub index_dir: Option<PathBuf>,
@@ -41,7 +42,7 @@ impl Verify {
         let options = VerifyOptions { dir: self.index_dir.clone(), threads, raw_shape: self.raw_shape };
         let bar = ui::bar(0, "images");
         let started = Instant::now();
-        let verified = index::verify(&self.dataset, &options, &|done, known| {
+        let verified = index::verify_all(&self.datasets, &options, &|done, known| {
             bar.set_length(known);
             bar.set_position(done);
         });

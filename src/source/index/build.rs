@@ -1,6 +1,6 @@
 //! Building sidecars.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::jpeg::Grain;
 use crate::report::lock;
 use crate::source::notes::Seen;
-use crate::source::open::DataSet;
+use crate::source::open::{DataSet, FileSet};
 
 /// Samples without entry points that a summary names.
 const NAMED_MAX: usize = 10;
@@ -76,12 +76,25 @@ pub struct Built {
 /// Those of opening the data set; `InvalidParameter`; `Io` and others where the index of a folder or list
 /// cannot be built at all.
 pub fn build(dataset: impl AsRef<Path>, options: &BuildOptions, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Built> {
-    build_from(dataset.as_ref(), options, None, progress)
+    build_all([dataset], options, progress)
+}
+
+/// [`build`] of several data sets: a [`Part`](super::Part) is one of the shards of all of them together, and one of each folder
+/// or list.
+///
+/// # Errors
+/// Also `InvalidParameter` for two that would have one index file.
+pub fn build_all(
+    datasets: impl IntoIterator<Item = impl AsRef<Path>>,
+    options: &BuildOptions,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Built> {
+    build_from(DataSet::find_all(datasets)?, options, None, progress)
 }
 
 /// [`build`], reading only what was not recorded.
 pub(super) fn build_from(
-    dataset: &Path,
+    sets: Vec<DataSet>,
     options: &BuildOptions,
     recorded: Option<&Recorded>,
     progress: &(dyn Fn(u64, u64) + Sync),
@@ -92,7 +105,7 @@ pub(super) fn build_from(
             Error::io(format!("cannot make folder {}", dir.display()), error).with_remedy("name another --index-dir")
         })?;
     }
-    let task = Build { options, recorded, targets: targets(dataset, options)?, tally: Mutex::default() };
+    let task = Build { options, recorded, targets: targets(sets, options)?, tally: Mutex::default() };
     run(&task, task.targets.len(), options.threads.max(1), progress);
     let Tally { mut built, mut failed } = task.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.sort_by_key(|(number, _)| *number);
@@ -123,21 +136,47 @@ struct FilesTarget {
     head: Head,
 }
 
-fn targets(dataset: &Path, options: &BuildOptions) -> Result<Vec<Target>> {
-    let set = match DataSet::find(dataset)? {
-        DataSet::Shards(paths) => {
-            let range = options.part.range(paths.len() as u64);
-            return Ok(paths[range.start as usize..range.end as usize].iter().cloned().map(Target::Shard).collect());
+fn targets(sets: Vec<DataSet>, options: &BuildOptions) -> Result<Vec<Target>> {
+    let dir = options.dir.as_deref();
+    let (mut shards, mut file_sets) = (Vec::new(), Vec::new());
+    for set in sets {
+        match set {
+            DataSet::Shards(paths) => shards.extend(paths),
+            DataSet::Files(set) => file_sets.push(set),
         }
-        DataSet::Files(set) => set,
-    };
-    let parts = Parts::of(&set, options.dir.as_deref());
+    }
+    let of_shards = shards.iter().map(|shard| (of_shard(shard, dir), shard.as_path()));
+    let of_files = file_sets.iter().map(|set| (Parts::of(set, dir).path(0, 1), set.path()));
+    check_distinct(of_shards.chain(of_files))?;
+    let range = options.part.range(shards.len() as u64);
+    let shards = shards.drain(range.start as usize..range.end as usize).map(|shard| Ok(Target::Shard(shard)));
+    shards.chain(file_sets.iter().map(|set| target_of_files(set, options))).collect()
+}
+
+/// Refuses two that would write one index file.
+fn check_distinct<'a>(places: impl Iterator<Item = (PathBuf, &'a Path)>) -> Result<()> {
+    let mut owners = HashMap::new();
+    for (place, data) in places {
+        let place_text = place.display().to_string();
+        if let Some(other) = owners.insert(place, data) {
+            let found = format!("both {} and {}", other.display(), data.display());
+            let allowed = format!(
+                "{place_text} would be the index of both: name each once, and leave out --index-dir if their names are alike"
+            );
+            return Err(Error::invalid_parameter("DATASET", found, &allowed));
+        }
+    }
+    Ok(())
+}
+
+fn target_of_files(set: &FileSet, options: &BuildOptions) -> Result<Target> {
+    let parts = Parts::of(set, options.dir.as_deref());
     // Before listing, since a new folder changes the time of the one that it lies in.
     fs::create_dir_all(parts.folder()).map_err(|error| {
         Error::io(format!("cannot make folder {}", parts.folder().display()), error)
             .with_remedy("give this user the rights to write there, or name another folder with --index-dir")
     })?;
-    let files = Files::list(&set)?;
+    let files = Files::list(set)?;
     let samples = options.part.range(files.len());
     let mut head = match &files.listing {
         Listing::Folder(walked) => Head {
@@ -157,7 +196,7 @@ fn targets(dataset: &Path, options: &BuildOptions) -> Result<Vec<Target>> {
     };
     (head.part, head.parts) = (options.part.number(), options.part.of());
     (head.first, head.rows, head.total) = (samples.start, samples.end - samples.start, files.len());
-    Ok(vec![Target::Files(Box::new(FilesTarget { files: Arc::new(files), samples, parts, head }))])
+    Ok(Target::Files(Box::new(FilesTarget { files: Arc::new(files), samples, parts, head })))
 }
 
 pub(super) fn new_head(grain: Grain) -> Head {

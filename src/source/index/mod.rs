@@ -92,7 +92,7 @@ mod write;
 use std::ops::Range;
 use std::path::Path;
 
-pub use build::{BuildOptions, Built, build};
+pub use build::{BuildOptions, Built, build, build_all};
 pub use columns::Columns;
 pub(crate) use describe::Describer;
 pub(crate) use identity::{Modified, modified, wait_out_tick};
@@ -104,7 +104,7 @@ pub(crate) use recorder::Origin;
 pub(crate) use recorders::Recorders;
 pub(super) use residency::Residency;
 pub(super) use row::{HEADERLESS, Listed, SPARSE, TOO_LONG, refuse_flags};
-pub use verify::{Verified, VerifyOptions, verify};
+pub use verify::{Verified, VerifyOptions, verify, verify_all};
 
 use crate::decode::{ImageInfo, Route};
 use crate::error::{Error, ErrorKind, Result};

@@ -100,7 +100,7 @@ impl Recorder {
             State::Recording(spill) => spill,
         };
         let recorded = spill.finish().map_err(|error| cannot_write(&self.dataset, error))?;
-        let mut built = build_from(&self.dataset, &self.options, Some(&recorded), &|_, _| {})?;
+        let mut built = build_from(vec![DataSet::find(&self.dataset)?], &self.options, Some(&recorded), &|_, _| {})?;
         if built.failed.is_empty() { Ok(Some(built)) } else { Err(built.failed.swap_remove(0)) }
     }
 }

@@ -65,15 +65,31 @@ pub fn verify(
     options: &VerifyOptions,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Verified> {
-    let task = match DataSet::find(dataset.as_ref())? {
-        DataSet::Shards(paths) => Verify::new(options, Targets::Shards(paths)),
-        DataSet::Files(set) => Verify::of_files(options, &set)?,
-    };
-    run(&task, task.targets.len(), options.threads.max(1), progress);
-    let mut found = task.found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.sort_by_key(|(number, _)| *number);
+    verify_all([dataset], options, progress)
+}
+
+/// [`verify`] of several data sets, one after the other.
+///
+/// # Errors
+/// Those of opening any of them, before another is verified.
+pub fn verify_all(
+    datasets: impl IntoIterator<Item = impl AsRef<Path>>,
+    options: &VerifyOptions,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Verified> {
     let mut verified = Verified::default();
-    found.into_iter().for_each(|(_, part)| verified.add(part));
+    for set in DataSet::find_all(datasets)? {
+        let task = match set {
+            DataSet::Shards(paths) => Verify::new(options, Targets::Shards(paths)),
+            DataSet::Files(set) => Verify::of_files(options, &set)?,
+        };
+        let before = verified.samples;
+        let progress = |done, known| progress(before + done, before + known);
+        run(&task, task.targets.len(), options.threads.max(1), &progress);
+        let mut found = task.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        found.sort_by_key(|(number, _)| *number);
+        found.into_iter().for_each(|(_, part)| verified.add(part));
+    }
     Ok(verified)
 }
 
