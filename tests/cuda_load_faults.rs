@@ -220,15 +220,9 @@ fn a_consumer_may_leave_at_any_time() {
         });
         session.finish();
         assert_eq!(session.reports(), Vec::<String>::new(), "after {taken} batches");
-        assert_eq!(loader_threads(), Vec::<String>::new(), "after {taken} batches");
+        // No other test has a loader while this one has the driver.
+        assert_eq!(common::loader_threads(), Vec::<String>::new(), "after {taken} batches");
     }
-}
-
-/// Those of loaders in this process: no other test has one while this one has the driver.
-fn loader_threads() -> Vec<String> {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("threads");
-    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-    tasks.map(|task| name(task.expect("a thread"))).filter(|name| name.starts_with("forebay-")).collect()
 }
 
 #[test]

@@ -141,20 +141,15 @@ fn fault_24_dropping_the_iterator_after_any_batch_joins_every_thread() {
             drop(held);
         }
     }
-    let names = || {
-        let tasks = std::fs::read_dir("/proc/self/task").expect("tasks");
-        let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-        names.filter(|name| name.starts_with("forebay-")).count()
-    };
     drop(loader.epoch(0).next());
     // Other tests of this binary run loaders beside this one.
     for _ in 0..200 {
-        if names() == 0 {
+        if common::loader_threads().is_empty() {
             return;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    panic!("{} threads were left behind", names());
+    panic!("left behind: {:?}", common::loader_threads());
 }
 
 #[test]

@@ -557,19 +557,14 @@ fn fault_24_a_run_with_bad_samples_can_be_left_at_any_time() {
             assert_eq!(loader.bytes_in_flight(), 0, "{policy}, {batches} batches");
         }
     }
-    let names = || {
-        let tasks = std::fs::read_dir("/proc/self/task").expect("tasks");
-        let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-        names.filter(|name| name.starts_with("forebay-")).count()
-    };
     // Other tests of this binary run loaders beside this one.
     for _ in 0..2400 {
-        if names() == 0 {
+        if common::loader_threads().is_empty() {
             return;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    panic!("{} threads were left behind", names());
+    panic!("left behind: {:?}", common::loader_threads());
 }
 
 #[test]

@@ -77,6 +77,13 @@ pub fn thread_count() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
+/// Names of the threads that loaders of this process have.
+pub fn loader_threads() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("threads").flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("forebay-")).collect()
+}
+
 /// Open descriptors of this process.
 pub fn descriptor_count() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::common;
 use crate::loader_index_support::{Indexed, photos};
+use crate::{engines, first_error};
 use forebay::batch::Digest;
-use forebay::engine::{Direct, Engine, EngineKind};
+use forebay::engine::Direct;
 use forebay::jpeg::Grain;
-use forebay::memory::Arena;
 use forebay::order::LastBatch;
 use forebay::source::{IndexMode, Source};
 use forebay::{Augment, ErrorKind, Geometry, Limits, Loader, LoaderBuilder, Report};
@@ -32,20 +32,6 @@ fn run(builder: LoaderBuilder) -> (String, Report) {
         let _ = sender.send((digest.hex(), loader.report()));
     });
     result.recv_timeout(Duration::from_secs(120)).expect("the epoch ends")
-}
-
-fn error(builder: LoaderBuilder) -> forebay::Error {
-    let mut loader = builder.build().expect("loader");
-    loader.epoch(1).find_map(Result::err).expect("an error")
-}
-
-fn engines() -> Vec<EngineKind> {
-    let uring = Engine::new(EngineKind::Uring, &Arena::new(1 << 20).expect("arena"), 4, Default::default());
-    if uring.is_err() {
-        println!("skipped: io_uring is refused here");
-        return vec![EngineKind::Pread];
-    }
-    vec![EngineKind::Pread, EngineKind::Uring]
 }
 
 /// Feeding and decoding threads plan alike, each from what it knows: the same scale, the same bytes.
@@ -193,7 +179,7 @@ fn a_file_that_is_not_the_indexed_one_is_read_whole_or_refused() {
         assert_eq!(run(load(source).index(IndexMode::Off)).0, digest);
         let source = open();
         change();
-        let error = error(load(source).index(IndexMode::Required));
+        let error = first_error(load(source).index(IndexMode::Required));
         assert_eq!(error.kind(), ErrorKind::IndexStale, "{error}");
         assert!(error.sample().is_some_and(|sample| sample.contains("00002.jpg")), "{error}");
         assert!(error.remedy().is_some_and(|remedy| remedy.contains("forebay index")), "{error}");
@@ -211,7 +197,7 @@ fn a_shard_that_is_not_the_indexed_one_is_refused() {
         let file = std::fs::File::options().write(true).open(&shard).expect("shard");
         let then = file.metadata().and_then(|metadata| metadata.modified()).expect("time");
         file.set_modified(then - std::time::Duration::from_secs(1)).expect("time");
-        let error = error(load(source).index(index));
+        let error = first_error(load(source).index(index));
         assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
         assert!(error.to_string().contains(".tar") && error.remedy().is_some(), "{error}");
     }
@@ -243,7 +229,7 @@ fn a_record_that_lies_costs_a_second_look_and_no_pixel() {
         let (digest, report) = run(load(source()));
         assert_eq!(digest, expected, "{name}");
         assert_eq!((report.indexed, report.index_fallbacks), (3, 1), "{name}: {report}");
-        let error = error(load(source()).index(IndexMode::Required));
+        let error = first_error(load(source()).index(IndexMode::Required));
         assert!(error.sample().is_some_and(|sample| sample.contains("class0/00001")), "{name}: {error}");
         assert!(error.remedy().is_some(), "{name}: {error}");
     }
@@ -324,7 +310,7 @@ fn a_corrupt_sample_is_the_samples_error_not_the_indexes() {
     // Damage that no time betrays, as a disk does it.
     std::fs::File::options().write(true).open(&shard).and_then(|file| file.set_modified(then)).expect("time");
     let [with, without] = builders;
-    let (with, without) = (error(with), error(without.index(IndexMode::Off)));
+    let (with, without) = (first_error(with), first_error(without.index(IndexMode::Off)));
     assert_eq!(with.kind(), ErrorKind::Truncated, "{with}");
     assert_eq!(with.to_string(), without.to_string());
 }
@@ -336,7 +322,7 @@ fn limits_hold_for_records_too() {
     let limits = |max_pixels| Limits { max_pixels, ..Limits::default() };
     for mode in [IndexMode::Auto, IndexMode::Required, IndexMode::Off] {
         let source = || Indexed::open(&folder, Grain::default());
-        let error = error(load(source()).index(mode).limits(limits(SIDE.0 as u64 * SIDE.1 as u64 - 1)));
+        let error = first_error(load(source()).index(mode).limits(limits(SIDE.0 as u64 * SIDE.1 as u64 - 1)));
         assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{mode}: {error}");
         run(load(source()).index(mode).limits(limits(SIDE.0 as u64 * SIDE.1 as u64)));
     }

@@ -15,3 +15,23 @@ mod raw;
 mod resume;
 mod roots;
 mod views;
+
+use forebay::LoaderBuilder;
+use forebay::engine::{Engine, EngineKind};
+use forebay::memory::Arena;
+
+/// What ends an epoch.
+fn first_error(builder: LoaderBuilder) -> forebay::Error {
+    let mut loader = builder.build().expect("loader");
+    loader.epoch(1).find_map(Result::err).expect("an error")
+}
+
+/// The engines that this machine has.
+fn engines() -> Vec<EngineKind> {
+    let uring = Engine::new(EngineKind::Uring, &Arena::new(1 << 20).expect("arena"), 4, Default::default());
+    if uring.is_err() {
+        println!("skipped: io_uring is refused here");
+        return vec![EngineKind::Pread];
+    }
+    vec![EngineKind::Pread, EngineKind::Uring]
+}

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use crate::raw_support;
 use crate::raw_support::{Picture, Stored, folder, pictures, shards};
+use crate::{engines, first_error};
 use forebay::batch::Digest;
 use forebay::decode::Route;
-use forebay::engine::{Direct, Engine, EngineKind};
+use forebay::engine::Direct;
 use forebay::jpeg::Grain;
-use forebay::memory::Arena;
 use forebay::order::LastBatch;
 use forebay::plan::{AugmentBuilder, Size};
 use forebay::raw::Shape;
@@ -30,20 +30,6 @@ fn run(builder: LoaderBuilder) -> (String, Report) {
         digest.update(&batch.expect("batch")).expect("on the host");
     }
     (digest.hex(), loader.report())
-}
-
-fn error(builder: LoaderBuilder) -> forebay::Error {
-    let mut loader = builder.build().expect("loader");
-    loader.epoch(1).find_map(Result::err).expect("an error")
-}
-
-fn engines() -> Vec<EngineKind> {
-    let uring = Engine::new(EngineKind::Uring, &Arena::new(1 << 20).expect("arena"), 4, Default::default());
-    if uring.is_err() {
-        println!("skipped: io_uring is refused here");
-        return vec![EngineKind::Pread];
-    }
-    vec![EngineKind::Pread, EngineKind::Uring]
 }
 
 fn index(data_set: impl AsRef<Path>) {
@@ -188,7 +174,7 @@ fn pixels_without_a_header_are_refused_by_name_where_the_shape_is_not_theirs() {
     for data_set in [folder(root.path(), &pictures, Stored::Raw), shards(root.path(), &pictures, Stored::Raw)] {
         let own = Augment::builder(Geometry::None).dtype(DType::U8).layout(Layout::Nhwc).build().expect("whole");
         for builder in [load(&data_set), load(&data_set).augment(own), load(&data_set).index(IndexMode::Off)] {
-            let without = error(builder);
+            let without = first_error(builder);
             assert_eq!(without.kind(), ErrorKind::Unsupported, "{without}");
             assert!(without.sample().expect("named").contains("class"), "{without}");
             assert!(without.remedy().expect("a remedy").contains("--raw-shape"), "{without}");
@@ -197,7 +183,7 @@ fn pixels_without_a_header_are_refused_by_name_where_the_shape_is_not_theirs() {
             (Shape { height: 97, ..SHAPE }, ErrorKind::Truncated),
             (Shape { channels: 1, ..SHAPE }, ErrorKind::Corrupt),
         ] {
-            let other = error(load(&data_set).raw_shape(shape));
+            let other = first_error(load(&data_set).raw_shape(shape));
             let text = other.to_string();
             assert_eq!(other.kind(), kind, "{other}");
             assert!(text.contains("36864") && text.contains(&shape.len_bytes().to_string()), "{text}");
@@ -215,9 +201,9 @@ fn a_shape_beyond_what_is_allowed_is_refused_before_anything_is_read() {
     assert_eq!(refused(load(&data_set).raw_shape(Shape { channels: 4, ..SHAPE })), ErrorKind::InvalidParameter);
     // What a header declares is held against the limits too, with an index and without.
     let arrays = folder(root.path(), &pictures(2, Some(SHAPE)), Stored::Npy);
-    assert_eq!(error(load(&arrays).limits(limits)).kind(), ErrorKind::LimitExceeded);
+    assert_eq!(first_error(load(&arrays).limits(limits)).kind(), ErrorKind::LimitExceeded);
     index(&arrays);
-    assert_eq!(error(load(&arrays).limits(limits).index(IndexMode::Required)).kind(), ErrorKind::LimitExceeded);
+    assert_eq!(first_error(load(&arrays).limits(limits).index(IndexMode::Required)).kind(), ErrorKind::LimitExceeded);
 }
 
 #[test]
@@ -229,7 +215,7 @@ fn arrays_that_are_no_image_are_refused_by_name_and_described_with_their_cause()
     let at = bytes.windows(3).position(|text| text == b"|u1").expect("the type");
     bytes[at..at + 3].copy_from_slice(b"<f4");
     std::fs::write(folder.join("features.npy"), bytes).expect("array");
-    let refused = error(load(&folder));
+    let refused = first_error(load(&folder));
     assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
     assert!(refused.to_string().contains("<f4 of shape (96, 128, 3)"), "{refused}");
     assert!(refused.sample().expect("named").contains("features"), "{refused}");
