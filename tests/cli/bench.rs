@@ -1,4 +1,5 @@
 //! `bench decode` as its user meets it: results, exit codes, messages.
+
 use crate::cli_support::{fails, forebay, runs};
 use crate::common;
 use serde_json::Value;

@@ -1,4 +1,5 @@
 //! `bench io` as its user meets it: results, the file that it makes and checks, exit codes, messages.
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -1,4 +1,5 @@
 //! `forebay datagen`: the same seed gives the same samples, whatever the threads and the layout.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! `forebay doctor`: facts that programs can read, and a GPU that is required and missing is a failure.
+
 use crate::cli_support::{fails, forebay, runs};
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
 //! What the command line says when something is wrong: the thing, the cause, the remedy, and the exit code.
+
 use std::fs;
 use std::process::{Command, Stdio};
 

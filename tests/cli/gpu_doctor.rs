@@ -1,4 +1,5 @@
 //! `forebay doctor --gpu` on the simulated driver: every way to decode is judged by its pixels.
+
 use crate::cli_support::runs;
 use crate::cuda_support::{Simulator, simulator};
 use serde_json::Value;

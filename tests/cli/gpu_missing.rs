@@ -1,5 +1,6 @@
 //! No driver, no device, or one that is too old: the binary starts, says what is missing and what mends it, and
 //! `auto` goes on with the host.
+
 use std::path::Path;
 use std::process::Command;
 

@@ -1,4 +1,5 @@
 //! `forebay index` and `forebay verify` as their user meets them.
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

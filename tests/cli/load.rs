@@ -1,4 +1,5 @@
 //! `bench load` and `demo` as their user meets them: results, exit codes, messages.
+
 use std::path::Path;
 use std::process::{Command, Output};
 

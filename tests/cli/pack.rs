@@ -8,8 +8,7 @@ use std::process::Command;
 
 use crate::cli_support::{fails, forebay, runs};
 use crate::common;
-use crate::raw_support;
-use crate::raw_support::Stored;
+use crate::raw_support::{self, Stored};
 use forebay::order::Shuffle;
 use forebay::plan::Size;
 use forebay::raw::{Shape, npy};

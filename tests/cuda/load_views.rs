@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use crate::common;
-use crate::cuda_load_support;
-use crate::cuda_load_support::{FIXTURES, fallbacks, indexed_folder, load, on_device, routed, run, small, within};
+use crate::cuda_load_support::{
+    self, FIXTURES, fallbacks, indexed_folder, load, on_device, routed, run, small, within,
+};
 use crate::cuda_support;
 use crate::loader_index_support;
 use cudarc::driver::CudaContext;

@@ -1,7 +1,6 @@
 //! Raw pixels among JPEGs on a (simulated) CUDA device: the tensors of the host, whoever makes them.
 
-use crate::cuda_load_support;
-use crate::cuda_load_support::{fallbacks, load, on_device, run};
+use crate::cuda_load_support::{self, fallbacks, load, on_device, run};
 use crate::cuda_support;
 use crate::raw_support::{Stored, pictures};
 use forebay::decode::DecoderKind;

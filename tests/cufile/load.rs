@@ -4,11 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::common;
-use crate::cuda_load_support;
-use crate::cuda_load_support::{FEW, FIXTURES, consume, index, load, on_device, routed, run, samples, within};
+use crate::cuda_load_support::{self, FEW, FIXTURES, consume, index, load, on_device, routed, run, samples, within};
 use crate::cufile_support::{Stand, stand};
-use crate::raw_support;
-use crate::raw_support::Stored;
+use crate::raw_support::{self, Stored};
 use forebay::batch::Digest;
 use forebay::decode::{DecoderKind, Route};
 use forebay::device::Device;

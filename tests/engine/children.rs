@@ -1,4 +1,5 @@
 //! The whole path in processes that may less than this one: the same digest, and a report that says what was not to be had.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;

@@ -1,6 +1,6 @@
 //! What can go wrong with storage, by the rows of the fault table, on the simulated engine: each fault strikes reads of a real
-//! file, and every one of them gives the file's bytes or the promised error. Rows 3, 7, 8 and 9 are in engine_reads.rs,
-//! engine_refusals.rs and engine_children.rs, the loader's part in engine_faults_load.rs.
+//! file, and every one of them gives the file's bytes or the promised error. Rows 3, 7, 8 and 9 are in reads.rs,
+//! children.rs and tests/engine_refusals.rs, the loader's part in faults_load.rs.
 
 use std::fs;
 use std::path::PathBuf;

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use crate::engine_common;
-use crate::engine_common::{content, rigs};
+use crate::engine_common::{self, content, rigs};
 use forebay::engine::Outcome;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};

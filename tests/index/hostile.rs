@@ -6,8 +6,7 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use crate::common::{folder, shards};
-use crate::index_support;
-use crate::index_support::*;
+use crate::index_support::{self, *};
 use forebay::ErrorKind;
 use forebay::source::{IndexMode, Source};
 use tempfile::{TempDir, tempdir};

@@ -1,5 +1,6 @@
 //! Row 13 of the fault table: an indexer killed before any of its writes leaves the old index, and behind the renaming
 //! the new one.
+
 use std::ffi::c_long;
 use std::fs;
 use std::io;
@@ -8,8 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::cli_support::forebay;
-use crate::common;
-use crate::common::folder;
+use crate::common::{self, folder};
 use crate::index_support::{index, records, required, said, samples};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use nix::sys::ptrace::{self, Options};

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use crate::raw_support;
-use crate::raw_support::{Picture, Stored, folder, pictures, shards};
+use crate::raw_support::{self, Picture, Stored, folder, pictures, shards};
 use crate::{engines, first_error};
 use forebay::batch::Digest;
 use forebay::decode::Route;

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::common;
-use crate::index_support;
-use crate::index_support::{index, record, required, said_of, samples};
+use crate::index_support::{self, index, record, required, said_of, samples};
 use forebay::batch::Digest;
 use forebay::order::{LastBatch, Shard, Shuffle, Weights};
 use forebay::source::{self, ClassMap, Filter, IndexMode, Source, Subset, UNLABELLED};

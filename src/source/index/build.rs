@@ -1,6 +1,7 @@
 //! Building sidecars.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -83,7 +84,7 @@ pub fn build(dataset: impl AsRef<Path>, options: &BuildOptions, progress: &(dyn 
 /// or list.
 ///
 /// # Errors
-/// Also `InvalidParameter` for two that would have one index file.
+/// Those of [`build`]; `InvalidParameter` also for two that would have one index file.
 pub fn build_all(
     datasets: impl IntoIterator<Item = impl AsRef<Path>>,
     options: &BuildOptions,
@@ -157,13 +158,16 @@ fn targets(sets: Vec<DataSet>, options: &BuildOptions) -> Result<Vec<Target>> {
 fn check_distinct<'a>(places: impl Iterator<Item = (PathBuf, &'a Path)>) -> Result<()> {
     let mut owners = HashMap::new();
     for (place, data) in places {
-        let place_text = place.display().to_string();
-        if let Some(other) = owners.insert(place, data) {
-            let found = format!("both {} and {}", other.display(), data.display());
-            let allowed = format!(
-                "{place_text} would be the index of both: name each once, and leave out --index-dir if their names are alike"
-            );
-            return Err(Error::invalid_parameter("DATASET", found, &allowed));
+        match owners.entry(place) {
+            Entry::Vacant(entry) => _ = entry.insert(data),
+            Entry::Occupied(other) => {
+                let found = format!("both {} and {}", other.get().display(), data.display());
+                let allowed = format!(
+                    "{} would be the index of both: name each once, and leave out --index-dir if their names are alike",
+                    other.key().display()
+                );
+                return Err(Error::invalid_parameter("DATASET", found, &allowed));
+            }
         }
     }
     Ok(())

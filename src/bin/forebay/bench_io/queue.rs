@@ -139,7 +139,7 @@ mod tests {
         // Ten epochs of the fast one, for one sample of the slow one, after which that has to wait.
         let mut got: Vec<PathBuf> = (0..10 * SAMPLES + 1).map(|_| read(&mut queue, now).unwrap()).collect();
         assert_eq!(got.iter().filter(|path| path.starts_with(slow.path())).count(), 1);
-        // Each owes a minute and a half.
+        // Each owes a hundred seconds.
         got.extend((1..=10 * SAMPLES as u32).map_while(|turn| read(&mut queue, now + Duration::from_secs(100) * turn)));
         for of in [&slow, &fast] {
             let of = |path: &PathBuf| path.starts_with(of.path());
